@@ -1,0 +1,22 @@
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "annulus/geometry/range.hpp"
+
+namespace annulus {
+
+/// A whole number with an optional size suffix: 4096, 64k = 64,000, 64Ki = 65,536, 1M, 1Mi, 2G, 2Gi.
+/// Throws Error (usage) for anything else and for values below `least` or beyond 2^60.
+Index parse_count(std::string_view text, Index least = 0);
+
+/// Numbers and inclusive ranges joined by commas, "0,2,5-9", as sorted disjoint half-open ranges.
+std::vector<Range> parse_list(std::string_view text);
+
+/// 1234567 -> "1,234,567".
+std::string grouped(Index value);
+/// 1536 -> "1.5 KiB".
+std::string bytes_text(double bytes);
+
+}  // namespace annulus

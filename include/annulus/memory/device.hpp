@@ -1,0 +1,70 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "annulus/memory/rows.hpp"
+
+namespace annulus {
+
+/// Where arrays live. One rank uses one device. Not thread-safe unless said so; CpuDevice is.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual Place place() const = 0;
+  virtual std::string name() const = 0;
+  /// At least `bytes` bytes, aligned to 64. Throws Error (fit) when there is not enough memory.
+  virtual std::byte* allocate(Index bytes) = 0;
+  virtual void release(std::byte* memory, Index bytes) noexcept = 0;
+  virtual void zero(std::byte* memory, Index bytes) = 0;
+  virtual void copy(std::byte* to, const std::byte* from, Index bytes) = 0;
+};
+
+/// Plain host memory.
+class CpuDevice final : public Device {
+ public:
+  Place place() const override { return Place::cpu; }
+  std::string name() const override;
+  std::byte* allocate(Index bytes) override;
+  void release(std::byte* memory, Index bytes) noexcept override;
+  void zero(std::byte* memory, Index bytes) override;
+  void copy(std::byte* to, const std::byte* from, Index bytes) override;
+};
+
+/// Owns rows; move-only; freed by the device that made it. The device must outlive it.
+class Array {
+ public:
+  Array() = default;
+  /// Dense rows, not initialised.
+  Array(Device& device, DType type, Index tokens, Index heads, Index channels);
+  /// Dense rows of zeros.
+  static Array zeros(Device& device, DType type, Index tokens, Index heads, Index channels);
+  Array(Array&& other) noexcept;
+  Array& operator=(Array&& other) noexcept;
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array();
+
+  const Rows& rows() const { return rows_; }
+  operator const Rows&() const { return rows_; }  // NOLINT: an Array is its rows
+  /// The elements as numbers, CPU only.
+  template <class T>
+  std::span<T> elements() const {
+    return {reinterpret_cast<T*>(rows_.data), static_cast<std::size_t>(rows_.tokens * rows_.heads * rows_.channels)};
+  }
+
+ private:
+  Device* device_ = nullptr;
+  Rows rows_;
+};
+
+/// Copies and converts element by element between CPU rows of the same shape (rounding to nearest even).
+/// Throws Error (usage) when shapes differ.
+void convert(const Rows& from, const Rows& to);
+/// Copies rows of the same shape and type between CPU rows that may have different pitches.
+void copy_rows(const Rows& from, const Rows& to);
+/// Sets CPU rows to zero, gaps untouched.
+void clear(const Rows& rows);
+/// to += from, f32 or f64, same shape and type, CPU.
+void add(const Rows& from, const Rows& to);
+
+}  // namespace annulus

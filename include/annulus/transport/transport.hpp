@@ -1,0 +1,59 @@
+#pragma once
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "annulus/base/error.hpp"
+#include "annulus/base/types.hpp"
+
+namespace annulus {
+
+struct Send {
+  Rank to = 0;
+  std::span<const std::byte> bytes;
+};
+struct Recv {
+  Rank from = 0;
+  std::span<std::byte> bytes;
+};
+
+/// A batch under way. Its memory must stay untouched (sends) and unread (receives) until wait() returns.
+class Pending {
+ public:
+  /// What a transport keeps about a batch in flight.
+  class Batch {
+   public:
+    virtual ~Batch() = default;
+    /// Makes progress; true when everything has arrived and left.
+    virtual bool poll() = 0;
+    /// Returns when everything has arrived and left. Throws Error (communication) on a deadline or a failed peer.
+    virtual void wait() = 0;
+  };
+  Pending() = default;
+  explicit Pending(std::unique_ptr<Batch> batch) : batch_(std::move(batch)) {}
+  bool poll() { return batch_ == nullptr || batch_->poll(); }
+  void wait() {
+    if (batch_ != nullptr) std::exchange(batch_, nullptr)->wait();
+  }
+
+ private:
+  std::unique_ptr<Batch> batch_;
+};
+
+/// Bytes from rank to rank. Every rank's n-th batch belongs to every other rank's n-th batch; several messages between the
+/// same two ranks in one batch arrive in the order given, with lengths that must agree; a rank may send to itself; any
+/// 64-bit length, zero included. Several batches may be pending at once. One thread per rank.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual Rank rank() const = 0;
+  virtual int ranks() const = 0;
+  virtual std::string_view name() const = 0;
+  virtual Pending start(std::span<const Send> sends, std::span<const Recv> recvs) = 0;
+  /// Tells everybody that this rank cannot go on: whoever waits for it fails with this reason. Never returns to a hang.
+  virtual void fail(const Error& reason) noexcept = 0;
+};
+
+}  // namespace annulus

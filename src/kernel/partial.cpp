@@ -1,0 +1,101 @@
+#include "annulus/kernel/partial.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "annulus/memory/numbers16.hpp"
+
+namespace annulus {
+namespace {
+
+template <class T>
+constexpr T minus_infinity = -std::numeric_limits<T>::infinity();
+
+template <class T>
+void reset_as(const Partial& p) {
+  clear(p.out);
+  clear(p.sum);
+  for (Index i = 0; i < p.top.tokens; ++i)
+    for (Index h = 0; h < p.top.heads; ++h) *p.top.at<T>(i, h) = minus_infinity<T>;
+}
+
+template <class T>
+void merge_as(const Partial& from, const Partial& into) {
+  for (Index i = 0; i < into.out.tokens; ++i)
+    for (Index h = 0; h < into.out.heads; ++h) {
+      const T a = *from.top.at<const T>(i, h);
+      T& b = *into.top.at<T>(i, h);
+      if (a == minus_infinity<T>) continue;
+      const T m = std::max(a, b), wa = std::exp(a - m), wb = b == minus_infinity<T> ? T{0} : std::exp(b - m);
+      T& sum = *into.sum.at<T>(i, h);
+      sum = wa * *from.sum.at<const T>(i, h) + wb * sum;
+      const T* x = from.out.at<const T>(i, h);
+      T* y = into.out.at<T>(i, h);
+      for (Index c = 0; c < into.out.channels; ++c) y[c] = wa * x[c] + wb * y[c];
+      b = m;
+    }
+}
+
+template <class T>
+void finish_as(const Partial& p, const Rows& lse) {
+  for (Index i = 0; i < p.out.tokens; ++i)
+    for (Index h = 0; h < p.out.heads; ++h) {
+      const T sum = *p.sum.at<const T>(i, h), top = *p.top.at<const T>(i, h);
+      const bool seen = sum > 0;
+      T* out = p.out.at<T>(i, h);
+      for (Index c = 0; c < p.out.channels; ++c) out[c] = seen ? out[c] / sum : T{0};
+      *lse.at<T>(i, h) = seen ? top + std::log(sum) : minus_infinity<T>;
+    }
+}
+
+double number(const Rows& rows, Index token, Index head, Index c) {
+  switch (rows.type) {
+    case DType::f32: return rows.at<const float>(token, head)[c];
+    case DType::f64: return rows.at<const double>(token, head)[c];
+    case DType::bf16: return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
+    case DType::f16: return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
+  }
+  return 0;
+}
+
+void check(const Partial& p) {
+  require((p.out.type == DType::f32 || p.out.type == DType::f64) && p.top.type == p.out.type && p.sum.type == p.out.type,
+          "a partial must be f32 or f64 throughout");
+}
+
+}  // namespace
+
+PartialArray::PartialArray(Device& device, DType type, Index rows, Index heads, Index value_channels)
+    : out_(device, type, rows, heads, value_channels), top_(device, type, rows, heads, 1), sum_(device, type, rows, heads, 1) {
+  reset(view());
+}
+
+void reset(const Partial& partial) {
+  check(partial);
+  return partial.out.type == DType::f32 ? reset_as<float>(partial) : reset_as<double>(partial);
+}
+
+void merge(const Partial& from, const Partial& into) {
+  check(into);
+  require(same_shape(from.out, into.out) && from.out.type == into.out.type, "partials must have the same shape to merge");
+  return into.out.type == DType::f32 ? merge_as<float>(from, into) : merge_as<double>(from, into);
+}
+
+void finish(const Partial& partial, const Rows& lse) {
+  check(partial);
+  require(lse.type == partial.out.type, "lse must have the type of its partial");
+  return partial.out.type == DType::f32 ? finish_as<float>(partial, lse) : finish_as<double>(partial, lse);
+}
+
+void row_dot(const Rows& dout, const Rows& out, const Rows& delta) {
+  require(same_shape(dout, out) && delta.tokens == out.tokens && delta.heads == out.heads, "dout must be shaped as out");
+  for (Index i = 0; i < out.tokens; ++i)
+    for (Index h = 0; h < out.heads; ++h) {
+      double dot = 0;
+      for (Index c = 0; c < out.channels; ++c) dot += number(dout, i, h, c) * number(out, i, h, c);
+      if (delta.type == DType::f32) *delta.at<float>(i, h) = static_cast<float>(dot);
+      if (delta.type == DType::f64) *delta.at<double>(i, h) = dot;
+    }
+}
+
+}  // namespace annulus

@@ -1,0 +1,123 @@
+#include "annulus/memory/device.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "annulus/memory/numbers16.hpp"
+
+namespace annulus {
+namespace {
+
+constexpr std::size_t alignment = 64;
+
+double element(const Rows& rows, Index token, Index i) {
+  switch (rows.type) {
+    case DType::f32: return rows.at<const float>(token)[i];
+    case DType::f64: return rows.at<const double>(token)[i];
+    case DType::bf16: return from_bf16(rows.at<const std::uint16_t>(token)[i]);
+    case DType::f16: return from_f16(rows.at<const std::uint16_t>(token)[i]);
+  }
+  return 0;
+}
+
+void set_element(const Rows& rows, Index token, Index i, double value) {
+  switch (rows.type) {
+    case DType::f32: rows.at<float>(token)[i] = static_cast<float>(value); break;
+    case DType::f64: rows.at<double>(token)[i] = value; break;
+    case DType::bf16: rows.at<std::uint16_t>(token)[i] = to_bf16(static_cast<float>(value)); break;
+    case DType::f16: rows.at<std::uint16_t>(token)[i] = to_f16(static_cast<float>(value)); break;
+  }
+}
+
+template <class T>
+void add_as(const Rows& from, const Rows& to) {
+  for (Index t = 0; t < to.tokens; ++t) {
+    const T* a = from.at<const T>(t);
+    T* b = to.at<T>(t);
+    for (Index i = 0; i < to.heads * to.channels; ++i) b[i] += a[i];
+  }
+}
+
+void check_same_shape(const Rows& from, const Rows& to) {
+  require(same_shape(from, to), "rows must have the same shape: ", from.tokens, " x ", from.heads, " x ", from.channels,
+          " and ", to.tokens, " x ", to.heads, " x ", to.channels);
+}
+
+}  // namespace
+
+std::string CpuDevice::name() const { return "cpu"; }
+
+std::byte* CpuDevice::allocate(Index bytes) {
+  const auto rounded = (static_cast<std::size_t>(bytes) + alignment - 1) / alignment * alignment;
+  void* memory = std::aligned_alloc(alignment, std::max(rounded, alignment));
+  require<Failure::fit>(memory != nullptr, "there is not enough memory for ", bytes, " bytes");
+  return static_cast<std::byte*>(memory);
+}
+
+void CpuDevice::release(std::byte* memory, Index) noexcept { std::free(memory); }
+
+void CpuDevice::zero(std::byte* memory, Index bytes) { std::memset(memory, 0, static_cast<std::size_t>(bytes)); }
+
+void CpuDevice::copy(std::byte* to, const std::byte* from, Index bytes) {
+  if (bytes > 0) std::memcpy(to, from, static_cast<std::size_t>(bytes));
+}
+
+Array::Array(Device& device, DType type, Index tokens, Index heads, Index channels)
+    : device_(&device), rows_(dense_rows(nullptr, type, tokens, heads, channels, device.place())) {
+  require(tokens >= 0 && heads >= 0 && channels >= 0, "an array's shape must not be negative: ", tokens, " x ", heads,
+          " x ", channels);
+  rows_.data = device.allocate(rows_.bytes());
+}
+
+Array Array::zeros(Device& device, DType type, Index tokens, Index heads, Index channels) {
+  Array array(device, type, tokens, heads, channels);
+  device.zero(array.rows_.data, array.rows_.bytes());
+  return array;
+}
+
+Array::Array(Array&& other) noexcept : device_(std::exchange(other.device_, nullptr)), rows_(std::exchange(other.rows_, {})) {}
+
+Array& Array::operator=(Array&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(rows_, other.rows_);
+  return *this;
+}
+
+Array::~Array() {
+  if (device_ != nullptr) device_->release(rows_.data, rows_.bytes());
+}
+
+void convert(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  if (from.type == to.type) return copy_rows(from, to);
+  for (Index t = 0; t < from.tokens; ++t)
+    for (Index i = 0; i < from.heads * from.channels; ++i) set_element(to, t, i, element(from, t, i));
+}
+
+void copy_rows(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  require(from.type == to.type, "rows must have the same type to be copied");
+  if (from.bytes() == 0) return;
+  if (from.dense() && to.dense()) {
+    std::memcpy(to.data, from.data, static_cast<std::size_t>(from.bytes()));
+    return;
+  }
+  for (Index t = 0; t < from.tokens; ++t)
+    std::memcpy(to.data + t * to.pitch, from.data + t * from.pitch, static_cast<std::size_t>(from.row_bytes()));
+}
+
+void clear(const Rows& rows) {
+  for (Index t = 0; t < rows.tokens && rows.row_bytes() > 0; ++t)
+    std::memset(rows.data + t * rows.pitch, 0, static_cast<std::size_t>(rows.row_bytes()));
+}
+
+void add(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  require(from.type == to.type && (to.type == DType::f32 || to.type == DType::f64), "only f32 and f64 rows can be added");
+  if (to.type == DType::f32) return add_as<float>(from, to);
+  add_as<double>(from, to);
+}
+
+}  // namespace annulus
