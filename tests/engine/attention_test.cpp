@@ -113,5 +113,153 @@ TEST(Attention, EveryStrategyPartitionAndMaskIsExactInFloat64) {
   }
 }
 
+const MakeKernel reference64 = [](const Problem& p) { return make_reference_kernel(p); };
+const MakeKernel reference32 = [](const Problem& p) { return make_reference_kernel(p, DType::f32); };
+
+TEST(Attention, TheOracleNoticesAWrongResult) {  // the comparison itself must be able to fail
+  Dense dense = make_dense({2, 1, 4, 4, DType::f64, 0.5}, Mask::parse("causal", {9, 9}), 1);
+  dense.out[5] += 1e-6;
+  dense.dk[7] += 1e-6;
+  const Errors errors = run(dense, make_schedule({1, 2, 1}, "zigzag", dense.mask), reference64);
+  EXPECT_GT(errors.out, 1e-8);
+  EXPECT_GT(errors.dk, 1e-8);
+  EXPECT_LT(errors.dv, 1e-13);
+}
+
+TEST(Attention, AnyLengthsRanksAndHeadsWork) {
+  // one token, fewer tokens than ranks, none at all, heads and lengths nothing divides, multi-query attention
+  for (const Index n : {0, 1, 2, 3, 7, 13})
+    for (const auto& [query_heads, kv_heads] : {std::pair<Index, Index>{1, 1}, {3, 1}, {7, 7}, {4, 2}})
+      for (const Grid& grid : grids) {
+        const Mask mask = Mask::parse("causal", {n, n});
+        SCOPED_TRACE(sentence(n, " tokens ", query_heads, ":", kv_heads, " heads ", to_text(grid)));
+        const Errors errors = run(make_dense({query_heads, kv_heads, 3, 2, DType::f64, 0.7}, mask, 3),
+                                  make_schedule(grid, "zigzag", mask), reference64);
+        ASSERT_LE(std::max({errors.forward(), errors.gradients(), errors.statistics()}), 1e-13);
+      }
+}
+
+TEST(Attention, CrossAttentionAlignsTheEnds) {
+  for (const auto& [queries, keys] : {std::pair<Index, Index>{5, 29}, {29, 5}, {1, 16}, {16, 1}, {3, 0}, {0, 3}})
+    for (const char* terms : {"full", "causal", "window:4,1", "causal+window:3,0+sink:2"})
+      for (const char* partition : partitions)
+        for (const Grid& grid : {Grid{1, 4, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}, Grid{1, 3, 1}}) {
+          const Mask mask = Mask::parse(terms, {queries, keys});
+          SCOPED_TRACE(sentence(queries, " x ", keys, " ", terms, " ", partition, " ", to_text(grid)));
+          const Errors errors = run(make_dense({2, 2, 4, 3, DType::f64, 0.5}, mask, 9), make_schedule(grid, partition, mask), reference64);
+          ASSERT_LE(std::max({errors.forward(), errors.gradients(), errors.statistics()}), 1e-13);
+        }
+}
+
+// Delays and reordering change nothing; a lost message is a communication error after the deadline, never a hang.
+TEST(Attention, TimingDoesNotChangeResults) {
+  const Mask mask = Mask::parse("causal+window:9,0+sink:3", {41, 41});
+  const Dense dense = make_dense({4, 2, 5, 4, DType::f64, 0.5}, mask, 2);
+  for (const Grid& grid : {Grid{1, 4, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}})
+    for (std::uint64_t seed = 1; seed < 6; ++seed) {
+      const Errors errors = run(dense, make_schedule(grid, "zigzag", mask), reference64, {0.002, 0, seed});
+      ASSERT_LE(std::max({errors.forward(), errors.gradients(), errors.statistics()}), 1e-13);
+    }
+}
+
+TEST(Attention, ALostMessageEndsInACommunicationErrorOnEveryRank) {
+  const Mask mask = Mask::parse("causal", {40, 40});
+  const Schedule job = make_schedule({1, 4, 1}, "zigzag", mask);
+  try {
+    on_ranks(4, [&](Transport& transport) {
+      CpuDevice cpu;
+      Timeline timeline;
+      const Shape shape{1, 1, 4, 4, DType::f32, 0.5};
+      const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
+      Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+      const Index rows = job.queries.rows(transport.rank());
+      const Array q = Array::zeros(cpu, DType::f32, rows, 1, 4), out(cpu, DType::f32, rows, 1, 4), lse(cpu, DType::f32, rows, 1, 1);
+      attention.forward(q, {q, q}, out, lse);
+    }, 0.3, {0, 0.5, 4});
+    FAIL() << "half the messages were lost and nobody noticed";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.failure(), Failure::communication);
+  }
+}
+
+// Nothing is rounded to 16 bits between hops, so 8 ranks are as good as one.
+TEST(Attention, ErrorsDoNotGrowWithTheNumberOfRanks) {
+  for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
+    const Mask mask = Mask::parse("causal", {96, 96});
+    const Dense dense = make_dense({4, 2, 16, 16, type, 0.25}, mask, 6);
+    for (const int ranks : {1, 8}) {
+      const Errors errors = run(dense, make_schedule({1, ranks, 1}, "zigzag", mask), reference32);
+      EXPECT_LE(errors.forward(), 1e-6) << name_of(type) << " on " << ranks << " ranks";
+      EXPECT_LE(errors.gradients(), 5e-6) << name_of(type) << " on " << ranks << " ranks";
+    }
+  }
+}
+
+TEST(Attention, RowsThatSeeNothingAreNeutral) {
+  // queries before position 0 of the keys see nothing under causal when there are more queries than keys
+  const Mask mask = Mask::parse("causal", {12, 4});
+  for (const Grid& grid : {Grid{1, 1, 1}, Grid{1, 4, 1}, Grid{2, 2, 1}})
+    on_ranks(grid.ranks(), [&](Transport& transport) {
+      const Schedule job = make_schedule(grid, "contiguous", mask);
+      CpuDevice cpu;
+      Timeline timeline;
+      const Shape shape{2, 2, 4, 4, DType::f32, 0.5};
+      const auto kernel = reference32(problem_of(shape, grid, job.lane_of(transport.rank()), mask.query_shift()));
+      Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+      const Index rows = job.queries.rows(transport.rank()), keys = job.keys.rows(transport.rank());
+      const Array q = Array::zeros(cpu, DType::f32, rows, 2, 4), k = Array::zeros(cpu, DType::f32, keys, 2, 4);
+      const Array out(cpu, DType::f32, rows, 2, 4), lse(cpu, DType::f32, rows, 2, 1);
+      for (float& x : out.elements<float>()) x = std::numeric_limits<float>::quiet_NaN();
+      attention.forward(q, {k, k}, out, lse);
+      for (Index i = 0; i < rows; ++i) {
+        const bool sees = job.queries.position(transport.rank(), i) >= 8;
+        EXPECT_EQ(std::isinf(*lse.rows().at<float>(i)), !sees);
+        EXPECT_EQ(*out.rows().at<float>(i), 0.0F);
+      }
+    });
+}
+
+TEST(Attention, KeysAndValuesSideBySideAreNotCopiedAndGiveTheSame) {
+  const Mask mask = Mask::parse("causal", {30, 30});
+  const Schedule job = make_schedule({1, 2, 1}, "striped", mask);
+  const Shape shape{2, 2, 4, 6, DType::f32, 0.5};
+  const Dense dense = make_dense(shape, mask, 8);
+  on_ranks(2, [&](Transport& transport) {
+    const Rank r = transport.rank();
+    CpuDevice cpu;
+    Timeline timeline;
+    const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
+    Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+    const Array q = take(cpu, dense.q, shape.type, job.queries, r, 2, 4), k = take(cpu, dense.k, shape.type, job.keys, r, 2, 4),
+                v = take(cpu, dense.v, shape.type, job.keys, r, 2, 6), block(cpu, shape.type, k.rows().tokens, 1, 2 * (4 + 6));
+    const KeyValue views = Attention::views(block, 2, 4, 6);
+    copy_rows(k, views.k);
+    copy_rows(v, views.v);
+    const Array out(cpu, DType::f32, 15, 2, 6), lse(cpu, DType::f32, 15, 2, 1), again(cpu, DType::f32, 15, 2, 6);
+    attention.forward(q, {k, v}, out, lse);
+    attention.forward(q, views, again, lse);
+    EXPECT_TRUE(std::ranges::equal(out.elements<float>(), again.elements<float>()));
+    EXPECT_LE(error_of(out, dense.out, job.queries, r), 1e-6);
+  });
+}
+
+TEST(Attention, WhatDoesNotFitTogetherIsRefusedInASentence) {
+  const Mask mask = Mask::parse("full", {4, 4});
+  const Schedule job = make_schedule({1, 1, 1}, "contiguous", mask);
+  on_ranks(1, [&](Transport& transport) {
+    CpuDevice cpu;
+    Timeline timeline;
+    const Shape shape{2, 2, 4, 4, DType::f32, 0.5};
+    const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
+    Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+    const Array q(cpu, DType::f32, 3, 2, 4), out(cpu, DType::f32, 4, 2, 4), lse(cpu, DType::f32, 4, 2, 1);
+    EXPECT_THROW(attention.forward(q, {q, q}, out, lse), Error);
+    EXPECT_THROW(check(Shape{6, 4, 8, 8, DType::f32, 1}), Error);
+    EXPECT_THROW(check(Shape{6, 2, 513, 8, DType::f32, 1}), Error);
+    const auto other = reference32(problem_of({4, 2, 4, 4, DType::f32, 0.5}, job.grid, 0, 0));
+    EXPECT_THROW(Attention(job, shape, {cpu, *other, transport, timeline}), Error);
+  });
+}
+
 }  // namespace
 }  // namespace annulus

@@ -1,0 +1,62 @@
+#include "annulus/transport/in_process.hpp"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "support/ranks.hpp"
+#include "transport/contract.hpp"
+
+namespace annulus {
+namespace {
+
+TEST(InProcess, KeepsTheContractOfTransports) {
+  for (int ranks : {1, 2, 3, 5, 8}) on_ranks(ranks, contract::everything);
+}
+
+TEST(InProcess, KeepsTheContractUnderDelaysAndReordering) {
+  for (std::uint64_t seed = 1; seed < 5; ++seed) on_ranks(4, contract::everything, 20, {0.003, 0, seed});
+}
+
+TEST(InProcess, ALostMessageIsAnErrorAfterTheDeadlineAndNamesTheBatch) {
+  try {
+    on_ranks(3, contract::everything, 0.2, {0, 0.2, 7});
+    FAIL() << "messages were lost and nobody noticed";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.failure(), Failure::communication);
+    EXPECT_NE(std::string(e.what()).find("in batch"), std::string::npos) << e.what();
+  }
+}
+
+TEST(InProcess, AFailingRankReleasesTheOthersAtOnce) {
+  const auto begins = std::chrono::steady_clock::now();
+  try {
+    on_ranks(4, [](Transport& t) {
+      if (t.rank() == 2) throw Error(Failure::file, "rank 2 cannot read");
+      barrier(t);
+    }, 60);
+    FAIL() << "nobody heard";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "rank 2 cannot read");
+    EXPECT_EQ(e.failure(), Failure::file);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begins, std::chrono::seconds(10));
+}
+
+TEST(InProcess, LengthsThatDisagreeAreAnErrorOnBothSides) {
+  try {
+    on_ranks(2, [](Transport& t) {
+      std::vector<std::byte> bytes(t.rank() == 0 ? 3 : 4);
+      const Send send{1 - t.rank(), bytes};
+      std::vector<std::byte> in(3);
+      const Recv recv{1 - t.rank(), in};
+      t.start({&send, 1}, {&recv, 1}).wait();
+    });
+    FAIL() << "nobody noticed";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("has 4 bytes where 3 are expected"), std::string::npos) << e.what();
+  }
+}
+
+}  // namespace
+}  // namespace annulus
