@@ -44,8 +44,9 @@ Attention::Attention(const Schedule& schedule, const Shape& shape, const Machine
       lane_{schedule.grid.heads, schedule.lane_of(machine.transport.rank())} {
   check(shape);
   const Rank rank = machine.transport.rank();
-  require(machine.transport.ranks() == schedule.grid.ranks(), "the grid must have as many places as there are ranks: grid ",
-          to_text(schedule.grid), ", ranks = ", machine.transport.ranks());
+  require(machine.transport.ranks() == schedule.grid.ranks(),
+          "the grid must have as many places as there are ranks: grid ", to_text(schedule.grid),
+          ", ranks = ", machine.transport.ranks());
   const Problem expected = problem_of(shape, schedule.grid, lane_.lane, schedule.mask.query_shift());
   const Problem& made = machine.kernel.problem();
   require(made.query_heads == expected.query_heads && made.kv_heads == expected.kv_heads &&
@@ -82,8 +83,8 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
     if (with_values) v = v_array = key_exchange_->gather(kv.v, kv_shares_);
   }
   const Index width = k.heads * (shape_.channels + (with_values ? shape_.value_channels : 0));
-  const bool side_by_side = with_values && k.pitch == v.pitch && k.pitch == width * bytes_of(k.type) &&
-                            v.data == k.data + k.row_bytes();
+  const bool side_by_side =
+      with_values && k.pitch == v.pitch && k.pitch == width * bytes_of(k.type) && v.data == k.data + k.row_bytes();
   if (side_by_side || (!with_values && k.dense())) {
     local.block = dense_rows(k.data, k.type, k.tokens, 1, width, k.place);
     local.block_array = std::move(k_array);  // keeps gathered keys alive; empty when they are the caller's
@@ -227,14 +228,16 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
       way_back.emplace_back(query_exchange_->gather(*rows, query_shares_), *rows);
       *rows = way_back.back().first;
     }
-    top_index.assign(static_cast<std::size_t>(lane.top_score.tokens * lane.top_score.heads * lane.top_score.channels), -1);
+    top_index.assign(static_cast<std::size_t>(lane.top_score.tokens * lane.top_score.heads * lane.top_score.channels),
+                     -1);
     lane.top_index = top_index;
     const auto block = static_cast<std::size_t>(into.query_blocks * into.key_blocks);
     if (!into.block_mass.empty())
       lane.block_mass = into.block_mass.subspan(static_cast<std::size_t>(share.begin) * block,
                                                 static_cast<std::size_t>(share.count()) * block);
   }
-  const Array received = Array::zeros(machine_.device, type, into.received.absent() ? 0 : local.block.tokens, 1, share.count());
+  const Array received =
+      Array::zeros(machine_.device, type, into.received.absent() ? 0 : local.block.tokens, 1, share.count());
   const bool with_received = !into.received.absent();
   std::optional<Trail> trail;
   if (with_received) trail.emplace(plan(), lane_, received, machine_.device, machine_.transport, machine_.timeline);
@@ -245,8 +248,9 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
                 lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
                 std::swap(lane.received.heads, lane.received.channels);
               }
-              in_batches(plan().steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
-                         [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
+              in_batches(
+                  plan().steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
+                  [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
               if (with_received) trail->end(s);
             });
   if (with_received) {
@@ -264,7 +268,8 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
     const auto as_rows = [](std::span<Index> keys, const Rows& shape) {
       return dense_rows(keys.data(), DType::f64, shape.tokens, shape.heads, shape.channels);
     };
-    query_exchange_->scatter(as_rows(top_index, lane.top_score), query_shares_, as_rows(into.top_index, into.top_score));
+    query_exchange_->scatter(as_rows(top_index, lane.top_score), query_shares_,
+                             as_rows(into.top_index, into.top_score));
   }
 }
 

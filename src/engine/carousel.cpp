@@ -68,7 +68,8 @@ Trail::Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Trans
   for (const Step& step : plan.steps)
     if (step.homecoming) back = std::max(back, count(step.homecoming->rows));
   const Index most = plan.buffer_rows();
-  for (Array* buffer : {&mine_, &leaving_, &arriving_}) *buffer = Array(device, own.type, most, own.heads, own.channels);
+  for (Array* buffer : {&mine_, &leaving_, &arriving_})
+    *buffer = Array(device, own.type, most, own.heads, own.channels);
   returning_ = Array(device, own.type, back, own.heads, own.channels);
 }
 

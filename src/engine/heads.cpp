@@ -9,7 +9,8 @@ namespace annulus {
 void check(const Shape& s) {
   require(s.query_heads >= 1 && s.kv_heads >= 1, "there must be at least one head: query heads = ", s.query_heads,
           ", key/value heads = ", s.kv_heads);
-  require(s.query_heads % s.kv_heads == 0, "the key/value heads must divide the query heads: query heads = ", s.query_heads,
+  require(s.query_heads % s.kv_heads == 0,
+          "the key/value heads must divide the query heads: query heads = ", s.query_heads,
           ", key/value heads = ", s.kv_heads);
   require(s.channels >= 1 && s.channels <= 512 && s.value_channels >= 1 && s.value_channels <= 512,
           "channels must be 1 to 512: channels = ", s.channels, ", value channels = ", s.value_channels);
@@ -36,8 +37,13 @@ Problem problem_of(const Shape& shape, const Grid& grid, int lane, Index query_s
   return problem;
 }
 
-HeadExchange::HeadExchange(Device& device, Transport& transport, Rank first_rank, int lane, std::vector<Index> member_tokens)
-    : device_(device), transport_(transport), first_rank_(first_rank), lane_(lane), member_tokens_(std::move(member_tokens)) {}
+HeadExchange::HeadExchange(Device& device, Transport& transport, Rank first_rank, int lane,
+                           std::vector<Index> member_tokens)
+    : device_(device),
+      transport_(transport),
+      first_rank_(first_rank),
+      lane_(lane),
+      member_tokens_(std::move(member_tokens)) {}
 
 Index HeadExchange::seat_tokens() const {
   return std::accumulate(member_tokens_.begin(), member_tokens_.end(), Index{0});
@@ -62,7 +68,8 @@ Array HeadExchange::gather(const Rows& mine, std::span<const Range> shares) cons
   return all;
 }
 
-std::vector<Array> HeadExchange::send_back(const Rows& all, std::span<const Range> shares, DType type, Index channels) const {
+std::vector<Array> HeadExchange::send_back(const Rows& all, std::span<const Range> shares, DType type,
+                                           Index channels) const {
   const Index mine = member_tokens_[static_cast<std::size_t>(lane_)];
   std::vector<Array> parts;
   std::vector<Send> sends;

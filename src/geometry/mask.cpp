@@ -30,7 +30,9 @@ struct Row {
 constexpr std::array<Row, 7> rows{{
     {"full", false, {"full", "every query sees every key"}, [](std::string_view, Terms&) {}},
     {"causal", false, {"causal", "no key after the query"}, [](std::string_view, Terms& t) { t.causal = true; }},
-    {"window", true, {"window:B,A", "keys with -B <= k - q <= A (window:B means B,B)"},
+    {"window",
+     true,
+     {"window:B,A", "keys with -B <= k - q <= A (window:B means B,B)"},
      [](std::string_view value, Terms& t) {
        const auto comma = value.find(',');
        const Index before = parse_count(value.substr(0, comma), -far);
@@ -38,13 +40,21 @@ constexpr std::array<Row, 7> rows{{
        require(-before <= after, "window:B,A must leave a key to see, -B <= A: B = ", before, ", A = ", after);
        t.window = Band{-before, after};
      }},
-    {"sink", true, {"sink:S", "the first S keys stay visible whatever the window"},
+    {"sink",
+     true,
+     {"sink:S", "the first S keys stay visible whatever the window"},
      [](std::string_view value, Terms& t) { t.sink = parse_count(value); }},
-    {"global", true, {"global:LIST", "tokens that see all and are seen by all"},
+    {"global",
+     true,
+     {"global:LIST", "tokens that see all and are seen by all"},
      [](std::string_view value, Terms& t) { t.global = parse_list(value); }},
-    {"prefix", true, {"prefix:P", "the first P tokens see each other both ways"},
+    {"prefix",
+     true,
+     {"prefix:P", "the first P tokens see each other both ways"},
      [](std::string_view value, Terms& t) { t.prefix = parse_count(value); }},
-    {"documents", false, {"documents", "tokens see their own document only"},
+    {"documents",
+     false,
+     {"documents", "tokens see their own document only"},
      [](std::string_view, Terms& t) { t.documents = true; }},
 }};
 
@@ -90,8 +100,8 @@ void check(const Terms& terms, const Extent& extent) {
           "document offsets must start at 0 and end at the number of tokens: they run from ", extent.documents.front(),
           " to ", extent.documents.back(), " over ", extent.keys, " tokens");
   for (std::size_t d = 1; d < extent.documents.size(); ++d)
-    require(extent.documents[d - 1] <= extent.documents[d], "document offsets must not decrease: offset ", d - 1, " is ",
-            extent.documents[d - 1], ", offset ", d, " is ", extent.documents[d]);
+    require(extent.documents[d - 1] <= extent.documents[d], "document offsets must not decrease: offset ", d - 1,
+            " is ", extent.documents[d - 1], ", offset ", d, " is ", extent.documents[d]);
 }
 
 // The parts of `whole` inside and outside sorted ranges.

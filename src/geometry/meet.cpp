@@ -5,8 +5,8 @@
 namespace annulus {
 namespace {
 
-// Adds the tile in which one query run meets one key run inside one region, if any. `row` and `key` are the numbers of the
-// runs' first rows.
+// Adds the tile in which one query run meets one key run inside one region, if any. `row` and `key` are the numbers of
+// the runs' first rows.
 void add_tile(const Run& q, Index row, const Run& k, Index key, const Region& see, Index s, std::vector<Tile>& out) {
   const Range i = clip(q, see.q), j = clip(k, see.k);
   if (i.empty() || j.empty()) return;

@@ -50,7 +50,8 @@ std::vector<Range> parse_list(std::string_view text) {
 std::string grouped(Index value) {
   std::string digits = std::to_string(value);
   const Index sign = value < 0 ? 1 : 0;
-  for (Index i = static_cast<Index>(digits.size()) - 3; i > sign; i -= 3) digits.insert(static_cast<std::size_t>(i), 1, ',');
+  for (Index i = static_cast<Index>(digits.size()) - 3; i > sign; i -= 3)
+    digits.insert(static_cast<std::size_t>(i), 1, ',');
   return digits;
 }
 
@@ -59,7 +60,8 @@ std::string bytes_text(double bytes) {
   std::size_t unit = 0;
   while (std::abs(bytes) >= 1024 && unit + 1 < units.size()) bytes /= 1024, ++unit;
   std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), unit == 0 || std::abs(bytes) >= 100 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+  std::snprintf(text.data(), text.size(), unit == 0 || std::abs(bytes) >= 100 ? "%.0f %s" : "%.1f %s", bytes,
+                units[unit]);
   return text.data();
 }
 

@@ -70,8 +70,8 @@ Partition deal(const Mask& mask, int ranks, std::span<const double> weights, Ind
   return Partition::of(mask.queries(), std::move(runs), "balanced");
 }
 
-// How far from ideal (1.0) a partition is: the time of a ring in which everybody waits for the slowest in each step, over
-// the ideal time, with a penalty for an uneven total, which no overlap of steps could mend.
+// How far from ideal (1.0) a partition is: the time of a ring in which everybody waits for the slowest in each step,
+// over the ideal time, with a penalty for an uneven total, which no overlap of steps could mend.
 double ring_imbalance(const Partition& partition, const Mask& mask, std::span<const double> weights) {
   const int ranks = partition.ranks();
   std::vector<double> total(weights.size(), 0.0);
@@ -97,7 +97,8 @@ double ring_imbalance(const Partition& partition, const Mask& mask, std::span<co
 Partition::Partition(Index tokens, std::vector<std::vector<Run>> runs, std::string name)
     : tokens_(tokens), runs_(std::move(runs)), name_(std::move(name)) {
   for (const auto& mine : runs_)
-    rows_.push_back(std::accumulate(mine.begin(), mine.end(), Index{0}, [](Index n, const Run& r) { return n + r.count; }));
+    rows_.push_back(
+        std::accumulate(mine.begin(), mine.end(), Index{0}, [](Index n, const Run& r) { return n + r.count; }));
 }
 
 Partition Partition::contiguous(Index tokens, int ranks) {
@@ -184,7 +185,8 @@ Index Partition::position(Rank rank, Index row) const {
   throw Error(Failure::runtime, sentence("rank ", rank, " has no such row: it owns ", rows(rank), " rows"));
 }
 
-Partition make_partition(std::string_view name, Index tokens, int ranks, const Mask& mask, std::span<const double> weights) {
+Partition make_partition(std::string_view name, Index tokens, int ranks, const Mask& mask,
+                         std::span<const double> weights) {
   require(weights.empty() || name == "balanced", "weights need the balanced partition: the partition is ", name);
   if (name == "contiguous") return Partition::contiguous(tokens, ranks);
   if (name == "zigzag") return Partition::zigzag(tokens, ranks);

@@ -50,23 +50,30 @@ void finish_as(const Partial& p, const Rows& lse) {
 
 double number(const Rows& rows, Index token, Index head, Index c) {
   switch (rows.type) {
-    case DType::f32: return rows.at<const float>(token, head)[c];
-    case DType::f64: return rows.at<const double>(token, head)[c];
-    case DType::bf16: return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
-    case DType::f16: return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
+    case DType::f32:
+      return rows.at<const float>(token, head)[c];
+    case DType::f64:
+      return rows.at<const double>(token, head)[c];
+    case DType::bf16:
+      return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
+    case DType::f16:
+      return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
   }
   return 0;
 }
 
 void check(const Partial& p) {
-  require((p.out.type == DType::f32 || p.out.type == DType::f64) && p.top.type == p.out.type && p.sum.type == p.out.type,
-          "a partial must be f32 or f64 throughout");
+  require(
+      (p.out.type == DType::f32 || p.out.type == DType::f64) && p.top.type == p.out.type && p.sum.type == p.out.type,
+      "a partial must be f32 or f64 throughout");
 }
 
 }  // namespace
 
 PartialArray::PartialArray(Device& device, DType type, Index rows, Index heads, Index value_channels)
-    : out_(device, type, rows, heads, value_channels), top_(device, type, rows, heads, 1), sum_(device, type, rows, heads, 1) {
+    : out_(device, type, rows, heads, value_channels),
+      top_(device, type, rows, heads, 1),
+      sum_(device, type, rows, heads, 1) {
   reset(view());
 }
 
@@ -77,7 +84,8 @@ void reset(const Partial& partial) {
 
 void merge(const Partial& from, const Partial& into) {
   check(into);
-  require(same_shape(from.out, into.out) && from.out.type == into.out.type, "partials must have the same shape to merge");
+  require(same_shape(from.out, into.out) && from.out.type == into.out.type,
+          "partials must have the same shape to merge");
   return into.out.type == DType::f32 ? merge_as<float>(from, into) : merge_as<double>(from, into);
 }
 
@@ -88,7 +96,8 @@ void finish(const Partial& partial, const Rows& lse) {
 }
 
 void row_dot(const Rows& dout, const Rows& out, const Rows& delta) {
-  require(same_shape(dout, out) && delta.tokens == out.tokens && delta.heads == out.heads, "dout must be shaped as out");
+  require(same_shape(dout, out) && delta.tokens == out.tokens && delta.heads == out.heads,
+          "dout must be shaped as out");
   for (Index i = 0; i < out.tokens; ++i)
     for (Index h = 0; h < out.heads; ++h) {
       double dot = 0;

@@ -18,10 +18,14 @@ constexpr double nothing = -std::numeric_limits<double>::infinity();
 
 double load(const Rows& rows, Index token, Index head, Index c = 0) {
   switch (rows.type) {
-    case DType::f32: return rows.at<const float>(token, head)[c];
-    case DType::f64: return rows.at<const double>(token, head)[c];
-    case DType::bf16: return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
-    case DType::f16: return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
+    case DType::f32:
+      return rows.at<const float>(token, head)[c];
+    case DType::f64:
+      return rows.at<const double>(token, head)[c];
+    case DType::bf16:
+      return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
+    case DType::f16:
+      return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
   }
   return 0;
 }
@@ -110,11 +114,12 @@ class Reference final : public Kernel {
           store(into.max_probability, row, h, 0, p);
         if (!into.sink_mass.absent() && key < into.sink_tokens) increase(into.sink_mass, row, h, 0, p);
         if (!into.mean_distance.absent())
-          increase(into.mean_distance, row, h, 0, p * static_cast<double>(std::abs(key - query - problem_.query_shift)));
+          increase(into.mean_distance, row, h, 0,
+                   p * static_cast<double>(std::abs(key - query - problem_.query_shift)));
         if (!into.received.absent()) increase(into.received, tile.k.begin + j, h, 0, p);
         if (!into.block_mass.empty())
-          into.block_mass[static_cast<std::size_t>((h * into.query_blocks + query / into.block_tokens) * into.key_blocks +
-                                                   key / into.block_tokens)] += p;
+          into.block_mass[static_cast<std::size_t>(
+              (h * into.query_blocks + query / into.block_tokens) * into.key_blocks + key / into.block_tokens)] += p;
         if (!into.top_score.absent()) rank_key(into, row, h, s, key);
       }
     });

@@ -14,20 +14,32 @@ constexpr std::size_t alignment = 64;
 
 double element(const Rows& rows, Index token, Index i) {
   switch (rows.type) {
-    case DType::f32: return rows.at<const float>(token)[i];
-    case DType::f64: return rows.at<const double>(token)[i];
-    case DType::bf16: return from_bf16(rows.at<const std::uint16_t>(token)[i]);
-    case DType::f16: return from_f16(rows.at<const std::uint16_t>(token)[i]);
+    case DType::f32:
+      return rows.at<const float>(token)[i];
+    case DType::f64:
+      return rows.at<const double>(token)[i];
+    case DType::bf16:
+      return from_bf16(rows.at<const std::uint16_t>(token)[i]);
+    case DType::f16:
+      return from_f16(rows.at<const std::uint16_t>(token)[i]);
   }
   return 0;
 }
 
 void set_element(const Rows& rows, Index token, Index i, double value) {
   switch (rows.type) {
-    case DType::f32: rows.at<float>(token)[i] = static_cast<float>(value); break;
-    case DType::f64: rows.at<double>(token)[i] = value; break;
-    case DType::bf16: rows.at<std::uint16_t>(token)[i] = to_bf16(static_cast<float>(value)); break;
-    case DType::f16: rows.at<std::uint16_t>(token)[i] = to_f16(static_cast<float>(value)); break;
+    case DType::f32:
+      rows.at<float>(token)[i] = static_cast<float>(value);
+      break;
+    case DType::f64:
+      rows.at<double>(token)[i] = value;
+      break;
+    case DType::bf16:
+      rows.at<std::uint16_t>(token)[i] = to_bf16(static_cast<float>(value));
+      break;
+    case DType::f16:
+      rows.at<std::uint16_t>(token)[i] = to_f16(static_cast<float>(value));
+      break;
   }
 }
 
@@ -77,7 +89,8 @@ Array Array::zeros(Device& device, DType type, Index tokens, Index heads, Index 
   return array;
 }
 
-Array::Array(Array&& other) noexcept : device_(std::exchange(other.device_, nullptr)), rows_(std::exchange(other.rows_, {})) {}
+Array::Array(Array&& other) noexcept
+    : device_(std::exchange(other.device_, nullptr)), rows_(std::exchange(other.rows_, {})) {}
 
 Array& Array::operator=(Array&& other) noexcept {
   std::swap(device_, other.device_);
@@ -115,7 +128,8 @@ void clear(const Rows& rows) {
 
 void add(const Rows& from, const Rows& to) {
   check_same_shape(from, to);
-  require(from.type == to.type && (to.type == DType::f32 || to.type == DType::f64), "only f32 and f64 rows can be added");
+  require(from.type == to.type && (to.type == DType::f32 || to.type == DType::f64),
+          "only f32 and f64 rows can be added");
   if (to.type == DType::f32) return add_as<float>(from, to);
   add_as<double>(from, to);
 }

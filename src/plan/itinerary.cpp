@@ -38,8 +38,9 @@ Grid hybrid(const Request& r) {
   const int wish = static_cast<int>(std::clamp<Index>(r.kv_heads, 2, std::max(2, node)));
   const int heads = inner_divisor(r.ranks, wish);
   require(heads > 1, "hybrid needs a number of ranks with a divisor between 1 and itself: ranks = ", r.ranks);
-  require(heads <= r.query_heads, "hybrid needs at least as many query heads as head shares: query heads = ",
-          r.query_heads, ", head shares = ", heads);
+  require(heads <= r.query_heads,
+          "hybrid needs at least as many query heads as head shares: query heads = ", r.query_heads,
+          ", head shares = ", heads);
   return {heads, r.ranks / heads, 1};
 }
 

@@ -12,9 +12,9 @@ namespace {
 struct Use {
   int step = 0;
   Rank seat = 0;
-  std::vector<Tile> tiles;    // keys counted in the owner's rows
-  std::vector<Range> held;    // what is here: needed now or later in the chain
-  bool from_user = false;     // came from the user before, not from the owner
+  std::vector<Tile> tiles;  // keys counted in the owner's rows
+  std::vector<Range> held;  // what is here: needed now or later in the chain
+  bool from_user = false;   // came from the user before, not from the owner
 };
 
 std::vector<Range> needed(const std::vector<Tile>& tiles) {
@@ -23,7 +23,8 @@ std::vector<Range> needed(const std::vector<Tile>& tiles) {
   return united(std::move(rows));
 }
 
-// uses[origin]: who works on the block, in order of steps; steps without any work are left out. Use 0 is the owner's own.
+// uses[origin]: who works on the block, in order of steps; steps without any work are left out. Use 0 is the owner's
+// own.
 std::vector<std::vector<Use>> find_uses(const Grid& grid, const Partition& queries, const Partition& keys,
                                         const Mask& mask, int& steps) {
   const int seats = grid.seats();
@@ -61,7 +62,8 @@ std::vector<std::vector<int>> next_uses(const std::vector<std::vector<Use>>& use
 void link(std::vector<Use>& chain, const std::vector<std::vector<int>>& next) {
   for (std::size_t u = 2; u < chain.size(); ++u) {  // use 1 always gets the block from its owner
     const Use& before = chain[u - 1];
-    chain[u].from_user = next[static_cast<std::size_t>(before.seat)][static_cast<std::size_t>(before.step)] >= chain[u].step;
+    chain[u].from_user =
+        next[static_cast<std::size_t>(before.seat)][static_cast<std::size_t>(before.step)] >= chain[u].step;
   }
   for (std::size_t u = chain.size(); u-- > 2;) {
     if (!chain[u].from_user) continue;
@@ -115,8 +117,9 @@ Index Plan::pairs() const {
 }
 
 std::vector<Plan> make_plans(const Grid& grid, const Partition& queries, const Partition& keys, const Mask& mask) {
-  require(queries.ranks() == grid.seats() && keys.ranks() == grid.seats(), "the partitions must have one shard per seat: ",
-          queries.ranks(), " and ", keys.ranks(), " shards, ", grid.seats(), " seats");
+  require(queries.ranks() == grid.seats() && keys.ranks() == grid.seats(),
+          "the partitions must have one shard per seat: ", queries.ranks(), " and ", keys.ranks(), " shards, ",
+          grid.seats(), " seats");
   require(queries.tokens() == mask.queries() && keys.tokens() == mask.keys(),
           "the partitions must cover the tokens of the mask: ", queries.tokens(), " and ", keys.tokens(), " tokens, ",
           mask.queries(), " queries and ", mask.keys(), " keys");
@@ -149,12 +152,14 @@ Range within(const std::vector<Range>& held, Range range) {
   throw Error(Failure::runtime, sentence("rows ", range.begin, " to ", range.end, " are not held here"));
 }
 
-Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask& mask, std::span<const double> weights) {
+Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask& mask,
+                       std::span<const double> weights) {
   const int ranks = grid.ranks();
   Partition queries = make_partition(partition, mask.queries(), ranks, mask, weights);
   Partition keys = mask.queries() == mask.keys()
                        ? queries
-                       : make_partition(partition, mask.keys(), ranks, mask, partition == "balanced" ? std::span<const double>{} : weights);
+                       : make_partition(partition, mask.keys(), ranks, mask,
+                                        partition == "balanced" ? std::span<const double>{} : weights);
   auto plans = make_plans(grid, queries.joined(grid.heads), keys.joined(grid.heads), mask);
   return {grid, mask, std::move(queries), std::move(keys), std::move(plans)};
 }

@@ -78,8 +78,8 @@ class InProcessBatch final : public Pending::Batch {
     const bool in_time = state_->changed.wait_for(lock, std::chrono::duration<double>(state_->patience_seconds), done);
     if (progress_->open == 0) return;
     check_failure(*state_);
-    require<Failure::communication>(in_time, "rank ", rank_, " waited ", state_->patience_seconds, " s in batch ", batch_,
-                                    " for ", progress_->open, " messages: a rank is lost or far behind");
+    require<Failure::communication>(in_time, "rank ", rank_, " waited ", state_->patience_seconds, " s in batch ",
+                                    batch_, " for ", progress_->open, " messages: a rank is lost or far behind");
   }
 
  private:
@@ -91,7 +91,8 @@ class InProcessBatch final : public Pending::Batch {
 
 class InProcess final : public Transport {
  public:
-  InProcess(std::shared_ptr<Fabric::State> state, Rank rank, int ranks) : state_(std::move(state)), rank_(rank), ranks_(ranks) {}
+  InProcess(std::shared_ptr<Fabric::State> state, Rank rank, int ranks)
+      : state_(std::move(state)), rank_(rank), ranks_(ranks) {}
   Rank rank() const override { return rank_; }
   int ranks() const override { return ranks_; }
   std::string_view name() const override { return "threads"; }
@@ -101,7 +102,7 @@ class InProcess final : public Transport {
     auto progress = std::make_shared<Progress>();
     progress->open = static_cast<Index>(sends.size() + recvs.size());
     auto pending = std::make_unique<InProcessBatch>(state_, progress, rank_, batch);  // cleans up if posting fails
-    std::map<Rank, int> to, from;  // how many messages so far
+    std::map<Rank, int> to, from;                                                     // how many messages so far
     for (const Send& send : sends) {
       check_rank(send.to);
       // the bytes are only read; Half has one pointer for both sides
@@ -142,9 +143,9 @@ class InProcess final : public Transport {
     const Half& into = sending ? other : mine;
     if (from.length != into.length) {
       settle(mine, other, 0);
-      const Error reason(Failure::communication,
-                         sentence("a message from rank ", std::get<0>(key), " to rank ", std::get<1>(key), " in batch ",
-                                  std::get<2>(key), " has ", from.length, " bytes where ", into.length, " are expected"));
+      const Error reason(Failure::communication, sentence("a message from rank ", std::get<0>(key), " to rank ",
+                                                          std::get<1>(key), " in batch ", std::get<2>(key), " has ",
+                                                          from.length, " bytes where ", into.length, " are expected"));
       tell_failure(*state_, reason);
       throw Error(reason);
     }

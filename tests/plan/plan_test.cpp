@@ -46,8 +46,10 @@ void for_random_schedules(int trials, Check check) {
     if (n == keys && n > 0 && up_to(3) == 0) terms += "+prefix:" + std::to_string(up_to(n));
     const Mask mask = Mask::parse(terms, extent);
     for (const Grid& grid : grids) {
-      const char* partition = std::vector{"contiguous", "zigzag", "striped", "balanced"}[static_cast<std::size_t>(up_to(3))];
-      const Case c{terms + " n " + std::to_string(n) + " keys " + std::to_string(keys) + " grid " + to_text(grid) + " " + partition,
+      const char* partition =
+          std::vector{"contiguous", "zigzag", "striped", "balanced"}[static_cast<std::size_t>(up_to(3))];
+      const Case c{terms + " n " + std::to_string(n) + " keys " + std::to_string(keys) + " grid " + to_text(grid) +
+                       " " + partition,
                    make_schedule(grid, partition, mask)};
       SCOPED_TRACE(c.name);
       check(c.schedule);
@@ -127,7 +129,8 @@ TEST(Plan, NobodyReceivesABlockItDoesNotUseNext) {
         ASSERT_FALSE(next.held.empty());
       }
     for (std::size_t s = 1; s < job.plans[0].steps.size(); ++s)
-      ASSERT_TRUE(std::ranges::any_of(job.plans, [&](const Plan& p) { return !p.steps[s].tiles.empty(); })) << "an idle step";
+      ASSERT_TRUE(std::ranges::any_of(job.plans, [&](const Plan& p) { return !p.steps[s].tiles.empty(); }))
+          << "an idle step";
   });
 }
 
@@ -146,9 +149,11 @@ TEST(Plan, AMoveCarriesOnlyRowsThatSomebodyInItsChainNeeds) {
           for (const Range& part : use.held)
             for (Index row = part.begin; row < part.end; ++row) owner_rows.push_back(row);
           for (const Tile& tile : use.tiles)
-            for (Index row = tile.k.begin; row < tile.k.end; ++row) needed.insert(owner_rows.at(static_cast<std::size_t>(row)));
+            for (Index row = tile.k.begin; row < tile.k.end; ++row)
+              needed.insert(owner_rows.at(static_cast<std::size_t>(row)));
           std::size_t leaves = t;
-          while (leaves < at->steps.size() && at->steps[leaves].origin == use.origin && !at->steps[leaves].forward) ++leaves;
+          while (leaves < at->steps.size() && at->steps[leaves].origin == use.origin && !at->steps[leaves].forward)
+            ++leaves;
           more = leaves < at->steps.size() && at->steps[leaves].origin == use.origin;
           if (more) {
             at = &job.plans[static_cast<std::size_t>(at->steps[leaves].forward->seat)];

@@ -11,15 +11,16 @@
 
 namespace annulus {
 
-/// A whole attention problem in float64 on one machine, written without tiles, plans or kernels: the judge of the engine.
+/// A whole attention problem in float64 on one machine, written without tiles, plans or kernels: the judge of the
+/// engine.
 struct Dense {
   Shape shape;
   Mask mask;
   Index queries, keys;
-  std::vector<double> q, k, v, dout;                                    // inputs, already rounded to shape.type
-  std::vector<double> out, lse, dq, dk, dv;                             // results
+  std::vector<double> q, k, v, dout;                                       // inputs, already rounded to shape.type
+  std::vector<double> out, lse, dq, dk, dv;                                // results
   std::vector<double> entropy, max_probability, sink, distance, received;  // statistics
-  std::vector<double> probability;  // [query, head, key]
+  std::vector<double> probability;                                         // [query, head, key]
 
   double& at(std::vector<double>& x, Index token, Index head, Index heads, Index c = 0, Index channels = 1) const {
     return x[static_cast<std::size_t>((token * heads + head) * channels + c)];
@@ -49,7 +50,9 @@ inline Dense make_dense(const Shape& shape, const Mask& mask, std::uint64_t seed
   fill(d.k, d.keys * hk * c, 1);
   fill(d.v, d.keys * hk * cv, 1);
   fill(d.dout, d.queries * hq * cv, 1);
-  const auto zeros = [](std::vector<double>& x, Index n, double value = 0) { x.assign(static_cast<std::size_t>(n), value); };
+  const auto zeros = [](std::vector<double>& x, Index n, double value = 0) {
+    x.assign(static_cast<std::size_t>(n), value);
+  };
   zeros(d.out, d.queries * hq * cv);
   zeros(d.lse, d.queries * hq, -std::numeric_limits<double>::infinity());
   zeros(d.dq, d.queries * hq * c);

@@ -68,7 +68,8 @@ inline void collectives_agree_everywhere(Transport& t) {
   const std::vector<int> mine = numbers(t.rank(), 0, 0, static_cast<std::size_t>(t.rank()) * 3);
   const auto all = all_gather(t, std::as_bytes(std::span(mine)));
   ASSERT_EQ(static_cast<int>(all.size()), t.ranks());
-  for (Rank r = 0; r < t.ranks(); ++r) EXPECT_EQ(all[static_cast<std::size_t>(r)].size(), static_cast<std::size_t>(r) * 3 * sizeof(int));
+  for (Rank r = 0; r < t.ranks(); ++r)
+    EXPECT_EQ(all[static_cast<std::size_t>(r)].size(), static_cast<std::size_t>(r) * 3 * sizeof(int));
   const auto to_last = gather(t, t.ranks() - 1, std::as_bytes(std::span(mine)));
   EXPECT_EQ(to_last.size(), t.rank() == t.ranks() - 1 ? static_cast<std::size_t>(t.ranks()) : 0U);
   std::vector<std::byte> word;

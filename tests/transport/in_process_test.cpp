@@ -31,10 +31,13 @@ TEST(InProcess, ALostMessageIsAnErrorAfterTheDeadlineAndNamesTheBatch) {
 TEST(InProcess, AFailingRankReleasesTheOthersAtOnce) {
   const auto begins = std::chrono::steady_clock::now();
   try {
-    on_ranks(4, [](Transport& t) {
-      if (t.rank() == 2) throw Error(Failure::file, "rank 2 cannot read");
-      barrier(t);
-    }, 60);
+    on_ranks(
+        4,
+        [](Transport& t) {
+          if (t.rank() == 2) throw Error(Failure::file, "rank 2 cannot read");
+          barrier(t);
+        },
+        60);
     FAIL() << "nobody heard";
   } catch (const Error& e) {
     EXPECT_STREQ(e.what(), "rank 2 cannot read");

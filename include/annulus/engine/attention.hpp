@@ -24,30 +24,30 @@ struct Machine {
 /// One rank's part of a distributed attention. All ranks of the schedule call the same functions in the same order.
 /// Memory: two visiting blocks, whatever the number of ranks; nothing is kept per step.
 ///
-///   q [own query rows, query_heads, channels]   k [own key rows, kv_heads, channels]   v [.., kv_heads, value_channels]
-///   own rows: schedule.queries / schedule.keys of this rank. Any pitch; Shape::type.
+///   q [own query rows, query_heads, channels]   k [own key rows, kv_heads, channels]   v [.., kv_heads,
+///   value_channels] own rows: schedule.queries / schedule.keys of this rank. Any pitch; Shape::type.
 /// Results are in the kernel's accumulator type.
 class Attention {
  public:
   /// Throws Error (usage) when schedule, shape, kernel and transport do not fit together.
   Attention(const Schedule& schedule, const Shape& shape, const Machine& machine);
 
-  /// out [own rows, query_heads, value_channels], lse [own rows, query_heads, 1] (natural log; -inf where nothing is seen,
-  /// and out = 0 there). Overwrites both; dense.
+  /// out [own rows, query_heads, value_channels], lse [own rows, query_heads, 1] (natural log; -inf where nothing is
+  /// seen, and out = 0 there). Overwrites both; dense.
   void forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse);
 
-  /// Gradients of sum(dout * out). out, lse: as forward wrote them (not rounded). into: overwritten; dq, dk, dv shaped as
-  /// q, k, v.
+  /// Gradients of sum(dout * out). out, lse: as forward wrote them (not rounded). into: overwritten; dq, dk, dv shaped
+  /// as q, k, v.
   void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                 const Gradients& into);
 
-  /// Attention statistics with the final lse (accumulator type). into: as in Observation for own rows and all query heads,
-  /// already neutral (zeros; -inf and -1 for top); received counts own keys. block_mass holds this rank's queries only:
-  /// sum it over ranks.
+  /// Attention statistics with the final lse (accumulator type). into: as in Observation for own rows and all query
+  /// heads, already neutral (zeros; -inf and -1 for top); received counts own keys. block_mass holds this rank's
+  /// queries only: sum it over ranks.
   void observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into);
 
-  /// Rows of K and V side by side, [tokens, 1, kv_heads * (channels + value_channels)], as they travel. K and V that the
-  /// caller already keeps in such rows (see views below) are not copied.
+  /// Rows of K and V side by side, [tokens, 1, kv_heads * (channels + value_channels)], as they travel. K and V that
+  /// the caller already keeps in such rows (see views below) are not copied.
   static KeyValue views(const Rows& block, Index kv_heads, Index channels, Index value_channels);
 
  private:

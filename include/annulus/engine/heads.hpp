@@ -23,8 +23,8 @@ struct Shape {
 /// Throws Error (usage) unless heads and channels are positive, channels at most 512, and kv_heads divides query_heads.
 void check(const Shape& shape);
 
-/// The heads one lane of a seat computes: an even share of the query heads and the K/V heads these need. A K/V head whose
-/// group is cut by a share is replicated; a lane may have no heads when there are more lanes than heads.
+/// The heads one lane of a seat computes: an even share of the query heads and the K/V heads these need. A K/V head
+/// whose group is cut by a share is replicated; a lane may have no heads when there are more lanes than heads.
 struct HeadShare {
   Range query, kv;
 };
@@ -40,8 +40,8 @@ class HeadExchange {
   HeadExchange(Device& device, Transport& transport, Rank first_rank, int lane, std::vector<Index> member_tokens);
   /// mine [own tokens, all heads, channels] -> the seat's tokens (member after member), the heads of our share.
   Array gather(const Rows& mine, std::span<const Range> shares) const;
-  /// The way back: all [seat tokens, heads of our share, channels] -> into [own tokens, all heads, channels], added to what
-  /// is there, lane by lane (heads in several shares are thereby summed).
+  /// The way back: all [seat tokens, heads of our share, channels] -> into [own tokens, all heads, channels], added to
+  /// what is there, lane by lane (heads in several shares are thereby summed).
   void scatter_add(const Rows& all, std::span<const Range> shares, const Rows& into) const;
   /// As scatter_add, but overwrites; shares must be disjoint. Moves bits of any type.
   void scatter(const Rows& all, std::span<const Range> shares, const Rows& into) const;

@@ -15,15 +15,15 @@ struct Extent {
   std::vector<Index> documents = {};
 };
 
-/// Who may see whom: disjoint regions, each a rectangle of queries x keys cut by a diagonal band. When lengths differ the
-/// ends are aligned: query i stands at position i + (keys - queries) in every term, so `causal` is k <= i + (keys - queries).
-/// Arbitrary dense boolean masks are outside this algebra.
+/// Who may see whom: disjoint regions, each a rectangle of queries x keys cut by a diagonal band. When lengths differ
+/// the ends are aligned: query i stands at position i + (keys - queries) in every term, so `causal` is k <= i + (keys -
+/// queries). Arbitrary dense boolean masks are outside this algebra.
 class Mask {
  public:
   /// Terms joined by '+':  full, causal, window:B,A  (-B <= k - q <= A; window:B means B,B), sink:S, global:LIST,
-  /// prefix:P, documents. A query sees a key when causal and documents allow it and the key is in the window, or is one of
-  /// the first S, or either of the two is global; and always when both are among the first P.
-  /// Throws Error (usage) that names the term, the value and the rule.
+  /// prefix:P, documents. A query sees a key when causal and documents allow it and the key is in the window, or is one
+  /// of the first S, or either of the two is global; and always when both are among the first P. Throws Error (usage)
+  /// that names the term, the value and the rule.
   static Mask parse(std::string_view terms, const Extent& extent);
   /// Regions as given; they must be disjoint (tests check it, the constructor does not).
   static Mask of(std::vector<Region> regions, Index queries, Index keys, std::string name);

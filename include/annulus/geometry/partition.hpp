@@ -10,16 +10,17 @@
 
 namespace annulus {
 
-/// Which rank owns which tokens: for each rank a few runs; together they cover [0, tokens) exactly once. A rank's rows are
-/// numbered run after run. Any length, any number of ranks; a shard may be empty.
+/// Which rank owns which tokens: for each rank a few runs; together they cover [0, tokens) exactly once. A rank's rows
+/// are numbered run after run. Any length, any number of ranks; a shard may be empty.
 class Partition {
  public:
   ///  ranks = 2, tokens = 8:   contiguous  0 0 0 0 1 1 1 1    zigzag  0 0 1 1 1 1 0 0    striped  0 1 0 1 0 1 0 1
   static Partition contiguous(Index tokens, int ranks);
   static Partition zigzag(Index tokens, int ranks);
   static Partition striped(Index tokens, int ranks);
-  /// Blocks of tokens dealt so that every rank gets its share of the mask's visible pairs, step by step of the ring as well
-  /// as in total. weights: relative speeds of the ranks (empty: all equal). Query rows only: tokens = mask.queries().
+  /// Blocks of tokens dealt so that every rank gets its share of the mask's visible pairs, step by step of the ring as
+  /// well as in total. weights: relative speeds of the ranks (empty: all equal). Query rows only: tokens =
+  /// mask.queries().
   static Partition balanced(const Mask& mask, int ranks, std::span<const double> weights = {});
   /// Runs as given; throws Error (usage) unless they cover [0, tokens) exactly once.
   static Partition of(Index tokens, std::vector<std::vector<Run>> runs, std::string name);

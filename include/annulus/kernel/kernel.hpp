@@ -13,8 +13,8 @@ namespace annulus {
 struct Problem {
   Index query_heads = 1, kv_heads = 1;
   Index channels = 64, value_channels = 64;
-  Index group = 1;  ///< query heads per key/value head (GQA), before heads were shared out over ranks
-  Index phase = 0;  ///< place of the first query head inside its group
+  Index group = 1;          ///< query heads per key/value head (GQA), before heads were shared out over ranks
+  Index phase = 0;          ///< place of the first query head inside its group
   DType type = DType::f32;  ///< of q, k, v and dout
   double softmax_scale = 1;
   Index query_shift = 0;  ///< keys - queries: query i stands at position i + query_shift (distances in traces)
@@ -35,8 +35,8 @@ struct Partial {
   Rows out, top, sum;
 };
 
-/// What backward needs of the forward pass: q, dout in Problem::type; lse (natural log, -inf where nothing was seen) and
-/// delta = rowsum(dout * out) [rows, query_heads, 1] in the accumulator type.
+/// What backward needs of the forward pass: q, dout in Problem::type; lse (natural log, -inf where nothing was seen)
+/// and delta = rowsum(dout * out) [rows, query_heads, 1] in the accumulator type.
 struct Saved {
   Rows q, dout, lse, delta;
 };
@@ -49,12 +49,12 @@ struct Gradients {
 
 /// Exact attention statistics, accumulated into, with p = exp(s - lse). Absent rows are not wanted.
 struct Observation {
-  Rows entropy;          ///< [rows, query_heads, 1]  sum_j p_j (lse - s_j), in nats
-  Rows max_probability;  ///< [rows, query_heads, 1]
-  Rows sink_mass;        ///< [rows, query_heads, 1]  mass on the first sink_tokens keys
-  Rows mean_distance;    ///< [rows, query_heads, 1]  sum_j p_j |key - query position|, in tokens
-  Rows received;         ///< [keys, query_heads, 1]  mass each key of the present block receives from these rows
-  Rows top_score;        ///< [rows, query_heads, top_k]  largest scores s, descending; -inf where unused
+  Rows entropy;                ///< [rows, query_heads, 1]  sum_j p_j (lse - s_j), in nats
+  Rows max_probability;        ///< [rows, query_heads, 1]
+  Rows sink_mass;              ///< [rows, query_heads, 1]  mass on the first sink_tokens keys
+  Rows mean_distance;          ///< [rows, query_heads, 1]  sum_j p_j |key - query position|, in tokens
+  Rows received;               ///< [keys, query_heads, 1]  mass each key of the present block receives from these rows
+  Rows top_score;              ///< [rows, query_heads, top_k]  largest scores s, descending; -inf where unused
   std::span<Index> top_index;  ///< same shape as top_score, dense: global keys, ties by smaller key; -1 where unused
   std::span<double> block_mass;  ///< [query_heads, query_blocks, key_blocks]  mass between blocks of tokens
   Index sink_tokens = 4;
@@ -62,9 +62,9 @@ struct Observation {
   Index key_blocks = 1, query_blocks = 1;
 };
 
-/// One tile of attention on one device. Accumulates into what it is given; tiles of one call are disjoint, but may share
-/// rows. One rank calls a kernel from one thread at a time; the kernel may use several threads inside. The same call gives
-/// the same bits, whatever the number of threads.
+/// One tile of attention on one device. Accumulates into what it is given; tiles of one call are disjoint, but may
+/// share rows. One rank calls a kernel from one thread at a time; the kernel may use several threads inside. The same
+/// call gives the same bits, whatever the number of threads.
 class Kernel {
  public:
   virtual ~Kernel() = default;

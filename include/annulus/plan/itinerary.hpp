@@ -7,8 +7,8 @@
 
 namespace annulus {
 
-/// heads x inner x outer = ranks. Ranks seat * heads, ..., seat * heads + heads - 1 form a seat: they share their tokens and
-/// split the heads. Seats form `outer` inner rings of `inner` seats each.
+/// heads x inner x outer = ranks. Ranks seat * heads, ..., seat * heads + heads - 1 form a seat: they share their
+/// tokens and split the heads. Seats form `outer` inner rings of `inner` seats each.
 ///   ring 1xPx1     double ring 1xIxO     Ulysses Px1x1     2D hybrid HxIxO
 struct Grid {
   int heads = 1, inner = 1, outer = 1;
@@ -21,9 +21,9 @@ struct Grid {
 Grid parse_grid(std::string_view text);
 std::string to_text(const Grid& grid);
 
-/// Whose K/V block a seat holds at a step, before visits without work are dropped. Every row is a permutation of the seats
-/// and row 0 is the identity. The block of a seat moves on inside its inner ring; after a full turn everybody jumps to the
-/// next inner ring (outer = 1: the plain ring).
+/// Whose K/V block a seat holds at a step, before visits without work are dropped. Every row is a permutation of the
+/// seats and row 0 is the identity. The block of a seat moves on inside its inner ring; after a full turn everybody
+/// jumps to the next inner ring (outer = 1: the plain ring).
 ///
 ///   inner = 2, outer = 2     seat     0 1 2 3
 ///                            step 0   0 1 2 3

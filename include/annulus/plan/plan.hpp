@@ -19,13 +19,13 @@ struct Move {
 
 /// What one seat does in one step: compute the tiles while blocks move.
 ///
-/// K/V blocks. A block travels along a *chain* of seats that use it in turn, straight from one to the next, with only the
-/// rows that somebody later in the chain needs. When the present holder must make room before the next user is due, the
-/// chain ends and the owner, who always has the block, sends it again (`lend`). A block arrives in the batch of the step
-/// before its use, so a seat needs two buffers and nobody ever receives what it does not use.
+/// K/V blocks. A block travels along a *chain* of seats that use it in turn, straight from one to the next, with only
+/// the rows that somebody later in the chain needs. When the present holder must make room before the next user is due,
+/// the chain ends and the owner, who always has the block, sends it again (`lend`). A block arrives in the batch of the
+/// step before its use, so a seat needs two buffers and nobody ever receives what it does not use.
 ///
-/// Gradients of a block (and per-key sums of traces) ride along the same chain one step behind: what the next holder does
-/// not hold goes home to the owner (`give_back`), the rest rides on with `forward`.
+/// Gradients of a block (and per-key sums of traces) ride along the same chain one step behind: what the next holder
+/// does not hold goes home to the owner (`give_back`), the rest rides on with `forward`.
 struct Step {
   Rank origin = nobody;            ///< owner of the block held here; nobody when there is none
   std::vector<Range> held;         ///< its rows that are here
@@ -53,7 +53,8 @@ struct Plan {
 /// Steps in which nobody computes are left out, except step 0.
 std::vector<Plan> make_plans(const Grid& grid, const Partition& queries, const Partition& keys, const Mask& mask);
 
-/// Where owner rows [range) lie inside a list of held ranges, counted in held rows. Throws Error when they are not held.
+/// Where owner rows [range) lie inside a list of held ranges, counted in held rows. Throws Error when they are not
+/// held.
 Range within(const std::vector<Range>& held, Range range);
 
 /// A whole job: who owns what, who may see what, who does what.

@@ -8,8 +8,9 @@
 
 namespace annulus {
 
-/// The few collectives that set-up and results need, made of batches; all ranks call them in the same order. For numbers
-/// and small tables: messages are P^2 (P to the root). Folding is in order of ranks, so results are the same everywhere.
+/// The few collectives that set-up and results need, made of batches; all ranks call them in the same order. For
+/// numbers and small tables: messages are P^2 (P to the root). Folding is in order of ranks, so results are the same
+/// everywhere.
 
 void barrier(Transport& transport);
 /// What every rank gave, by rank.
@@ -24,8 +25,8 @@ void all_max(Transport& transport, std::span<double> values);
 /// Element-wise sum, on the root only.
 void sum_to(Transport& transport, Rank root, std::span<double> values);
 
-/// Every rank tells whether it is well; when somebody is not, all throw the Error of the lowest such rank, with "rank N: "
-/// in front when not all are unwell in the same words. So every rank stops together, with one exit code.
+/// Every rank tells whether it is well; when somebody is not, all throw the Error of the lowest such rank, with "rank
+/// N: " in front when not all are unwell in the same words. So every rank stops together, with one exit code.
 void agree(Transport& transport, const Error* mine);
 
 }  // namespace annulus

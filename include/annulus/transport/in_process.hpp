@@ -28,8 +28,8 @@ class Fabric {
   std::shared_ptr<State> state_;
 };
 
-/// A twin that misbehaves on purpose, for tests: delays every batch at random, starts messages to different peers in random
-/// order, and loses some sends altogether (their receivers then run into their deadline).
+/// A twin that misbehaves on purpose, for tests: delays every batch at random, starts messages to different peers in
+/// random order, and loses some sends altogether (their receivers then run into their deadline).
 class FaultyTransport final : public Transport {
  public:
   struct Faults {

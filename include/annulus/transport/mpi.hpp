@@ -27,12 +27,12 @@ class MpiSession {
 };
 
 struct MpiOptions {
-  double patience_seconds = 600;  ///< a wait that lasts longer fails with Error (communication)
+  double patience_seconds = 600;                  ///< a wait that lasts longer fails with Error (communication)
   Index most_bytes_per_message = Index{1} << 30;  ///< longer ones are cut: counts are 32-bit ints in MPI
 };
 
-/// Non-blocking MPI between processes; the tag carries the batch number. The session must outlive it. fail() ends the job
-/// with MPI_Abort and the failure's exit code. Progress is made inside poll() and wait() only.
+/// Non-blocking MPI between processes; the tag carries the batch number. The session must outlive it. fail() ends the
+/// job with MPI_Abort and the failure's exit code. Progress is made inside poll() and wait() only.
 std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options = {});
 
 }  // namespace annulus

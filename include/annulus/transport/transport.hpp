@@ -42,9 +42,9 @@ class Pending {
   std::unique_ptr<Batch> batch_;
 };
 
-/// Bytes from rank to rank. Every rank's n-th batch belongs to every other rank's n-th batch; several messages between the
-/// same two ranks in one batch arrive in the order given, with lengths that must agree; a rank may send to itself; any
-/// 64-bit length, zero included. Several batches may be pending at once. One thread per rank.
+/// Bytes from rank to rank. Every rank's n-th batch belongs to every other rank's n-th batch; several messages between
+/// the same two ranks in one batch arrive in the order given, with lengths that must agree; a rank may send to itself;
+/// any 64-bit length, zero included. Several batches may be pending at once. One thread per rank.
 class Transport {
  public:
   virtual ~Transport() = default;

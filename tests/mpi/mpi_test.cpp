@@ -1,0 +1,36 @@
+#include <gtest/gtest.h>
+
+#include "annulus/engine/attention.hpp"
+#include "mpi/session.hpp"
+#include "support/engine_errors.hpp"
+#include "transport/contract.hpp"
+
+namespace annulus {
+namespace {
+
+TEST(Mpi, KeepsTheContractOfTransports) { contract::everything(*mpi_test_transport); }
+
+// The same engine, plans and oracle as on threads; every grid that fits the number of ranks.
+TEST(Mpi, EveryStrategyPartitionAndMaskIsExactInFloat64) {
+  const int ranks = mpi_test_transport->ranks();
+  const Shape shape{6, 3, 5, 4, DType::f64, 0.4};
+  for (const char* terms :
+       {"full", "causal", "causal+window:5,0+sink:2", "causal+documents", "window:2,2+global:0,9"}) {
+    const Mask mask = Mask::parse(terms, {37, 37, {0, 7, 7, 18, 37}});
+    const Dense dense = make_dense(shape, mask, 5);
+    for (int heads = 1; heads <= ranks; ++heads)
+      for (int inner = 1; heads * inner <= ranks; ++inner) {
+        const Grid grid{heads, inner, ranks / heads / inner};
+        if (grid.ranks() != ranks) continue;
+        for (const char* partition : {"contiguous", "zigzag", "striped", "balanced"}) {
+          SCOPED_TRACE(mask.name() + " " + to_text(grid) + " " + partition);
+          const Errors errors =
+              engine_errors(dense, make_schedule(grid, partition, mask), reference64, *mpi_test_transport);
+          EXPECT_LE(errors.worst(), 1e-13);
+        }
+      }
+  }
+}
+
+}  // namespace
+}  // namespace annulus

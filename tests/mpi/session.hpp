@@ -1,0 +1,9 @@
+#pragma once
+#include <memory>
+
+#include "annulus/transport/transport.hpp"
+
+namespace annulus {
+/// The transport of this process, made by the main program of the tests.
+extern std::unique_ptr<Transport> mpi_test_transport;
+}  // namespace annulus
