@@ -1,1 +1,271 @@
-namespace annulus {}
+#include "annulus/engine/attention.hpp"
+
+#include "annulus/base/error.hpp"
+#include "annulus/kernel/partial.hpp"
+
+namespace annulus {
+namespace {
+
+// Work is cut at multiples of this many query rows, which every kernel's own blocks divide.
+constexpr Index row_grain = 192;
+
+std::vector<Index> member_tokens(const Partition& partition, Rank first, int members) {
+  std::vector<Index> tokens;
+  for (int u = 0; u < members; ++u) tokens.push_back(partition.rows(first + u));
+  return tokens;
+}
+
+void check_rows(const Rows& rows, const char* name, Index tokens, Index heads, Index channels) {
+  require(rows.tokens == tokens && rows.heads == heads && rows.channels == channels, name, " must be ", tokens, " x ",
+          heads, " x ", channels, " on this rank: it is ", rows.tokens, " x ", rows.heads, " x ", rows.channels);
+}
+
+}  // namespace
+
+struct Attention::Local {
+  Array q_array, block_array;
+  Rows q, block;  // block: K and V side by side, as they travel
+};
+
+KeyValue Attention::views(const Rows& block, Index kv_heads, Index channels, Index value_channels) {
+  KeyValue kv{block, block};
+  kv.k.heads = kv.v.heads = kv_heads;
+  kv.k.channels = channels;
+  kv.v.channels = value_channels;
+  kv.v.data += kv_heads * channels * bytes_of(block.type);
+  return kv;
+}
+
+Attention::Attention(const Schedule& schedule, const Shape& shape, const Machine& machine)
+    : schedule_(schedule),
+      shape_(shape),
+      machine_(machine),
+      seat_(schedule.seat_of(machine.transport.rank())),
+      lane_{schedule.grid.heads, schedule.lane_of(machine.transport.rank())} {
+  check(shape);
+  const Rank rank = machine.transport.rank();
+  require(machine.transport.ranks() == schedule.grid.ranks(), "the grid must have as many places as there are ranks: grid ",
+          to_text(schedule.grid), ", ranks = ", machine.transport.ranks());
+  const Problem expected = problem_of(shape, schedule.grid, lane_.lane, schedule.mask.query_shift());
+  const Problem& made = machine.kernel.problem();
+  require(made.query_heads == expected.query_heads && made.kv_heads == expected.kv_heads &&
+              made.phase == expected.phase && made.channels == expected.channels && made.type == expected.type,
+          "the kernel of rank ", rank, " was made for another problem");
+  for (int lane = 0; lane < schedule.grid.heads; ++lane) {
+    const HeadShare share = share_of(shape, schedule.grid, lane);
+    query_shares_.push_back(share.query);
+    kv_shares_.push_back(share.kv);
+  }
+  if (schedule.grid.heads > 1) {
+    const Rank first = seat_ * schedule.grid.heads;
+    query_exchange_.emplace(machine.device, machine.transport, first, lane_.lane,
+                            member_tokens(schedule.queries, first, schedule.grid.heads));
+    key_exchange_.emplace(machine.device, machine.transport, first, lane_.lane,
+                          member_tokens(schedule.keys, first, schedule.grid.heads));
+  }
+}
+
+// Brings q to the seat's form and K, V (v may be absent) side by side into one block.
+Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
+  const Rank rank = machine_.transport.rank();
+  check_rows(q, "q", schedule_.queries.rows(rank), shape_.query_heads, shape_.channels);
+  check_rows(kv.k, "k", schedule_.keys.rows(rank), shape_.kv_heads, shape_.channels);
+  const bool with_values = kv.v.channels > 0;
+  if (with_values) check_rows(kv.v, "v", schedule_.keys.rows(rank), shape_.kv_heads, shape_.value_channels);
+  Local local;
+  Array k_array, v_array;
+  Rows k = kv.k, v = kv.v;
+  local.q = q;
+  if (query_exchange_) {
+    local.q = local.q_array = query_exchange_->gather(q, query_shares_);
+    k = k_array = key_exchange_->gather(kv.k, kv_shares_);
+    if (with_values) v = v_array = key_exchange_->gather(kv.v, kv_shares_);
+  }
+  const Index width = k.heads * (shape_.channels + (with_values ? shape_.value_channels : 0));
+  const bool side_by_side = with_values && k.pitch == v.pitch && k.pitch == width * bytes_of(k.type) &&
+                            v.data == k.data + k.row_bytes();
+  if (side_by_side || (!with_values && k.dense())) {
+    local.block = dense_rows(k.data, k.type, k.tokens, 1, width, k.place);
+    local.block_array = std::move(k_array);  // keeps gathered keys alive; empty when they are the caller's
+    return local;
+  }
+  local.block_array = Array(machine_.device, k.type, k.tokens, 1, width);
+  local.block = local.block_array;
+  const KeyValue packed = views(local.block, k.heads, shape_.channels, with_values ? shape_.value_channels : 0);
+  copy_rows(k, packed.k);
+  if (with_values) copy_rows(v, packed.v);
+  return local;
+}
+
+// Computes a step's tiles a few at a time, looking after the exchange and the progress in between.
+template <class Compute>
+void Attention::in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute) {
+  const Index heads = std::max<Index>(1, machine_.kernel.problem().query_heads);
+  const double most_pairs = machine_.operations_per_batch / (operations_per_pair * static_cast<double>(heads));
+  std::vector<Tile> batch;
+  Index batch_pairs = 0;
+  const auto flush = [&] {
+    if (batch.empty()) return;
+    const double begins = machine_.timeline.now();
+    compute(std::span<const Tile>(batch));
+    machine_.timeline.record("compute", step.origin, begins);
+    if (machine_.progress) machine_.progress(batch_pairs * heads);
+    batch.clear();
+    batch_pairs = 0;
+    pending.poll();
+  };
+  for (const Tile& tile : step.tiles) {
+    const double row_pairs = static_cast<double>(tile.pairs()) / static_cast<double>(tile.q.count());
+    const Index rows = std::max<Index>(1, static_cast<Index>(most_pairs / row_pairs) / row_grain) * row_grain;
+    for (Index row = tile.q.begin; row < tile.q.end; row += rows) {
+      const Tile part = tile.q.count() <= rows ? tile : cut(tile, {row, row + rows});
+      if (part.q.empty()) continue;
+      batch.push_back(part);
+      batch_pairs += part.pairs();
+      if (static_cast<double>(batch_pairs) >= most_pairs) flush();
+    }
+  }
+  flush();
+}
+
+void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
+  const Rank rank = machine_.transport.rank();
+  const DType type = machine_.kernel.accumulator();
+  check_rows(out, "out", schedule_.queries.rows(rank), shape_.query_heads, shape_.value_channels);
+  check_rows(lse, "lse", schedule_.queries.rows(rank), shape_.query_heads, 1);
+  require(out.type == type && lse.type == type, "out and lse must have the kernel's accumulator type, ", name_of(type));
+  const Local local = localise(q, kv);
+  // without head exchange the results are accumulated where the caller wants them
+  const bool direct = !query_exchange_;
+  Array out_array, lse_array;
+  if (!direct) {
+    out_array = Array(machine_.device, type, local.q.tokens, local.q.heads, shape_.value_channels);
+    lse_array = Array(machine_.device, type, local.q.tokens, local.q.heads, 1);
+  }
+  const Array sum(machine_.device, type, local.q.tokens, local.q.heads, 1);
+  const Partial partial{direct ? out : out_array.rows(), direct ? lse : lse_array.rows(), sum};
+  reset(partial);
+  const Index kv_heads = machine_.kernel.problem().kv_heads;
+  circulate(plan(), lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+            [&](std::size_t s, const Rows& block, Pending& pending) {
+              const KeyValue here = views(block, kv_heads, shape_.channels, shape_.value_channels);
+              in_batches(plan().steps[s], 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                         [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, local.q, here, partial); });
+            });
+  finish(partial, partial.top);
+  if (direct) return;
+  query_exchange_->scatter(partial.out, query_shares_, out);
+  query_exchange_->scatter(partial.top, query_shares_, lse);
+}
+
+void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
+                         const Gradients& into) {
+  const Rank rank = machine_.transport.rank();
+  const DType type = machine_.kernel.accumulator();
+  check_rows(dout, "dout", schedule_.queries.rows(rank), shape_.query_heads, shape_.value_channels);
+  check_rows(into.dq, "dq", schedule_.queries.rows(rank), shape_.query_heads, shape_.channels);
+  check_rows(into.dk, "dk", schedule_.keys.rows(rank), shape_.kv_heads, shape_.channels);
+  check_rows(into.dv, "dv", schedule_.keys.rows(rank), shape_.kv_heads, shape_.value_channels);
+  for (const Rows& rows : {out, lse, into.dq, into.dk, into.dv})
+    require(rows.type == type, "out, lse and gradients must have the kernel's accumulator type, ", name_of(type));
+  const Local local = localise(q, kv);
+  Array delta_array(machine_.device, type, out.tokens, out.heads, 1), dout_array, lse_array;
+  row_dot(dout, out, delta_array);
+  Saved saved{local.q, dout, lse, delta_array};
+  if (query_exchange_) {
+    saved.dout = dout_array = query_exchange_->gather(dout, query_shares_);
+    saved.lse = lse_array = query_exchange_->gather(lse, query_shares_);
+    saved.delta = delta_array = query_exchange_->gather(delta_array, query_shares_);
+  }
+  const Array dq = Array::zeros(machine_.device, type, local.q.tokens, local.q.heads, shape_.channels);
+  const Array own = Array::zeros(machine_.device, type, local.block.tokens, 1, local.block.channels);
+  const Index kv_heads = machine_.kernel.problem().kv_heads;
+  const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
+  Trail trail(plan(), lane_, own, machine_.device, machine_.transport, machine_.timeline);
+  circulate(plan(), lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+            [&](std::size_t s, const Rows& block, Pending& pending) {
+              const KeyValue here = split(block), sums = split(trail.begin(s));
+              in_batches(plan().steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                         [&](std::span<const Tile> tiles) {
+                           machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
+                         });
+              trail.end(s);
+            });
+  trail.home();
+  const KeyValue sums = split(own);
+  if (!query_exchange_) {
+    copy_rows(dq, into.dq);
+    copy_rows(sums.k, into.dk);
+    copy_rows(sums.v, into.dv);
+    return;
+  }
+  clear(into.dk);
+  clear(into.dv);
+  query_exchange_->scatter(dq, query_shares_, into.dq);
+  Array dense(machine_.device, type, sums.k.tokens, kv_heads, shape_.channels);
+  copy_rows(sums.k, dense);
+  key_exchange_->scatter_add(dense, kv_shares_, into.dk);
+  dense = Array(machine_.device, type, sums.v.tokens, kv_heads, shape_.value_channels);
+  copy_rows(sums.v, dense);
+  key_exchange_->scatter_add(dense, kv_shares_, into.dv);
+}
+
+void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into) {
+  const DType type = machine_.kernel.accumulator();
+  const Local local = localise(q, {k, Rows{}});
+  const Range share = query_shares_[static_cast<std::size_t>(lane_.lane)];
+  Array lse_array;
+  Rows local_lse = lse;
+  if (query_exchange_) local_lse = lse_array = query_exchange_->gather(lse, query_shares_);
+  // what this lane fills: its own rows when heads stay, else rows of the seat that go back at the end
+  Observation lane = into;
+  std::vector<std::pair<Array, Rows>> way_back;
+  std::vector<Index> top_index;
+  if (query_exchange_) {
+    for (Rows* rows : {&lane.entropy, &lane.max_probability, &lane.sink_mass, &lane.mean_distance, &lane.top_score}) {
+      if (rows->absent()) continue;
+      way_back.emplace_back(query_exchange_->gather(*rows, query_shares_), *rows);
+      *rows = way_back.back().first;
+    }
+    top_index.assign(static_cast<std::size_t>(lane.top_score.tokens * lane.top_score.heads * lane.top_score.channels), -1);
+    lane.top_index = top_index;
+    const auto block = static_cast<std::size_t>(into.query_blocks * into.key_blocks);
+    if (!into.block_mass.empty())
+      lane.block_mass = into.block_mass.subspan(static_cast<std::size_t>(share.begin) * block,
+                                                static_cast<std::size_t>(share.count()) * block);
+  }
+  const Array received = Array::zeros(machine_.device, type, into.received.absent() ? 0 : local.block.tokens, 1, share.count());
+  const bool with_received = !into.received.absent();
+  std::optional<Trail> trail;
+  if (with_received) trail.emplace(plan(), lane_, received, machine_.device, machine_.transport, machine_.timeline);
+  circulate(plan(), lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+            [&](std::size_t s, const Rows& block, Pending& pending) {
+              const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
+              if (with_received) {
+                lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
+                std::swap(lane.received.heads, lane.received.channels);
+              }
+              in_batches(plan().steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
+                         [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
+              if (with_received) trail->end(s);
+            });
+  if (with_received) {
+    trail->home();
+    Rows home = received;
+    std::swap(home.heads, home.channels);
+    if (key_exchange_) {
+      key_exchange_->scatter(home, query_shares_, into.received);
+    } else {
+      copy_rows(home, into.received);
+    }
+  }
+  for (const auto& [array, rows] : way_back) query_exchange_->scatter(array, query_shares_, rows);
+  if (query_exchange_ && !into.top_score.absent()) {  // 64-bit keys travel as the bits of 64-bit numbers
+    const auto as_rows = [](std::span<Index> keys, const Rows& shape) {
+      return dense_rows(keys.data(), DType::f64, shape.tokens, shape.heads, shape.channels);
+    };
+    query_exchange_->scatter(as_rows(top_index, lane.top_score), query_shares_, as_rows(into.top_index, into.top_score));
+  }
+}
+
+}  // namespace annulus

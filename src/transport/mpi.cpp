@@ -1,1 +1,138 @@
-namespace annulus {}
+#include "annulus/transport/mpi.hpp"
+
+#define OMPI_SKIP_MPICXX 1
+#include <mpi.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+namespace annulus {
+namespace {
+
+// Every vendor code becomes an Error here.
+void check(int code, const char* what) {
+  if (code == MPI_SUCCESS) return;
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0;
+  MPI_Error_string(code, text.data(), &length);
+  throw Error(Failure::communication, sentence(what, " failed: ", text.data()));
+}
+
+class MpiBatch final : public Pending::Batch {
+ public:
+  MpiBatch(std::vector<MPI_Request> requests, Rank rank, Index batch, double patience_seconds)
+      : requests_(std::move(requests)), rank_(rank), batch_(batch), patience_seconds_(patience_seconds) {}
+
+  bool poll() override {
+    int done = 0;
+    check(MPI_Testall(narrow(static_cast<Index>(requests_.size())), requests_.data(), &done, MPI_STATUSES_IGNORE),
+          "MPI_Testall");
+    return done != 0;
+  }
+
+  void wait() override {
+    using Clock = std::chrono::steady_clock;
+    const auto deadline = Clock::now() + std::chrono::duration<double>(patience_seconds_);
+    for (Index round = 1; !poll(); ++round) {
+      if (round % spins == 0) std::this_thread::yield();  // ranks may outnumber cores
+      require<Failure::communication>(round % (16 * spins) != 0 || Clock::now() < deadline, "rank ", rank_, " waited ",
+                                      patience_seconds_, " s in batch ", batch_,
+                                      " for its messages: a rank is lost or far behind");
+    }
+  }
+
+ private:
+  static constexpr Index spins = 16;
+  std::vector<MPI_Request> requests_;
+  Rank rank_;
+  Index batch_;
+  double patience_seconds_;
+};
+
+class MpiTransport final : public Transport {
+ public:
+  MpiTransport(const MpiSession& session, const MpiOptions& options)
+      : options_(options), rank_(session.rank()), ranks_(session.ranks()) {
+    check(MPI_Comm_dup(MPI_COMM_WORLD, &communicator_), "MPI_Comm_dup");
+    check(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    void* value = nullptr;
+    int known = 0;
+    check(MPI_Comm_get_attr(communicator_, MPI_TAG_UB, &value, &known), "MPI_Comm_get_attr");
+    tags_ = known != 0 ? Index{*static_cast<int*>(value)} + 1 : Index{32768};
+  }
+  MpiTransport(const MpiTransport&) = delete;
+  MpiTransport& operator=(const MpiTransport&) = delete;
+  ~MpiTransport() override { MPI_Comm_free(&communicator_); }
+
+  Rank rank() const override { return rank_; }
+  int ranks() const override { return ranks_; }
+  std::string_view name() const override { return "mpi"; }
+
+  Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override {
+    const Index batch = batches_++;
+    const int tag = static_cast<int>(batch % tags_);
+    std::vector<MPI_Request> requests;
+    for (const Recv& recv : recvs)
+      for_pieces(recv.bytes, [&](std::span<std::byte> piece) {
+        check(MPI_Irecv(piece.data(), narrow(static_cast<Index>(piece.size())), MPI_BYTE, recv.from, tag, communicator_,
+                        &requests.emplace_back()),
+              "MPI_Irecv");
+      });
+    for (const Send& send : sends)
+      for_pieces(send.bytes, [&](std::span<const std::byte> piece) {
+        check(MPI_Isend(piece.data(), narrow(static_cast<Index>(piece.size())), MPI_BYTE, send.to, tag, communicator_,
+                        &requests.emplace_back()),
+              "MPI_Isend");
+      });
+    return Pending(std::make_unique<MpiBatch>(std::move(requests), rank_, batch, options_.patience_seconds));
+  }
+
+  void fail(const Error& reason) noexcept override { MPI_Abort(communicator_, reason.exit_code()); }
+
+ private:
+  // An empty message is one empty piece: lengths are checked by both sides knowing them, so it need not travel at all.
+  template <class Bytes, class Work>
+  void for_pieces(Bytes bytes, const Work& work) const {
+    const auto most = static_cast<std::size_t>(options_.most_bytes_per_message);
+    for (std::size_t at = 0; at < bytes.size(); at += most) work(bytes.subspan(at, std::min(most, bytes.size() - at)));
+  }
+
+  MpiOptions options_;
+  MPI_Comm communicator_ = MPI_COMM_NULL;
+  Rank rank_;
+  int ranks_;
+  Index tags_ = 32768, batches_ = 0;
+};
+
+}  // namespace
+
+MpiSession::MpiSession() {
+  int provided = 0;
+  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  require<Failure::communication>(provided >= MPI_THREAD_FUNNELED, "MPI must support threads (MPI_THREAD_FUNNELED)");
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
+  check(MPI_Comm_size(MPI_COMM_WORLD, &ranks_), "MPI_Comm_size");
+  MPI_Comm node = MPI_COMM_NULL;
+  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  check(MPI_Comm_size(node, &ranks_per_node_), "MPI_Comm_size");
+  MPI_Comm_free(&node);
+}
+
+MpiSession::~MpiSession() { MPI_Finalize(); }
+
+std::string MpiSession::library() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  MPI_Get_library_version(text.data(), &length);
+  const std::string all(text.data());
+  return all.substr(0, all.find(','));
+}
+
+std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options) {
+  return std::make_unique<MpiTransport>(session, options);
+}
+
+}  // namespace annulus

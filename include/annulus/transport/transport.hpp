@@ -1,9 +1,9 @@
 #pragma once
 #include <cstddef>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "annulus/base/types.hpp"

@@ -1,0 +1,69 @@
+#pragma once
+#include <functional>
+#include <optional>
+
+#include "annulus/engine/carousel.hpp"
+#include "annulus/engine/heads.hpp"
+#include "annulus/kernel/kernel.hpp"
+#include "annulus/plan/plan.hpp"
+
+namespace annulus {
+
+/// What an engine works with; all borrowed and outliving it.
+struct Machine {
+  Device& device;
+  Kernel& kernel;  ///< made for problem_of(shape, grid, lane, mask.query_shift())
+  Transport& transport;
+  Timeline& timeline;
+  /// Work between two looks at the exchange, in floating-point operations: about 20 ms of a CPU core's work per thread.
+  double operations_per_batch = 2e9;
+  /// Told how many (query, key, head) triples were just computed; for progress. May be empty.
+  std::function<void(Index)> progress = {};
+};
+
+/// One rank's part of a distributed attention. All ranks of the schedule call the same functions in the same order.
+/// Memory: two visiting blocks, whatever the number of ranks; nothing is kept per step.
+///
+///   q [own query rows, query_heads, channels]   k [own key rows, kv_heads, channels]   v [.., kv_heads, value_channels]
+///   own rows: schedule.queries / schedule.keys of this rank. Any pitch; Shape::type.
+/// Results are in the kernel's accumulator type.
+class Attention {
+ public:
+  /// Throws Error (usage) when schedule, shape, kernel and transport do not fit together.
+  Attention(const Schedule& schedule, const Shape& shape, const Machine& machine);
+
+  /// out [own rows, query_heads, value_channels], lse [own rows, query_heads, 1] (natural log; -inf where nothing is seen,
+  /// and out = 0 there). Overwrites both; dense.
+  void forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse);
+
+  /// Gradients of sum(dout * out). out, lse: as forward wrote them (not rounded). into: overwritten; dq, dk, dv shaped as
+  /// q, k, v.
+  void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
+                const Gradients& into);
+
+  /// Attention statistics with the final lse (accumulator type). into: as in Observation for own rows and all query heads,
+  /// already neutral (zeros; -inf and -1 for top); received counts own keys. block_mass holds this rank's queries only:
+  /// sum it over ranks.
+  void observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into);
+
+  /// Rows of K and V side by side, [tokens, 1, kv_heads * (channels + value_channels)], as they travel. K and V that the
+  /// caller already keeps in such rows (see views below) are not copied.
+  static KeyValue views(const Rows& block, Index kv_heads, Index channels, Index value_channels);
+
+ private:
+  struct Local;  // what this rank's lane computes: rows of its seat, heads of its share
+  Local localise(const Rows& q, const KeyValue& kv);
+  template <class Compute>
+  void in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute);
+  const Plan& plan() const { return schedule_.plans[static_cast<std::size_t>(seat_)]; }
+
+  const Schedule& schedule_;
+  Shape shape_;
+  Machine machine_;
+  Rank seat_;
+  Lane lane_;
+  std::vector<Range> query_shares_, kv_shares_;  // by lane
+  std::optional<HeadExchange> query_exchange_, key_exchange_;
+};
+
+}  // namespace annulus

@@ -1,0 +1,50 @@
+#pragma once
+#include <array>
+#include <functional>
+
+#include "annulus/memory/device.hpp"
+#include "annulus/plan/plan.hpp"
+#include "annulus/timeline/timeline.hpp"
+#include "annulus/transport/transport.hpp"
+
+namespace annulus {
+
+/// Where a seat's lane finds its peers: the rank with the same lane in another seat.
+struct Lane {
+  int heads = 1, lane = 0;
+  Rank rank(Rank seat) const { return seat * heads + lane; }
+};
+
+/// Takes blocks of rows around the seats as a plan says, while work is done on them: each step the present block leaves and
+/// the next arrives while `work` computes. `own` holds the seat's rows [key_rows, 1, width]; two buffers for visitors are
+/// allocated once. work(step, block, pending) is called for every step, also for those without tiles, so that batches
+/// started in it have the same number on all ranks; it may poll `pending` to let the exchange progress.
+using Work = std::function<void(std::size_t step, const Rows& block, Pending& pending)>;
+void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
+               const Work& work);
+
+/// Sums per key (gradients, received mass) that follow their block around the seats one step behind and come home.
+/// For every step of the plan, in order: begin(step) gives the rows to add to, end(step) sends them after the block.
+/// `own` [key_rows, 1, width], f32 or f64, holds the seat's sums; it is complete after home().
+class Trail {
+ public:
+  Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline);
+  /// Rows [held rows, 1, width] to accumulate into, zero at first.
+  Rows begin(std::size_t step);
+  void end(std::size_t step);
+  void home();
+
+ private:
+  void settle();  // waits for the batch under way and adds what it brought
+  const Plan& plan_;
+  Lane lane_;
+  Rows own_;
+  Device& device_;
+  Transport& transport_;
+  Timeline& timeline_;
+  Array mine_, leaving_, arriving_, returning_;  // leaving_ stays untouched while its batch is under way
+  Pending pending_;
+  const Step* sent_ = nullptr;  // the step whose batch is under way
+};
+
+}  // namespace annulus

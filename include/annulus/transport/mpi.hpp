@@ -1,0 +1,38 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "annulus/transport/transport.hpp"
+
+namespace annulus {
+
+/// MPI from its beginning to its end; one per process, made by the main thread before any other MPI call.
+class MpiSession {
+ public:
+  /// Throws Error (communication) when MPI cannot be started.
+  MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+  ~MpiSession();
+  Rank rank() const { return rank_; }
+  int ranks() const { return ranks_; }
+  /// Ranks that share this node's memory.
+  int ranks_per_node() const { return ranks_per_node_; }
+  /// Name and version of the library.
+  static std::string library();
+
+ private:
+  Rank rank_ = 0;
+  int ranks_ = 1, ranks_per_node_ = 1;
+};
+
+struct MpiOptions {
+  double patience_seconds = 600;  ///< a wait that lasts longer fails with Error (communication)
+  Index most_bytes_per_message = Index{1} << 30;  ///< longer ones are cut: counts are 32-bit ints in MPI
+};
+
+/// Non-blocking MPI between processes; the tag carries the batch number. The session must outlive it. fail() ends the job
+/// with MPI_Abort and the failure's exit code. Progress is made inside poll() and wait() only.
+std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options = {});
+
+}  // namespace annulus

@@ -1,0 +1,117 @@
+#include "annulus/engine/attention.hpp"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "support/oracle.hpp"
+#include "support/ranks.hpp"
+
+namespace annulus {
+namespace {
+
+using MakeKernel = std::function<std::unique_ptr<Kernel>(const Problem&)>;
+
+struct Errors {
+  double out = 0, lse = 0, dq = 0, dk = 0, dv = 0, entropy = 0, max_probability = 0, sink = 0, distance = 0, received = 0;
+  double forward() const { return std::max(out, lse); }
+  double gradients() const { return std::max({dq, dk, dv}); }
+  double statistics() const { return std::max({entropy, max_probability, sink, distance, received}); }
+};
+
+// Runs forward, backward and observe on threads and compares every rank's rows with the dense float64 computation.
+Errors run(const Dense& dense, const Schedule& job, const MakeKernel& make, FaultyTransport::Faults faults = {}) {
+  Errors worst;
+  std::mutex lock;
+  on_ranks(job.grid.ranks(), [&](Transport& transport) {
+    const Rank r = transport.rank();
+    const Shape& s = dense.shape;
+    CpuDevice cpu;
+    Timeline timeline;
+    const auto kernel = make(problem_of(s, job.grid, job.lane_of(r), job.mask.query_shift()));
+    const DType type = kernel->accumulator();
+    Attention attention(job, s, {cpu, *kernel, transport, timeline, 1e4});
+    const Array q = take(cpu, dense.q, s.type, job.queries, r, s.query_heads, s.channels);
+    const Array k = take(cpu, dense.k, s.type, job.keys, r, s.kv_heads, s.channels);
+    const Array v = take(cpu, dense.v, s.type, job.keys, r, s.kv_heads, s.value_channels);
+    const Array dout = take(cpu, dense.dout, s.type, job.queries, r, s.query_heads, s.value_channels);
+    const Index rows = job.queries.rows(r), key_rows = job.keys.rows(r);
+    const Array out(cpu, type, rows, s.query_heads, s.value_channels), lse(cpu, type, rows, s.query_heads, 1);
+    attention.forward(q, {k, v}, out, lse);
+    const Array dq(cpu, type, rows, s.query_heads, s.channels), dk(cpu, type, key_rows, s.kv_heads, s.channels),
+        dv(cpu, type, key_rows, s.kv_heads, s.value_channels);
+    attention.backward(q, {k, v}, dout, out, lse, {dq, dk, dv});
+    const auto zeros = [&](Index n, Index channels = 1) { return Array::zeros(cpu, type, n, s.query_heads, channels); };
+    const Array entropy = zeros(rows), top = zeros(rows), sink = zeros(rows), distance = zeros(rows),
+                received = zeros(key_rows), score = zeros(rows, 3);
+    for (Index i = 0; i < rows; ++i)
+      for (Index h = 0; h < s.query_heads; ++h)
+        for (Index x = 0; x < 3; ++x) {
+          if (type == DType::f64) score.rows().at<double>(i, h)[x] = -std::numeric_limits<double>::infinity();
+          if (type == DType::f32) score.rows().at<float>(i, h)[x] = -std::numeric_limits<float>::infinity();
+        }
+    std::vector<Index> index(static_cast<std::size_t>(rows * s.query_heads * 3), -1);
+    std::vector<double> map(static_cast<std::size_t>(s.query_heads * 64));
+    const Index block = std::max<Index>(1, ceil_div(std::max(dense.queries, dense.keys), 8));
+    attention.observe(q, k, lse, {entropy, top, sink, distance, received, score, index, map, 4, block, 8, 8});
+    for (Index i = 0; i < rows; ++i)
+      for (Index h = 0; h < s.query_heads; ++h) {
+        const Index query = job.queries.position(r, i);
+        const double* p = &dense.probability[static_cast<std::size_t>((query * s.query_heads + h) * dense.keys)];
+        std::vector<double> best(p, p + dense.keys);
+        std::ranges::sort(best, std::greater{});
+        for (Index x = 0; x < std::min<Index>(3, dense.mask.seen_by(query)); ++x) {
+          const Index key = index[static_cast<std::size_t>((i * s.query_heads + h) * 3 + x)];
+          ASSERT_GE(key, 0);
+          ASSERT_NEAR(p[key], best[static_cast<std::size_t>(x)], 1e-5);
+        }
+      }
+    const std::lock_guard guard(lock);
+    const auto note = [&](double& at, const Rows& mine, const std::vector<double>& whole, const Partition& partition) {
+      at = std::max(at, error_of(mine, whole, partition, r));
+    };
+    note(worst.out, out, dense.out, job.queries);
+    note(worst.lse, lse, dense.lse, job.queries);
+    note(worst.dq, dq, dense.dq, job.queries);
+    note(worst.dk, dk, dense.dk, job.keys);
+    note(worst.dv, dv, dense.dv, job.keys);
+    note(worst.entropy, entropy, dense.entropy, job.queries);
+    note(worst.max_probability, top, dense.max_probability, job.queries);
+    note(worst.sink, sink, dense.sink, job.queries);
+    note(worst.distance, distance, dense.distance, job.queries);
+    note(worst.received, received, dense.received, job.keys);
+  }, 20, faults);
+  return worst;
+}
+
+const std::vector<Grid> grids{{1, 1, 1}, {1, 2, 1}, {1, 3, 1}, {2, 1, 1}, {1, 4, 1}, {2, 2, 1}, {4, 1, 1}, {1, 2, 2}, {1, 5, 1},
+                              {3, 2, 1}, {1, 7, 1}, {1, 8, 1}, {2, 4, 1}, {4, 2, 1}, {8, 1, 1}, {1, 4, 2}, {2, 2, 2}};
+const std::vector<const char*> partitions{"contiguous", "zigzag", "striped", "balanced"};
+
+std::vector<Mask> masks(Index n) {
+  std::vector<Mask> all;
+  std::vector<Index> offsets{0, n / 5, n / 5, n / 2, n};
+  for (const char* terms : {"full", "causal", "window:3,2", "causal+window:5,0+sink:2", "causal+documents", "documents",
+                            "causal+prefix:7", "window:2,2+global:0,9"})
+    all.push_back(Mask::parse(terms, {n, n, offsets}));
+  return all;
+}
+
+// In float64 the engine must be right to the last digits, whatever the strategy: any wrong row, head or order shows.
+TEST(Attention, EveryStrategyPartitionAndMaskIsExactInFloat64) {
+  const Shape shape{6, 3, 5, 4, DType::f64, 0.4};
+  for (const Mask& mask : masks(37)) {
+    const Dense dense = make_dense(shape, mask, 5);
+    for (const Grid& grid : grids)
+      for (const char* partition : partitions) {
+        SCOPED_TRACE(mask.name() + " " + to_text(grid) + " " + partition);
+        const Errors errors = run(dense, make_schedule(grid, partition, mask), [](const Problem& p) { return make_reference_kernel(p); });
+        ASSERT_LE(errors.forward(), 1e-13);
+        ASSERT_LE(errors.gradients(), 1e-13);
+        ASSERT_LE(errors.statistics(), 1e-13);
+      }
+  }
+}
+
+}  // namespace
+}  // namespace annulus

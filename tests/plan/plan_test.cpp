@@ -1,0 +1,266 @@
+#include "annulus/plan/plan.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+
+#include "annulus/base/error.hpp"
+#include "annulus/geometry/meet.hpp"
+
+namespace annulus {
+namespace {
+
+struct Case {
+  std::string name;
+  Schedule schedule;
+};
+
+std::vector<Range> rows_of(const std::optional<Move>& move) { return move ? move->rows : std::vector<Range>{}; }
+
+// The rows `inner` lie within the rows `outer`.
+bool inside(const std::vector<Range>& inner, const std::vector<Range>& outer) {
+  return count(without(inner, outer)) == 0;
+}
+
+template <class Check>
+void for_random_schedules(int trials, Check check) {
+  std::mt19937_64 random(11);
+  const auto up_to = [&](Index n) { return static_cast<Index>(random() % static_cast<std::uint64_t>(n + 1)); };
+  const std::vector<Grid> grids{{1, 1, 1}, {1, 2, 1}, {1, 3, 1}, {1, 4, 1}, {1, 8, 1}, {1, 2, 2}, {1, 4, 2}, {1, 2, 4},
+                                {2, 1, 1}, {2, 2, 1}, {2, 4, 1}, {4, 2, 1}, {8, 1, 1}, {2, 2, 2}, {1, 3, 3}, {1, 7, 1}};
+  for (int trial = 0; trial < trials; ++trial) {
+    const Index n = up_to(70), keys = trial % 4 == 0 ? up_to(70) : n;
+    Extent extent{n, keys, {}};
+    if (n == keys) {
+      extent.documents = {0};
+      while (extent.documents.back() < n)
+        extent.documents.push_back(std::min(n, extent.documents.back() + 1 + up_to(25)));
+    }
+    std::string terms = up_to(1) == 0 ? "causal" : "full";
+    if (up_to(1) == 0) terms += "+window:" + std::to_string(up_to(12)) + "," + std::to_string(up_to(6));
+    if (up_to(2) == 0) terms += "+sink:" + std::to_string(up_to(5));
+    if (n == keys && n > 0 && up_to(1) == 0) terms += "+documents";
+    if (n == keys && n > 0 && up_to(3) == 0) terms += "+global:" + std::to_string(up_to(n - 1));
+    if (n == keys && n > 0 && up_to(3) == 0) terms += "+prefix:" + std::to_string(up_to(n));
+    const Mask mask = Mask::parse(terms, extent);
+    for (const Grid& grid : grids) {
+      const char* partition = std::vector{"contiguous", "zigzag", "striped", "balanced"}[static_cast<std::size_t>(up_to(3))];
+      const Case c{terms + " n " + std::to_string(n) + " keys " + std::to_string(keys) + " grid " + to_text(grid) + " " + partition,
+                   make_schedule(grid, partition, mask)};
+      SCOPED_TRACE(c.name);
+      check(c.schedule);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Plan, EveryVisiblePairIsComputedExactlyOnce) {
+  for_random_schedules(60, [](const Schedule& job) {
+    const Partition queries = job.queries.joined(job.grid.heads), keys = job.keys.joined(job.grid.heads);
+    std::map<std::pair<Index, Index>, int> met;
+    for (const Plan& plan : job.plans)
+      for (const Step& step : plan.steps)
+        for (const Tile& tile : step.tiles)
+          for (Index i = 0; i < tile.q.count(); ++i)
+            for (Index j = tile.keys_of(i).begin; j < tile.keys_of(i).end; ++j) {
+              Index row = tile.k.begin + j;  // counted in held rows: find the owner's row
+              for (const Range& part : step.held) {
+                if (row < part.count()) {
+                  row += part.begin;
+                  break;
+                }
+                row -= part.count();
+              }
+              ++met[{queries.position(plan.seat, tile.q.begin + i), keys.position(step.origin, row)}];
+            }
+    Index visible = 0;
+    for (Index q = 0; q < job.mask.queries(); ++q)
+      for (Index k = 0; k < job.mask.keys(); ++k)
+        if (job.mask.visible(q, k)) {
+          ++visible;
+          ASSERT_EQ((met[{q, k}]), 1) << q << ", " << k;
+        }
+    ASSERT_EQ(static_cast<Index>(met.size()), visible);
+  });
+}
+
+TEST(Plan, EveryMoveIsSentAndReceivedInTheSameStep) {
+  for_random_schedules(150, [](const Schedule& job) {
+    for (std::size_t s = 0; s < job.plans[0].steps.size(); ++s) {
+      std::map<std::pair<Rank, Rank>, std::vector<Range>> sent, received, returned, came_home;
+      for (const Plan& plan : job.plans) {
+        ASSERT_EQ(plan.steps.size(), job.plans[0].steps.size());
+        const Step& step = plan.steps[s];
+        if (step.forward) sent[{plan.seat, step.forward->seat}] = step.forward->rows;
+        if (step.lend) sent[{plan.seat, step.lend->seat}] = step.lend->rows;
+        if (step.arrive) received[{step.arrive->seat, plan.seat}] = step.arrive->rows;
+        if (step.give_back) returned[{plan.seat, step.give_back->seat}] = step.give_back->rows;
+        if (step.homecoming) came_home[{step.homecoming->seat, plan.seat}] = step.homecoming->rows;
+        if (step.arrive) {
+          const Step& sender = job.plans[static_cast<std::size_t>(step.arrive->seat)].steps[s];
+          ASSERT_EQ(step.arrives_used, sender.forward.has_value() && sender.forward->seat == plan.seat);
+        }
+      }
+      ASSERT_EQ(sent, received);
+      ASSERT_EQ(returned, came_home);
+    }
+  });
+}
+
+TEST(Plan, NobodyReceivesABlockItDoesNotUseNext) {
+  for_random_schedules(150, [](const Schedule& job) {
+    for (const Plan& plan : job.plans)
+      for (std::size_t s = 0; s + 1 < plan.steps.size() || s == 0; ++s) {
+        if (!plan.steps[s].arrive) {
+          if (s + 1 < plan.steps.size() && plan.steps[s + 1].origin != plan.steps[s].origin) {
+            ASSERT_EQ(plan.steps[s + 1].origin, nobody);
+          }
+          if (s + 1 >= plan.steps.size()) break;
+          continue;
+        }
+        ASSERT_LT(s + 1, plan.steps.size());
+        const Step& next = plan.steps[s + 1];
+        ASSERT_FALSE(next.tiles.empty()) << "an idle visit";
+        ASSERT_EQ(plan.steps[s].arrive->rows, next.held);
+        ASSERT_FALSE(next.held.empty());
+      }
+    for (std::size_t s = 1; s < job.plans[0].steps.size(); ++s)
+      ASSERT_TRUE(std::ranges::any_of(job.plans, [&](const Plan& p) { return !p.steps[s].tiles.empty(); })) << "an idle step";
+  });
+}
+
+TEST(Plan, AMoveCarriesOnlyRowsThatSomebodyInItsChainNeeds) {
+  for_random_schedules(150, [](const Schedule& job) {
+    for (std::size_t s = 0; s + 1 < job.plans[0].steps.size(); ++s)
+      for (const Plan& plan : job.plans) {
+        if (!plan.steps[s].arrive) continue;
+        // follow the chain from its arrival here and collect what its users' tiles need, in owner's rows
+        std::set<Index> needed;
+        const Plan* at = &plan;
+        std::size_t t = s + 1;
+        for (bool more = true; more;) {
+          const Step& use = at->steps[t];
+          std::vector<Index> owner_rows;
+          for (const Range& part : use.held)
+            for (Index row = part.begin; row < part.end; ++row) owner_rows.push_back(row);
+          for (const Tile& tile : use.tiles)
+            for (Index row = tile.k.begin; row < tile.k.end; ++row) needed.insert(owner_rows.at(static_cast<std::size_t>(row)));
+          std::size_t leaves = t;
+          while (leaves < at->steps.size() && at->steps[leaves].origin == use.origin && !at->steps[leaves].forward) ++leaves;
+          more = leaves < at->steps.size() && at->steps[leaves].origin == use.origin;
+          if (more) {
+            at = &job.plans[static_cast<std::size_t>(at->steps[leaves].forward->seat)];
+            t = leaves + 1;
+          }
+        }
+        ASSERT_EQ(count(plan.steps[s].arrive->rows), static_cast<Index>(needed.size()));
+      }
+  });
+}
+
+TEST(Plan, EveryGradientRowComesHomeOncePerChain) {
+  for_random_schedules(150, [](const Schedule& job) {
+    for (const Plan& owner : job.plans) {
+      Index lent = 0, home = 0;
+      for (const Step& step : owner.steps) {
+        lent += count(rows_of(step.lend));
+        home += count(rows_of(step.homecoming));
+        ASSERT_TRUE(inside(rows_of(step.homecoming), {{0, owner.key_rows}}));
+      }
+      ASSERT_EQ(lent, home);
+    }
+    for (const Plan& plan : job.plans)
+      for (const Step& step : plan.steps) {
+        ASSERT_TRUE(inside(rows_of(step.give_back), step.held));
+        ASSERT_TRUE(inside(rows_of(step.forward), step.held));
+        if (step.give_back && step.forward) {
+          ASSERT_EQ(count(rows_of(step.give_back)) + count(rows_of(step.forward)), count(step.held));
+        }
+      }
+  });
+}
+
+TEST(Plan, AWindowTakesAsManyStepsAsItReaches) {
+  const Mask mask = Mask::parse("window:4095,0", {65536, 65536});
+  const Schedule job = make_schedule({1, 64, 1}, "contiguous", mask);
+  EXPECT_EQ(job.plans[0].steps.size(), 5U);  // shards of 1,024 rows: own block and four before it
+  Index moved = 0;
+  for (const Step& step : job.plans[40].steps) moved += count(rows_of(step.arrive));
+  EXPECT_EQ(moved, 4095);  // exactly the window, nothing more
+}
+
+TEST(Plan, DocumentsMoveOnlyInsideThemselves) {
+  std::vector<Index> offsets;
+  for (Index d = 0; d <= 8; ++d) offsets.push_back(d * 64);
+  const Mask mask = Mask::parse("documents", {512, 512, offsets});
+  for (const Plan& plan : make_schedule({1, 8, 1}, "contiguous", mask).plans)
+    for (const Step& step : plan.steps) EXPECT_FALSE(step.arrive);
+}
+
+TEST(Plan, ItineraryRowsArePermutationsAndRowZeroIsTheIdentity) {
+  for (int inner = 1; inner <= 9; ++inner)
+    for (int outer = 1; outer <= 9; ++outer) {
+      const Grid grid{1, inner, outer};
+      std::set<std::pair<Rank, Rank>> met;
+      for (int s = 0; s < grid.seats(); ++s) {
+        std::set<Rank> row;
+        for (Rank r = 0; r < grid.seats(); ++r) {
+          row.insert(visit(grid, s, r));
+          met.insert({r, visit(grid, s, r)});
+          if (s == 0) {
+            EXPECT_EQ(visit(grid, 0, r), r);
+          }
+        }
+        EXPECT_EQ(static_cast<int>(row.size()), grid.seats());
+      }
+      EXPECT_EQ(static_cast<int>(met.size()), grid.seats() * grid.seats());
+    }
+}
+
+// Time of a causal ring over the ideal: in each step everybody waits for the slowest.
+double critical_path(const char* partition, Index n, int ranks) {
+  const Mask mask = Mask::parse("causal", {n, n});
+  const Schedule job = make_schedule({1, ranks, 1}, partition, mask);
+  Index path = 0;
+  for (std::size_t s = 0; s < job.plans[0].steps.size(); ++s) {
+    Index slowest = 0;
+    for (const Plan& plan : job.plans) slowest = std::max(slowest, pairs(plan.steps[s].tiles));
+    path += slowest;
+  }
+  return static_cast<double>(path) * ranks / static_cast<double>(mask.pairs());
+}
+
+TEST(Plan, ZigzagStripedAndBalancedShareCausalWorkEvenly) {
+  EXPECT_LE(critical_path("zigzag", 65536, 8), 1.02);
+  EXPECT_LE(critical_path("striped", 65536, 8), 1.02);
+  EXPECT_LE(critical_path("balanced", 65536, 8), 1.02);
+  EXPECT_GE(critical_path("contiguous", 65536, 8), 1.8);
+}
+
+TEST(Plan, BalancedSharesAnyMaskInProportionToTheWeights) {
+  std::vector<Index> offsets{0, 100, 5000, 5100, 9000, 16384};
+  for (const char* terms : {"full", "causal", "causal+documents", "documents", "window:500,0+sink:64"}) {
+    const Mask mask = Mask::parse(terms, {16384, 16384, offsets});
+    const std::vector<double> weights{1, 2, 1, 4};
+    const Schedule job = make_schedule({1, 4, 1}, "balanced", mask, weights);
+    for (std::size_t r = 0; r < weights.size(); ++r) {
+      const double share = static_cast<double>(job.plans[r].pairs()) / static_cast<double>(mask.pairs());
+      EXPECT_NEAR(share, weights[r] / 8, 0.05) << terms << " rank " << r;
+    }
+  }
+}
+
+TEST(Plan, GridsAndStrategiesSayWhyTheyRefuse) {
+  EXPECT_EQ(parse_grid("2x4x1"), (Grid{2, 4, 1}));
+  for (const char* bad : {"", "2", "2x4", "2x4x", "0x1x1", "2x4x1x1", "ax1x1", "-1x2x3", "99999x99999x1"})
+    EXPECT_THROW(parse_grid(bad), Error) << bad;
+  EXPECT_THROW(find_strategy("double-ring").grid({7, 1, 8, 8}), Error);
+  EXPECT_THROW(find_strategy("rin"), Error);
+  EXPECT_EQ(find_strategy("double-ring").grid({8, 4, 8, 8}), (Grid{1, 4, 2}));
+  EXPECT_EQ(find_strategy("hybrid").grid({8, 4, 8, 8}), (Grid{4, 2, 1}));
+}
+
+}  // namespace
+}  // namespace annulus
