@@ -1,0 +1,71 @@
+#pragma once
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "annulus/store/element.hpp"
+#include "annulus/store/layout.hpp"
+
+namespace annulus {
+
+/// A dataset that will be. dimension_names: empty, or one name per dimension (h5py: dims[i].label).
+struct DatasetPlan {
+  std::string name;  ///< groups are made on the way: "trace/entropy"
+  std::vector<Index> dims;
+  Element element = Element::f32;
+  std::vector<std::string> dimension_names = {};
+  std::string units = {}, long_name = {};
+};
+
+/// A result that does not exist yet: a file under a temporary name beside the final one, made by ONE rank.
+///
+///   creating rank   Draft draft(path, overwrite); draft.add(...); draft.attribute(...);
+///                   Layout layout = draft.seal();                       the space is reserved here
+///   every rank      RowWriter rows(layout); rows.write_rows(...); rows.finish();      all at the same time
+///   creating rank   draft.write_small(...); draft.commit();             now the file has its final name
+///
+/// Whoever calls commit() must know that every rank's finish() has returned (a barrier). A draft that is not committed
+/// is removed by the destructor; one whose process was killed stays under its temporary name (PATH.partial-...), with
+/// the root attribute status = partial, and may be deleted. Errors: Error (file), or (fit) when the disk is too small.
+class Draft {
+ public:
+  /// Makes the temporary file. The root gets status = partial and created (UTC, ISO 8601).
+  /// Throws when the directory cannot be written or, without `overwrite`, when `path` exists.
+  explicit Draft(const std::string& path, bool overwrite = false);
+  Draft(Draft&&) noexcept;
+  Draft& operator=(Draft&&) noexcept;
+  ~Draft();
+
+  const std::string& path() const;
+  const std::string& temporary_path() const;
+
+  /// Declares a dataset whose rows the ranks will write (contiguous, allocated at once, not filled). Before seal()
+  /// only.
+  void add(const DatasetPlan& plan);
+  /// Sets an attribute of "/", a group or a dataset; one of the same name is replaced.
+  void attribute(const std::string& object, const std::string& name, const Value& value);
+  /// Root attributes: schema, version, command line, configuration, ...
+  void attributes(std::span<const std::pair<std::string, Value>> values);
+
+  /// Writes a whole small dataset, before seal() or after all rows are written. values: in memory order, as many as
+  /// plan.dims say; Index for integer elements, float and double for float elements, text for Element::text.
+  void write_small(const DatasetPlan& plan, std::span<const Index> values);
+  void write_small(const DatasetPlan& plan, std::span<const float> values);
+  void write_small(const DatasetPlan& plan, std::span<const double> values);
+  void write_small(const DatasetPlan& plan, std::span<const std::string> values);
+
+  /// Reserves the file's whole space on the disk and closes it. Returns what the ranks need to write their rows.
+  /// Throws Error (fit) with the bytes needed and free.
+  Layout seal();
+  /// Sets status = complete, flushes to the disk and gives the file its final name, atomically.
+  /// Throws, and leaves the final name as it was, when someone else made the file meanwhile and `overwrite` is off.
+  void commit();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace annulus

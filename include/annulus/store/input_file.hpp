@@ -1,0 +1,75 @@
+#pragma once
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "annulus/geometry/range.hpp"
+#include "annulus/memory/rows.hpp"
+#include "annulus/store/element.hpp"
+
+namespace annulus {
+
+/// An HDF5 file opened for reading. Every rank opens the file itself and reads its own rows; nothing is exchanged.
+/// What is read comes from this file alone: external storage, virtual datasets and external links are refused.
+/// Dataset names may have groups in them: "layers/003/out". All members are thread-safe (one process-wide lock: HDF5 is
+/// not). All throw Error (file), one sentence that names the file, the dataset, the value and the rule. A file made to
+/// harm is checked as far as HDF5's own interface shows it; HDF5 1.10 itself is not hardened against hostile files.
+class InputFile {
+ public:
+  /// Throws Error (file) when the file is missing, not readable, not HDF5, or shorter than its own header says.
+  explicit InputFile(const std::string& path);
+  InputFile(InputFile&&) noexcept;
+  InputFile& operator=(InputFile&&) noexcept;
+  ~InputFile();
+
+  const std::string& path() const;
+  /// Whether a dataset or a group of this name is in the file.
+  bool has(const std::string& name) const;
+  /// Throws also for datasets whose data are not all in the file, or whose type is none of Element.
+  Shape shape(const std::string& name) const;
+
+  /// Rows at the positions of the runs, run after run, converted to into.type (to nearest even). The dataset is
+  /// [tokens, heads, channels], or [tokens, heads] with channels = 1, or [tokens, channels] with heads = 1; f16, bf16,
+  /// f32 or f64. into: CPU rows of any pitch; into.tokens = the rows of all runs. Needs 64 MiB (or one row, or one
+  /// chunk of a chunked dataset, where that is more) beside `into`.
+  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const;
+  /// As read_rows for integers: every row's elements, densely. The largest value of an unsigned type comes back as -1
+  /// (the mark of an unused place).
+  void read_integer_rows(const std::string& name, std::span<const Run> runs, std::span<Index> into) const;
+
+  /// A whole dataset of integers of any width, in memory order. Throws when it has more than `limit` elements.
+  std::vector<Index> read_integers(const std::string& name, Index limit = Index{1} << 24) const;
+  /// A whole dataset of floats.
+  std::vector<double> read_numbers(const std::string& name, Index limit = Index{1} << 24) const;
+  /// A whole dataset of text.
+  std::vector<std::string> read_texts(const std::string& name, Index limit = Index{1} << 20) const;
+
+  /// An attribute of a dataset or group ("/" is the root). Nothing when there is none of this name.
+  std::optional<Value> attribute(const std::string& object, const std::string& name) const;
+  /// The attribute as text; throws when it is missing or not text.
+  std::string text(const std::string& object, const std::string& name) const;
+  /// The attribute as one number, from an integer or a float; throws when it is missing or another thing.
+  double number(const std::string& object, const std::string& name) const;
+  /// All attributes that are text or numbers, by name. Others (references, compounds) are left out.
+  std::vector<std::pair<std::string, Value>> attributes(const std::string& object) const;
+  /// The names of a dataset's dimensions; an empty name where it has none.
+  std::vector<std::string> dimension_names(const std::string& name) const;
+
+  /// The names in a group, sorted.
+  std::vector<std::string> names(const std::string& group = "/") const;
+  struct Entry {
+    std::string path;
+    bool group = false, dataset = false;  ///< neither: a broken or refused link, or a named type
+  };
+  /// Everything below the root, groups before what is in them. Stops after `limit` entries and 32 levels.
+  std::vector<Entry> tree(Index limit = 100'000) const;
+
+ private:
+  struct Opened;
+  std::unique_ptr<Opened> opened_;
+};
+
+}  // namespace annulus

@@ -1,0 +1,170 @@
+#include "annulus/store/input_file.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "annulus/memory/device.hpp"
+#include "opened.hpp"
+#include "posix.hpp"
+
+namespace annulus {
+namespace {
+
+using store::checked;
+using store::Hdf5Lock;
+using store::Id;
+using store::owned;
+
+/// Reads the run's rows, every element of them, densely; the file's type in this machine's byte order.
+void read_run(hid_t dataset, const Shape& shape, const Run& run, std::byte* to, const std::string& what) {
+  std::vector<hsize_t> start(shape.dims.size(), 0), stride(shape.dims.size(), 1),
+      count(shape.dims.begin(), shape.dims.end());
+  start[0] = static_cast<hsize_t>(run.first);
+  stride[0] = static_cast<hsize_t>(run.count > 1 ? run.stride : 1);
+  count[0] = static_cast<hsize_t>(run.count);
+  const Id file = owned(H5Dget_space(dataset), H5Sclose, what + ": its shape cannot be read");
+  checked(H5Sselect_hyperslab(file.get(), H5S_SELECT_SET, start.data(), stride.data(), count.data(), nullptr),
+          what + ": its rows cannot be selected");
+  const Id memory = owned(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), H5Sclose, what);
+  const Id type = store::type_of(shape.element);
+  checked(H5Dread(dataset, type.get(), memory.get(), file.get(), H5P_DEFAULT, to), what + ": its rows cannot be read");
+}
+
+template <class T>
+void load_as(const std::byte* from, std::span<Index> into, const std::string& what) {
+  for (std::size_t i = 0; i < into.size(); ++i) {
+    T value{};
+    std::memcpy(&value, from + i * sizeof value, sizeof value);
+    const bool unused = std::is_unsigned_v<T> && value == std::numeric_limits<T>::max();
+    require<Failure::file>(unused || std::in_range<Index>(value), what, ": ", +value, " is too large");
+    into[i] = unused ? -1 : static_cast<Index>(value);
+  }
+}
+
+void load_integers(Element element, const std::byte* from, std::span<Index> into, const std::string& what) {
+  switch (element) {
+    case Element::i8:
+      return load_as<std::int8_t>(from, into, what);
+    case Element::i16:
+      return load_as<std::int16_t>(from, into, what);
+    case Element::i32:
+      return load_as<std::int32_t>(from, into, what);
+    case Element::i64:
+      return load_as<std::int64_t>(from, into, what);
+    case Element::u8:
+      return load_as<std::uint8_t>(from, into, what);
+    case Element::u16:
+      return load_as<std::uint16_t>(from, into, what);
+    case Element::u32:
+      return load_as<std::uint32_t>(from, into, what);
+    case Element::u64:
+      return load_as<std::uint64_t>(from, into, what);
+    default:
+      return;
+  }
+}
+
+Index row_elements(const Shape& shape) {
+  Index elements = 1;
+  for (std::size_t i = 1; i < shape.dims.size(); ++i) elements *= shape.dims[i];
+  return elements;
+}
+
+/// Calls read(run of at most `batch` rows, its first row) for all runs.
+template <class Read>
+void in_batches(std::span<const Run> runs, Index batch, const Read& read) {
+  Index row = 0;
+  for (const Run& run : runs) {
+    for (Index begin = 0; begin < run.count; begin += batch)
+      read(store::part(run, begin, std::min(batch, run.count - begin)), row + begin);
+    row += run.count;
+  }
+}
+
+template <class T>
+std::vector<T> list_of(Value value, const std::string& what, const char* kind) {
+  auto* list = std::get_if<std::vector<T>>(&value);
+  require<Failure::file>(list != nullptr, what, " must hold ", kind);
+  return std::move(*list);
+}
+
+}  // namespace
+
+InputFile::InputFile(const std::string& path) {
+  const Hdf5Lock lock;
+  opened_ = std::make_unique<Opened>(path);
+}
+InputFile::InputFile(InputFile&&) noexcept = default;
+InputFile& InputFile::operator=(InputFile&&) noexcept = default;
+InputFile::~InputFile() = default;
+
+const std::string& InputFile::path() const { return opened_->path; }
+
+bool InputFile::has(const std::string& name) const {
+  const Hdf5Lock lock;
+  return opened_->has(name);
+}
+
+Shape InputFile::shape(const std::string& name) const {
+  const Hdf5Lock lock;
+  return opened_->dataset(name).shape;
+}
+
+void InputFile::read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const {
+  const Hdf5Lock lock;
+  const Opened::Dataset dataset = opened_->dataset(name);
+  const Shape& shape = dataset.shape;
+  const auto type = dtype_of(shape.element);
+  require<Failure::file>(type.has_value(), dataset.what, " must hold f16, bf16, f32 or f64, not ",
+                         name_of(shape.element));
+  require<Failure::file>(!shape.dims.empty(), dataset.what, " must have rows, but it is a single number");
+  store::require_rows(shape, into, store::rows_of(runs, shape.dims[0], dataset.what), dataset.what);
+  if (into.bytes() == 0) return;
+  const Index row_bytes = row_elements(shape) * bytes_of(*type), batch = store::rows_at_once(row_bytes);
+  const bool in_place = *type == into.type && into.dense();
+  std::vector<std::byte> scratch;
+  if (!in_place) scratch.resize(static_cast<std::size_t>(std::min(batch, into.tokens) * row_bytes));
+  in_batches(runs, batch, [&](const Run& run, Index row) {
+    const Rows to = into.slice(row, row + run.count);
+    read_run(dataset.id.get(), shape, run, in_place ? to.data : scratch.data(), dataset.what);
+    if (!in_place) convert(dense_rows(scratch.data(), *type, run.count, into.heads, into.channels), to);
+  });
+}
+
+void InputFile::read_integer_rows(const std::string& name, std::span<const Run> runs, std::span<Index> into) const {
+  const Hdf5Lock lock;
+  const Opened::Dataset dataset = opened_->dataset(name);
+  const Shape& shape = dataset.shape;
+  require<Failure::file>(is_integer(shape.element), dataset.what, " must hold integers, not ", name_of(shape.element));
+  require<Failure::file>(!shape.dims.empty(), dataset.what, " must have rows, but it is a single number");
+  const Index per_row = row_elements(shape), rows = store::rows_of(runs, shape.dims[0], dataset.what);
+  require(rows * per_row == static_cast<Index>(into.size()), dataset.what, ": ", rows, " rows of ", per_row,
+          " integers do not fit memory for ", into.size());
+  if (into.empty()) return;
+  const Index row_bytes = per_row * bytes_of(shape.element), batch = store::rows_at_once(row_bytes);
+  std::vector<std::byte> scratch(static_cast<std::size_t>(std::min(batch, rows) * row_bytes));
+  in_batches(runs, batch, [&](const Run& run, Index row) {
+    read_run(dataset.id.get(), shape, run, scratch.data(), dataset.what);
+    const auto to =
+        into.subspan(static_cast<std::size_t>(row * per_row), static_cast<std::size_t>(run.count * per_row));
+    load_integers(shape.element, scratch.data(), to, dataset.what);
+  });
+}
+
+std::vector<Index> InputFile::read_integers(const std::string& name, Index limit) const {
+  const Hdf5Lock lock;
+  return list_of<Index>(opened_->whole(name, limit), opened_->what(name), "integers");
+}
+
+std::vector<double> InputFile::read_numbers(const std::string& name, Index limit) const {
+  const Hdf5Lock lock;
+  return list_of<double>(opened_->whole(name, limit), opened_->what(name), "f16, bf16, f32 or f64");
+}
+
+std::vector<std::string> InputFile::read_texts(const std::string& name, Index limit) const {
+  const Hdf5Lock lock;
+  return list_of<std::string>(opened_->whole(name, limit), opened_->what(name), "text");
+}
+
+}  // namespace annulus

@@ -1,0 +1,39 @@
+#pragma once
+#include <set>
+#include <string>
+
+#include "annulus/store/input_file.hpp"
+#include "hdf5.hpp"
+
+namespace annulus {
+
+/// The part of InputFile that knows HDF5. Its members expect the caller to hold the Hdf5Lock.
+struct InputFile::Opened {
+  explicit Opened(const std::string& name);
+  ~Opened();
+  Opened(const Opened&) = delete;
+  Opened& operator=(const Opened&) = delete;
+
+  std::string what(const std::string& name) const { return path + ": dataset '" + name + "'"; }
+  /// Any object; throws when it is missing or behind an external link.
+  store::Id object(const std::string& name) const;
+  bool has(const std::string& name) const;
+
+  struct Dataset {
+    store::Id id;
+    Shape shape;
+    std::string what;
+  };
+  /// A dataset whose shape, type and place in the file have been checked.
+  Dataset dataset(const std::string& name) const;
+  /// A whole dataset of at most `limit` elements.
+  Value whole(const std::string& name, Index limit) const;
+  std::vector<std::string> names(const std::string& group) const;
+
+  std::string path;
+  Index file_bytes = 0;
+  store::Id file, links;
+  mutable bool met_external_link = false;
+};
+
+}  // namespace annulus

@@ -1,0 +1,64 @@
+#include "posix.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+namespace annulus::store {
+
+Descriptor::~Descriptor() {
+  if (file_ >= 0) ::close(file_);
+}
+
+std::string reason_of(int code) { return std::generic_category().message(code); }
+
+Descriptor open_file(const std::string& path, int flags) {
+  // O_NONBLOCK: opening a named pipe must not wait for its other end.
+  Descriptor file(::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, 0666));
+  require<Failure::file>(file.get() >= 0, path, ": the file cannot be opened: ", reason_of(errno));
+  struct stat status {};
+  require<Failure::file>(::fstat(file.get(), &status) == 0, path, ": ", reason_of(errno));
+  require<Failure::file>(S_ISREG(status.st_mode), path, ": this is not a regular file");
+  return file;
+}
+
+Index bytes_of_file(int file, const std::string& path) {
+  struct stat status {};
+  require<Failure::file>(::fstat(file, &status) == 0, path, ": ", reason_of(errno));
+  return status.st_size;
+}
+
+Index rows_at_once(Index row_bytes) { return std::max<Index>(1, (Index{64} << 20) / std::max<Index>(1, row_bytes)); }
+
+Index rows_of(std::span<const Run> runs, Index tokens, const std::string& what) {
+  Index rows = 0;
+  for (const Run& run : runs) {
+    if (run.count == 0) continue;
+    const bool inside = run.count > 0 && run.stride > 0 && run.first >= 0 && run.first < tokens &&
+                        (run.count - 1) <= (tokens - 1 - run.first) / run.stride;
+    require(inside, what, ": a run must lie within the ", tokens, " rows: first = ", run.first, ", count = ", run.count,
+            ", stride = ", run.stride);
+    rows += run.count;
+  }
+  return rows;
+}
+
+void require_rows(const Shape& shape, const Rows& rows, Index expected, const std::string& what) {
+  const auto& dims = shape.dims;
+  const bool fits = (dims.size() == 3 && dims[1] == rows.heads && dims[2] == rows.channels) ||
+                    (dims.size() == 2 && rows.channels == 1 && dims[1] == rows.heads) ||
+                    (dims.size() == 2 && rows.heads == 1 && dims[1] == rows.channels) ||
+                    (dims.size() == 1 && rows.heads == 1 && rows.channels == 1);
+  require<Failure::file>(fits, what, " is ", text_of(shape), ", but rows of ", rows.heads, " heads x ", rows.channels,
+                         " channels are needed");
+  require(rows.tokens == expected, what, ": the runs have ", expected, " rows, but the memory has ", rows.tokens);
+  require(rows.place == Place::cpu, what, ": rows must be in CPU memory to be read or written");
+  require(rows.pitch >= rows.row_bytes() || rows.tokens <= 1, what, ": the pitch of the rows must be at least ",
+          rows.row_bytes(), " bytes, not ", rows.pitch);
+}
+
+}  // namespace annulus::store
