@@ -33,14 +33,15 @@ float bell(std::uint64_t bits) {
   return static_cast<float>(lane(0) + lane(1) + lane(2) + lane(3) - 2 * 0xffff) * 0x1p-16F;
 }
 
-// Codes of the tokens met so far; the code of a slice is the beginning of the token's vector, made unit length.
+// Codes of the tokens met so far. A token has one vector; each slice uses its own part of it, so that the noise of
+// different places is independent even where one pair of words disagrees in all of them.
 class Codes {
  public:
   Codes(const Corpus& corpus, Index longest) : corpus_(corpus), longest_(static_cast<std::size_t>(longest)) {}
 
-  // Adds length times the unit code of a token to nothing: writes it to `into`.
-  void write(std::uint32_t id, double length, std::span<float> into) {
-    const float* code = find(id);
+  // Writes the token's vector from channel `from` on, made as long as `length`.
+  void write(std::uint32_t id, std::size_t from, double length, std::span<float> into) {
+    const float* code = find(id) + from;
     double squares = 0;
     for (std::size_t c = 0; c < into.size(); ++c) squares += static_cast<double>(code[c]) * code[c];
     const auto factor = static_cast<float>(squares > 0 ? length / std::sqrt(squares) : 0);
@@ -69,8 +70,10 @@ void write_context(Codes& codes, const Corpus& corpus, Index last, Range documen
   std::ranges::fill(into, 0.0F);
   const auto slice = into.size() / static_cast<std::size_t>(count);
   const double length = 1 / std::sqrt(static_cast<double>(count));
-  for (Index back = 0; back < count && document.contains(last - back); ++back)
-    codes.write(corpus.id(last - back), length, into.subspan(static_cast<std::size_t>(back) * slice, slice));
+  for (Index back = 0; back < count && document.contains(last - back); ++back) {
+    const std::size_t from = static_cast<std::size_t>(back) * slice;
+    codes.write(corpus.id(last - back), from, length, into.subspan(from, slice));
+  }
 }
 
 void check_rows(const Rows& rows, const char* name, Index tokens, Index heads, Index channels) {
@@ -144,7 +147,8 @@ void embed(const InductionModel& model, const Corpus& corpus, std::span<const Ru
       contexts(token - 1, looks_back ? corpus.document_of(token - 1) : own, k, row);
       if (v.absent()) continue;
       for (Index h = 0; h < heads; ++h)
-        codes.write(corpus.id(token), 1, {value_row.at<float>(0, h), static_cast<std::size_t>(model.value_channels)});
+        codes.write(corpus.id(token), 0, 1,
+                    {value_row.at<float>(0, h), static_cast<std::size_t>(model.value_channels)});
       convert(value_row, v.slice(row, row + 1));
     }
   }
