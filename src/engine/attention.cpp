@@ -36,7 +36,7 @@ KeyValue Attention::views(const Rows& block, Index kv_heads, Index channels, Ind
   return kv;
 }
 
-Attention::Attention(const Schedule& schedule, const Shape& shape, const Machine& machine)
+Attention::Attention(const Schedule& schedule, const AttentionShape& shape, const Machine& machine)
     : schedule_(schedule),
       shape_(shape),
       machine_(machine),

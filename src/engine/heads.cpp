@@ -6,7 +6,7 @@
 
 namespace annulus {
 
-void check(const Shape& s) {
+void check(const AttentionShape& s) {
   require(s.query_heads >= 1 && s.kv_heads >= 1, "there must be at least one head: query heads = ", s.query_heads,
           ", key/value heads = ", s.kv_heads);
   require(s.query_heads % s.kv_heads == 0,
@@ -16,13 +16,13 @@ void check(const Shape& s) {
           "channels must be 1 to 512: channels = ", s.channels, ", value channels = ", s.value_channels);
 }
 
-HeadShare share_of(const Shape& shape, const Grid& grid, int lane) {
+HeadShare share_of(const AttentionShape& shape, const Grid& grid, int lane) {
   const Range query{shape.query_heads * lane / grid.heads, shape.query_heads * (lane + 1) / grid.heads};
   if (query.empty()) return {query, {0, 0}};
   return {query, {query.begin / shape.group(), ceil_div(query.end, shape.group())}};
 }
 
-Problem problem_of(const Shape& shape, const Grid& grid, int lane, Index query_shift) {
+Problem problem_of(const AttentionShape& shape, const Grid& grid, int lane, Index query_shift) {
   const HeadShare share = share_of(shape, grid, lane);
   Problem problem;
   problem.query_heads = share.query.count();

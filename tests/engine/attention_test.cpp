@@ -41,7 +41,7 @@ std::vector<Mask> masks(Index n) {
 
 // In float64 the engine must be right to the last digits, whatever the strategy: any wrong row, head or order shows.
 TEST(Attention, EveryStrategyPartitionAndMaskIsExactInFloat64) {
-  const Shape shape{6, 3, 5, 4, DType::f64, 0.4};
+  const AttentionShape shape{6, 3, 5, 4, DType::f64, 0.4};
   for (const Mask& mask : masks(37)) {
     const Dense dense = make_dense(shape, mask, 5);
     for (const Grid& grid : grids)
@@ -110,7 +110,7 @@ TEST(Attention, ALostMessageEndsInACommunicationErrorOnEveryRank) {
              [&](Transport& transport) {
                CpuDevice cpu;
                Timeline timeline;
-               const Shape shape{1, 1, 4, 4, DType::f32, 0.5};
+               const AttentionShape shape{1, 1, 4, 4, DType::f32, 0.5};
                const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
                Attention attention(job, shape, {cpu, *kernel, transport, timeline});
                const Index rows = job.queries.rows(transport.rank());
@@ -146,7 +146,7 @@ TEST(Attention, RowsThatSeeNothingAreNeutral) {
       const Schedule job = make_schedule(grid, "contiguous", mask);
       CpuDevice cpu;
       Timeline timeline;
-      const Shape shape{2, 2, 4, 4, DType::f32, 0.5};
+      const AttentionShape shape{2, 2, 4, 4, DType::f32, 0.5};
       const auto kernel = reference32(problem_of(shape, grid, job.lane_of(transport.rank()), mask.query_shift()));
       Attention attention(job, shape, {cpu, *kernel, transport, timeline});
       const Index rows = job.queries.rows(transport.rank()), keys = job.keys.rows(transport.rank());
@@ -165,7 +165,7 @@ TEST(Attention, RowsThatSeeNothingAreNeutral) {
 TEST(Attention, KeysAndValuesSideBySideAreNotCopiedAndGiveTheSame) {
   const Mask mask = Mask::parse("causal", {30, 30});
   const Schedule job = make_schedule({1, 2, 1}, "striped", mask);
-  const Shape shape{2, 2, 4, 6, DType::f32, 0.5};
+  const AttentionShape shape{2, 2, 4, 6, DType::f32, 0.5};
   const Dense dense = make_dense(shape, mask, 8);
   on_ranks(2, [&](Transport& transport) {
     const Rank r = transport.rank();
@@ -194,13 +194,13 @@ TEST(Attention, WhatDoesNotFitTogetherIsRefusedInASentence) {
   on_ranks(1, [&](Transport& transport) {
     CpuDevice cpu;
     Timeline timeline;
-    const Shape shape{2, 2, 4, 4, DType::f32, 0.5};
+    const AttentionShape shape{2, 2, 4, 4, DType::f32, 0.5};
     const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
     Attention attention(job, shape, {cpu, *kernel, transport, timeline});
     const Array q(cpu, DType::f32, 3, 2, 4), out(cpu, DType::f32, 4, 2, 4), lse(cpu, DType::f32, 4, 2, 1);
     EXPECT_THROW(attention.forward(q, {q, q}, out, lse), Error);
-    EXPECT_THROW(check(Shape{6, 4, 8, 8, DType::f32, 1}), Error);
-    EXPECT_THROW(check(Shape{6, 2, 513, 8, DType::f32, 1}), Error);
+    EXPECT_THROW(check(AttentionShape{6, 4, 8, 8, DType::f32, 1}), Error);
+    EXPECT_THROW(check(AttentionShape{6, 2, 513, 8, DType::f32, 1}), Error);
     const auto other = reference32(problem_of({4, 2, 4, 4, DType::f32, 0.5}, job.grid, 0, 0));
     EXPECT_THROW(Attention(job, shape, {cpu, *other, transport, timeline}), Error);
   });

@@ -13,7 +13,7 @@ TEST(Mpi, KeepsTheContractOfTransports) { contract::everything(*mpi_test_transpo
 // The same engine, plans and oracle as on threads; every grid that fits the number of ranks.
 TEST(Mpi, EveryStrategyPartitionAndMaskIsExactInFloat64) {
   const int ranks = mpi_test_transport->ranks();
-  const Shape shape{6, 3, 5, 4, DType::f64, 0.4};
+  const AttentionShape shape{6, 3, 5, 4, DType::f64, 0.4};
   for (const char* terms :
        {"full", "causal", "causal+window:5,0+sink:2", "causal+documents", "window:2,2+global:0,9"}) {
     const Mask mask = Mask::parse(terms, {37, 37, {0, 7, 7, 18, 37}});

@@ -30,7 +30,7 @@ struct Errors {
 /// Runs forward, backward and observe as one rank of a job and compares its rows with the dense float64 computation.
 inline Errors engine_errors(const Dense& dense, const Schedule& job, const MakeKernel& make, Transport& transport) {
   const Rank r = transport.rank();
-  const Shape& s = dense.shape;
+  const AttentionShape& s = dense.shape;
   CpuDevice cpu;
   Timeline timeline;
   const auto kernel = make(problem_of(s, job.grid, job.lane_of(r), job.mask.query_shift()));

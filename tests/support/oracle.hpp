@@ -14,7 +14,7 @@ namespace annulus {
 /// A whole attention problem in float64 on one machine, written without tiles, plans or kernels: the judge of the
 /// engine.
 struct Dense {
-  Shape shape;
+  AttentionShape shape;
   Mask mask;
   Index queries, keys;
   std::vector<double> q, k, v, dout;                                       // inputs, already rounded to shape.type
@@ -36,7 +36,7 @@ inline void round_to(DType type, std::vector<double>& values) {
   convert(rounded, exact);
 }
 
-inline Dense make_dense(const Shape& shape, const Mask& mask, std::uint64_t seed, double sharpness = 1) {
+inline Dense make_dense(const AttentionShape& shape, const Mask& mask, std::uint64_t seed, double sharpness = 1) {
   Dense d{shape, mask, mask.queries(), mask.keys(), {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   std::mt19937_64 random(seed);
   std::normal_distribution<double> normal;

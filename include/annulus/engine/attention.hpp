@@ -25,12 +25,12 @@ struct Machine {
 /// Memory: two visiting blocks, whatever the number of ranks; nothing is kept per step.
 ///
 ///   q [own query rows, query_heads, channels]   k [own key rows, kv_heads, channels]   v [.., kv_heads,
-///   value_channels] own rows: schedule.queries / schedule.keys of this rank. Any pitch; Shape::type.
+///   value_channels] own rows: schedule.queries / schedule.keys of this rank. Any pitch; AttentionShape::type.
 /// Results are in the kernel's accumulator type.
 class Attention {
  public:
   /// Throws Error (usage) when schedule, shape, kernel and transport do not fit together.
-  Attention(const Schedule& schedule, const Shape& shape, const Machine& machine);
+  Attention(const Schedule& schedule, const AttentionShape& shape, const Machine& machine);
 
   /// out [own rows, query_heads, value_channels], lse [own rows, query_heads, 1] (natural log; -inf where nothing is
   /// seen, and out = 0 there). Overwrites both; dense.
@@ -58,7 +58,7 @@ class Attention {
   const Plan& plan() const { return schedule_.plans[static_cast<std::size_t>(seat_)]; }
 
   const Schedule& schedule_;
-  Shape shape_;
+  AttentionShape shape_;
   Machine machine_;
   Rank seat_;
   Lane lane_;

@@ -10,7 +10,7 @@
 namespace annulus {
 
 /// The attention a job computes, all heads of it.
-struct Shape {
+struct AttentionShape {
   Index query_heads = 1, kv_heads = 1;
   Index channels = 64, value_channels = 64;
   DType type = DType::f32;  ///< of q, k, v and dout: storage and exchange
@@ -21,17 +21,17 @@ struct Shape {
 };
 
 /// Throws Error (usage) unless heads and channels are positive, channels at most 512, and kv_heads divides query_heads.
-void check(const Shape& shape);
+void check(const AttentionShape& shape);
 
 /// The heads one lane of a seat computes: an even share of the query heads and the K/V heads these need. A K/V head
 /// whose group is cut by a share is replicated; a lane may have no heads when there are more lanes than heads.
 struct HeadShare {
   Range query, kv;
 };
-HeadShare share_of(const Shape& shape, const Grid& grid, int lane);
+HeadShare share_of(const AttentionShape& shape, const Grid& grid, int lane);
 
 /// What the kernel of this lane is made for.
-Problem problem_of(const Shape& shape, const Grid& grid, int lane, Index query_shift);
+Problem problem_of(const AttentionShape& shape, const Grid& grid, int lane, Index query_shift);
 
 /// The trade of tokens for heads inside a seat, in one batch each way.
 class HeadExchange {

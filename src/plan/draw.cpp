@@ -1,0 +1,66 @@
+#include "annulus/plan/draw.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "annulus/base/error.hpp"
+#include "annulus/geometry/meet.hpp"
+#include "annulus/geometry/numbers.hpp"
+
+namespace annulus {
+namespace {
+
+constexpr int bar_width = 4, cell_width = 10;
+
+// value / most as a bar of eighths, padded with blanks.
+std::string bar(Index value, Index most) {
+  static constexpr std::array eighths{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
+  if (value <= 0 || most <= 0) return std::string(bar_width, ' ');
+  const auto filled = std::max<Index>(
+      1, static_cast<Index>(static_cast<double>(value) / static_cast<double>(most) * bar_width * 8 + 0.5));
+  std::string text;
+  for (Index i = 0; i < filled / 8; ++i) text += "█";
+  text += eighths[static_cast<std::size_t>(filled % 8)];
+  const Index used = filled / 8 + (filled % 8 != 0 ? 1 : 0);
+  return text + std::string(static_cast<std::size_t>(bar_width - std::min<Index>(bar_width, used)), ' ');
+}
+
+std::string padded(std::string text, std::size_t width) {
+  if (text.size() < width) text.insert(0, width - text.size(), ' ');
+  return text;
+}
+
+std::string cell(const Step& step, Index most) {
+  if (step.tiles.empty()) return padded("·", 4) + std::string(cell_width - 3, ' ');
+  return padded(std::to_string(step.origin), 3) + ' ' + bar(pairs(step.tiles), most) + "  ";
+}
+
+std::string column(std::string text) {
+  text.insert(0, 1, ' ');
+  text.resize(std::max<std::size_t>(text.size(), cell_width), ' ');
+  return text;
+}
+
+}  // namespace
+
+std::string draw(const Schedule& job, int most_seats, int most_steps) {
+  const auto seats = static_cast<int>(job.plans.size()), steps = static_cast<int>(job.plans.front().steps.size());
+  const int shown_seats = std::min(seats, most_seats), shown_steps = std::min(steps, most_steps);
+  Index most = 0;
+  for (const Plan& plan : job.plans)
+    for (const Step& step : plan.steps) most = std::max(most, pairs(step.tiles));
+  std::string text = job.grid.heads > 1 ? " seat  " : " rank  ";
+  for (int s = 0; s < shown_steps; ++s) text += column("step " + std::to_string(s));
+  text += steps > shown_steps ? "...\n" : "\n";
+  for (int r = 0; r < shown_seats; ++r) {
+    text += padded(std::to_string(r), 5) + "  ";
+    for (int s = 0; s < shown_steps; ++s) text += cell(job.plans[static_cast<std::size_t>(r)].steps[static_cast<std::size_t>(s)], most);
+    text += "\n";
+  }
+  if (seats > shown_seats) text += sentence("  ... ", seats - shown_seats, " more\n");
+  if (steps > shown_steps) text += sentence("  ... ", steps - shown_steps, " more steps\n");
+  text += "       (each cell: whose keys and values are worked on, and how much work that is)\n";
+  return text;
+}
+
+}  // namespace annulus
