@@ -1,0 +1,159 @@
+#include <cmath>
+#include <cstdio>
+
+#include "annulus/base/error.hpp"
+#include "annulus/geometry/numbers.hpp"
+#include "annulus/store/content_hash.hpp"
+#include "annulus/store/input_file.hpp"
+#include "annulus/transport/collectives.hpp"
+#include "app/commands/commands.hpp"
+#include "app/compute.hpp"
+#include "app/tensors.hpp"
+
+namespace annulus::app {
+namespace {
+
+// Everything one rank keeps of an attend job.
+struct Tensors {
+  Array q, block, dout, out, lse, sum, dq, dk, dv;
+  KeyValue kv;
+};
+
+Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, bool backward) {
+  const Rank rank = tools.transport.rank();
+  const AttentionShape& s = job.shape;
+  const auto queries = job.schedule.queries.runs(rank), keys = job.schedule.keys.runs(rank);
+  const Index rows = job.schedule.queries.rows(rank), key_rows = job.schedule.keys.rows(rank);
+  Tensors t;
+  t.q = Array(tools.device, s.type, rows, s.query_heads, s.channels);
+  t.block = Array(tools.device, s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
+  const auto fill = [&](const char* name, std::span<const Run> runs, const Rows& into) {
+    input.file.read_rows(name, runs, into);
+    check_numbers(into, sentence("dataset ", name, " of ", input.file.path()), runs);
+  };
+  fill("q", queries, t.q);
+  fill("k", keys, t.kv.k);
+  fill("v", keys, t.kv.v);
+  t.out = Array(tools.device, DType::f32, rows, s.query_heads, s.value_channels);
+  t.lse = Array(tools.device, DType::f32, rows, s.query_heads, 1);
+  if (!backward) return t;
+  t.dout = Array(tools.device, s.type, rows, s.query_heads, s.value_channels);
+  fill("dout", queries, t.dout);
+  t.dq = Array(tools.device, DType::f32, rows, s.query_heads, s.channels);
+  t.dk = Array(tools.device, DType::f32, key_rows, s.kv_heads, s.channels);
+  t.dv = Array(tools.device, DType::f32, key_rows, s.kv_heads, s.value_channels);
+  return t;
+}
+
+void declare(Draft& draft, const Job& job, const TraceChoice& traces, bool backward) {
+  const AttentionShape& s = job.shape;
+  const Index tokens = job.schedule.mask.queries(), keys = job.schedule.mask.keys();
+  const Element element = element_of(s.type);
+  const std::vector<std::string> names{"token", "head", "channel"}, key_names{"key", "head", "channel"};
+  draft.add({"out", {tokens, s.query_heads, s.value_channels}, element, names, "as v", "attention output"});
+  draft.add({"lse", {tokens, s.query_heads}, Element::f32, {"token", "head"}, "nat", "log of the sum of exponentials of the scaled scores"});
+  if (backward) {
+    draft.add({"dq", {tokens, s.query_heads, s.channels}, element, names, "1 / q", "gradient of sum(dout * out) by q"});
+    draft.add({"dk", {keys, s.kv_heads, s.channels}, element, key_names, "1 / k", "gradient of sum(dout * out) by k"});
+    draft.add({"dv", {keys, s.kv_heads, s.value_channels}, element, key_names, "1 / v", "gradient of sum(dout * out) by v"});
+  }
+  Traces::declare(draft, traces, job, "trace");
+}
+
+void write(const Layout& layout, const Job& job, const Tensors& t, const Traces& traces, Rank rank, bool backward) {
+  RowWriter writer(layout);
+  const auto queries = job.schedule.queries.runs(rank), keys = job.schedule.keys.runs(rank);
+  writer.write_rows("out", queries, t.out);
+  writer.write_rows("lse", queries, t.lse);
+  if (backward) {
+    writer.write_rows("dq", queries, t.dq);
+    writer.write_rows("dk", keys, t.dk);
+    writer.write_rows("dv", keys, t.dv);
+  }
+  traces.write(writer, t.lse);
+  writer.finish();
+}
+
+void attend(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
+  const std::string& path = settings.positional().front();
+  const bool backward = settings.flag("backward");
+  const TraceChoice choice = trace_choice(settings);
+  std::optional<TensorInput> input;
+  std::optional<Job> job;
+  std::optional<Draft> draft;
+  std::string hash;
+  const double begins = tools.timeline.now();
+  together(tools.transport, [&] {
+    input = open_tensors(path, settings, backward);
+    job = make_job(settings, place, input->shape, input->mask, backward);
+    check_memory(*job, backward, job->shape.query_heads * 4 * (5 + 3 * choice.top_k));
+  });
+  Compute compute(settings, *job, tools, 1 + (choice.any() ? 1 : 0) + (backward ? 3 : 0));
+  Layout mine;
+  together(tools.transport, [&] {
+    if (!tools.lead) return;
+    hash = content_hash(path);
+    draft.emplace(settings.text("output"), settings.flag("overwrite"));
+    describe_result(*draft, settings, context, *job, "annulus-attend", compute.kernel());
+    draft->attribute("/", "input", path);
+    draft->attribute("/", "input_hash", hash);
+    declare(*draft, *job, choice, backward);
+    mine = draft->seal();
+  });
+  const Layout layout = share_layout(tools.transport, std::move(mine));
+  Tensors t;
+  together(tools.transport, [&] { t = read(*input, *job, tools, backward); });
+  const double computes = tools.timeline.now();
+  compute.forward(t.q, t.kv, t.out, t.lse);
+  Traces traces(choice, *job, tools, "trace");
+  if (choice.any()) compute.observe(t.q, t.kv.k, t.lse, traces);
+  if (backward) compute.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dk, t.dv});
+  const double writes = tools.timeline.now();
+  together(tools.transport, [&] { write(layout, *job, t, traces, tools.transport.rank(), backward); });
+  together(tools.transport, [&] {
+    if (!tools.lead) return;
+    traces.write_small(*draft);
+    draft->commit();
+  });
+  write_timeline(settings.text("timeline"), tools);
+  if (!tools.lead) return;
+  const AttentionShape& s = job->shape;
+  const double operations = 2.0 * static_cast<double>(job->schedule.mask.pairs() * s.query_heads * (s.channels + s.value_channels)) *
+                            (backward ? 3.5 : 1.0);
+  std::printf("annulus attend: %s tokens x %lld:%lld heads x %lld channels, %s, %s\n", grouped(job->schedule.mask.queries()).c_str(),
+              static_cast<long long>(s.query_heads), static_cast<long long>(s.kv_heads), static_cast<long long>(s.channels),
+              std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
+  std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(), compute.kernel().c_str());
+  std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", seconds_text(computes - begins).c_str(), seconds_text(writes - computes).c_str(),
+              operations / (writes - computes) * 1e-9, seconds_text(tools.timeline.now() - writes).c_str());
+  if (choice.received) std::printf("  check     attention received = queries, off by %.1e\n", traces.deviation());
+  std::printf("  wrote     %s\n", settings.text("output").c_str());
+}
+
+int run(const Settings& settings, Context& context) {
+  require(settings.has("output"), "attend needs --output FILE");
+  const Placement place = placement(settings, context);
+  context.on_every_rank(place.ranks, settings.number("timeout"),
+                        [&](RankTools& tools) { attend(settings, context, place, tools); });
+  return 0;
+}
+
+}  // namespace
+
+Command attend_command() {
+  return {.name = "attend",
+          .summary = "q, k, v in HDF5 -> out, lse (with --backward also dq, dk, dv)",
+          .arguments = {"INPUT.h5", 1, 1},
+          .options = joined({{mask_option("causal"), dtype_option("(as the input; f64 is rounded to f32)"),
+                              {.name = "softmax-scale", .value = "X", .fallback = "(1/sqrt(channels))", .group = "Attention",
+                               .help = "factor on q.k before the softmax", .check = positive_number()},
+                              {.name = "backward", .group = "Attention", .help = "also the gradients; the input then holds dout"}},
+                             trace_options("none"), distribution_options(), output_options()}),
+          .examples = {"annulus attend qkv.h5 --output out.h5 --mask causal",
+                       "mpirun -n 4 annulus attend qkv.h5 --output out.h5 --mask window:4095,0+sink:4 --trace standard",
+                       "annulus attend qkv.h5 --output grads.h5 --backward --ranks 2 --strategy ulysses"},
+          .run = run};
+}
+
+}  // namespace annulus::app

@@ -1,0 +1,13 @@
+#include "app/commands/commands.hpp"
+
+#include <vector>
+
+namespace annulus::app {
+
+std::span<const Command> commands() {
+  static const std::vector<Command> table{run_command(),    attend_command(),  plan_command(),
+                                          verify_command(), inspect_command(), info_command()};
+  return table;
+}
+
+}  // namespace annulus::app

@@ -1,0 +1,71 @@
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "annulus/base/error.hpp"
+#include "annulus/geometry/numbers.hpp"
+#include "app/backends.hpp"
+#include "app/commands/commands.hpp"
+#include "app/context.hpp"
+
+namespace annulus::app {
+namespace {
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown";
+}
+
+int run(const Settings& settings, Context& context) {
+  if (!context.lead()) return 0;
+  using nlohmann::json;
+  json info{{"version", ANNULUS_VERSION},
+            {"processor", processor()},
+            {"cores", Context::cores()},
+            {"memory_available_bytes", available_memory()},
+            {"mpi", mpi_library()},
+            {"ranks", context.ranks(0)},
+            {"threads_per_rank", context.threads_per_rank(context.ranks(0), 0)},
+            {"openmp", has_threads()},
+            {"audio", has_audio() ? "libsndfile, libsoxr" : "not compiled in"},
+            {"cuda", "not compiled in"},
+            {"nccl", "not compiled in"},
+            {"kernels", json::array()}};
+  for (const KernelRow& row : kernels())
+    info["kernels"].push_back({{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, Place::cpu)}});
+  std::printf("annulus %s\n", ANNULUS_VERSION);
+  std::printf("  processor   %s, %d core%s for this process, %s free\n", processor().c_str(), Context::cores(), Context::cores() == 1 ? "" : "s",
+              bytes_text(static_cast<double>(available_memory())).c_str());
+  std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0), context.threads_per_rank(context.ranks(0), 0),
+              context.threads_per_rank(context.ranks(0), 0) == 1 ? "" : "s");
+  std::printf("  mpi         %s\n  openmp      %s\n  recordings  %s\n  cuda, nccl  not compiled in\n", mpi_library().c_str(),
+              has_threads() ? "yes" : "not compiled in", info["audio"].get<std::string>().c_str());
+  std::printf("  kernels     (auto takes the first that can run)\n");
+  for (const auto& row : info["kernels"]) {
+    const auto refusal = row["refusal"].get<std::string>();
+    std::printf("    %-16s %-46s %s\n", row["name"].get<std::string>().c_str(), row["what"].get<std::string>().c_str(),
+                refusal.empty() ? "runs" : refusal.c_str());
+  }
+  if (settings.has("json")) {
+    std::ofstream file(settings.text("json"));
+    file << info.dump(2) << '\n';
+    require<Failure::file>(file.good(), settings.name_of("json"), " cannot be written: ", settings.text("json"));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command info_command() {
+  return {.name = "info",
+          .summary = "versions, devices, instruction sets, what was compiled in",
+          .arguments = {},
+          .options = {{.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}},
+          .examples = {"annulus info", "mpirun -n 4 annulus info", "annulus info --json info.json"},
+          .run = run};
+}
+
+}  // namespace annulus::app

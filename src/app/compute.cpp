@@ -1,0 +1,142 @@
+#include "app/compute.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "annulus/base/error.hpp"
+#include "annulus/memory/numbers16.hpp"
+#include "annulus/transport/collectives.hpp"
+#include "app/backends.hpp"
+#include "app/help.hpp"
+
+namespace annulus::app {
+namespace {
+
+std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, const RankTools& tools) {
+  const int lane = job.schedule.lane_of(tools.transport.rank());
+  const Problem problem = problem_of(job.shape, job.schedule.grid, lane, job.schedule.mask.query_shift());
+  return make_kernel(settings.text("kernel"), problem, {job.place.threads});
+}
+
+Index work_of(const Job& job, Rank rank, Index heads) {
+  return job.schedule.plans[static_cast<std::size_t>(job.schedule.seat_of(rank))].pairs() * std::max<Index>(1, heads);
+}
+
+bool is_nan(const Rows& rows, Index token, Index i) {
+  switch (rows.type) {
+    case DType::f32: return std::isnan(rows.at<const float>(token)[i]);
+    case DType::f64: return std::isnan(rows.at<const double>(token)[i]);
+    case DType::bf16: return std::isnan(from_bf16(rows.at<const std::uint16_t>(token)[i]));
+    case DType::f16: return std::isnan(from_f16(rows.at<const std::uint16_t>(token)[i]));
+  }
+  return false;
+}
+
+Index position_of(std::span<const Run> runs, Index row) {
+  for (const Run& run : runs) {
+    if (row < run.count) return run.at(row);
+    row -= run.count;
+  }
+  return -1;
+}
+
+}  // namespace
+
+Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, int passes)
+    : job_(job),
+      tools_(tools),
+      kernel_(kernel_of(settings, job, tools)),
+      progress_(settings.text("progress"), tools.lead, "attention",
+                passes * work_of(job, tools.transport.rank(), kernel_->problem().query_heads)),
+      attention_(job.schedule, job.shape, machine()) {}
+
+Machine Compute::machine() {
+  constexpr double operations_per_thread = 1e9;
+  return {tools_.device, *kernel_, tools_.transport, tools_.timeline, operations_per_thread * job_.place.threads,
+          [this](Index triples) { progress_.add(triples); }};
+}
+
+void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
+  attention_.forward(q, kv, out, lse);
+  const auto runs = job_.schedule.queries.runs(tools_.transport.rank());
+  together(tools_.transport, [&] {
+    for (Index i = 0; i < lse.tokens; ++i)
+      for (Index h = 0; h < lse.heads; ++h)
+        require<Failure::runtime>(!std::isnan(*lse.at<const float>(i, h)), "the attention of token ", position_of(runs, i), ", head ", h,
+                                  " is not a number: the inputs hold infinities that cancel");
+  });
+}
+
+void Compute::observe(const Rows& q, const Rows& k, const Rows& lse, Traces& traces) {
+  attention_.observe(q, k, lse, traces.view());
+  traces.settle(tools_.transport, lse);
+}
+
+void Compute::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse, const Gradients& into) {
+  attention_.backward(q, kv, dout, out, lse, into);
+}
+
+void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job, const std::string& schema,
+                     const std::string& kernel) {
+  std::string line = "annulus";
+  for (const std::string& argument : context.arguments()) line += " " + argument;
+  const std::vector<std::pair<std::string, Value>> values{
+      {"schema", schema},
+      {"schema_version", Index{1}},
+      {"program", std::string("annulus ") + ANNULUS_VERSION},
+      {"command_line", line},
+      {"configuration", config_page(settings)},
+      {"strategy", job.strategy},
+      {"grid", to_text(job.schedule.grid)},
+      {"partition", job.schedule.queries.name()},
+      {"ranks", Index{job.place.ranks}},
+      {"threads_per_rank", Index{job.place.threads}},
+      {"transport", std::string(context.under_mpi() ? "mpi" : "threads")},
+      {"device", std::string("cpu")},
+      {"kernel", kernel},
+      {"mask", job.schedule.mask.name()},
+      {"dtype", std::string(name_of(job.shape.type))},
+      {"softmax_scale", job.shape.softmax_scale},
+  };
+  draft.attributes(values);
+}
+
+Layout share_layout(Transport& transport, Layout mine) {
+  std::vector<std::byte> bytes;
+  if (transport.rank() == 0) bytes = serialise(mine);
+  broadcast(transport, 0, bytes);
+  return parse_layout(bytes);
+}
+
+void check_numbers(const Rows& rows, const std::string& what, std::span<const Run> runs) {
+  for (Index i = 0; i < rows.tokens; ++i)
+    for (Index x = 0; x < rows.heads * rows.channels; ++x)
+      require<Failure::file>(!is_nan(rows, i, x), what, " must hold numbers: token ", position_of(runs, i), ", head ", x / rows.channels,
+                             ", channel ", x % rows.channels, " is NaN");
+}
+
+void write_timeline(const std::string& path, RankTools& tools) {
+  if (path.empty()) return;
+  using nlohmann::json;
+  json mine = json::array();
+  for (const Event& event : tools.timeline.events())
+    mine.push_back({{"name", event.what}, {"ph", "X"}, {"pid", 0}, {"tid", tools.transport.rank()}, {"ts", event.begin_seconds * 1e6},
+                    {"dur", (event.end_seconds - event.begin_seconds) * 1e6}, {"args", {{"step", event.step}}}});
+  const std::string text = mine.dump();
+  const auto all = gather(tools.transport, 0, std::as_bytes(std::span(text)));
+  together(tools.transport, [&] {
+    if (!tools.lead) return;
+    json events = json::array();
+    for (const auto& bytes : all) {
+      const auto* first = reinterpret_cast<const char*>(bytes.data());
+      for (auto& event : json::parse(first, first + bytes.size())) events.push_back(std::move(event));
+    }
+    std::ofstream file(path);
+    file << json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump() << '\n';
+    require<Failure::file>(file.good(), "the timeline cannot be written to ", path);
+  });
+}
+
+}  // namespace annulus::app

@@ -1,0 +1,66 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "annulus/memory/device.hpp"
+#include "annulus/timeline/timeline.hpp"
+#include "annulus/transport/transport.hpp"
+
+namespace annulus::app {
+
+/// What one rank of a command works with.
+struct RankTools {
+  Transport& transport;
+  Device& device;
+  Timeline& timeline;
+  bool lead = false;  ///< prints, and makes files
+};
+
+/// An error that all ranks know of: they stop together, and the lead alone speaks.
+class Agreed : public Error {
+ public:
+  explicit Agreed(const Error& error) : Error(error) {}
+};
+
+/// How the program was started: alone, with threads as ranks, or as one process of many.
+class Context {
+ public:
+  explicit Context(std::vector<std::string> arguments);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  /// Whether this process prints what is for everybody to see once.
+  bool lead() const;
+  bool under_mpi() const;
+  /// Ranks of a command: those of mpirun, else `wish` threads (0: one).
+  /// Throws Error (usage) when both are asked for and differ, or when `transport` cannot be had.
+  int ranks(Index wish, const std::string& transport = "auto") const;
+  int ranks_per_node(int ranks) const;
+  /// Processor cores this process may use, and its share of them when several ranks share the node.
+  static int cores();
+  int threads_per_rank(int ranks, Index wish) const;
+  const std::vector<std::string>& arguments() const { return arguments_; }
+
+  /// Runs body once per rank and returns when all are done. Throws the failure that came first.
+  void on_every_rank(int ranks, double patience_seconds, const std::function<void(RankTools&)>& body);
+  /// Ends the job for everybody after a failure that only this rank knows of (MPI), or does nothing (threads).
+  void abandon(const Error& error) noexcept;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+  std::vector<std::string> arguments_;
+};
+
+/// Runs one part of a command on this rank and then agrees with the others on how it went: when it failed anywhere, all
+/// ranks throw the same Agreed.
+void together(Transport& transport, const std::function<void()>& part);
+
+/// Bytes of memory a rank may still take on this node, 0 when that is not known.
+Index available_memory();
+
+}  // namespace annulus::app

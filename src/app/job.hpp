@@ -1,0 +1,48 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "annulus/engine/heads.hpp"
+#include "annulus/plan/cost.hpp"
+#include "annulus/plan/plan.hpp"
+#include "app/config.hpp"
+#include "app/context.hpp"
+
+namespace annulus::app {
+
+/// Options that several commands share.
+std::vector<Option> distribution_options();  ///< strategy, grid, partition, weights, ranks, threads, kernel, ...
+Option mask_option(std::string fallback);
+Option dtype_option(std::string fallback);
+std::vector<Option> shape_options();
+std::vector<Option> trace_options(std::string fallback);
+std::vector<Option> output_options();
+std::vector<Option> joined(std::vector<std::vector<Option>> groups);
+
+/// How the ranks of a command are placed.
+struct Placement {
+  int ranks = 1, ranks_per_node = 1, threads = 1;
+};
+Placement placement(const Settings& settings, const Context& context);
+
+/// What is computed and by whom.
+struct Job {
+  AttentionShape shape;
+  Schedule schedule;
+  std::string strategy, reason;  ///< what was taken, and why when `auto` chose
+  Placement place;
+};
+
+/// Resolves strategy, grid and partition. Throws Error (usage) with the reason when they do not fit together.
+Job make_job(const Settings& settings, const Placement& place, const AttentionShape& shape, const Mask& mask,
+             bool backward);
+Prices prices_of(const AttentionShape& shape, bool backward);
+
+/// Throws Error (fit) when the ranks of this node would need more memory than there is, with the number that would fit.
+/// extra: bytes a rank needs besides (traces).
+void check_memory(const Job& job, bool backward, Index extra_per_token);
+
+/// "ring 1x4x1, zigzag, 4 ranks x 1 thread, mpi"
+std::string describe(const Job& job, const Context& context);
+
+}  // namespace annulus::app

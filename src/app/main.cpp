@@ -1,0 +1,51 @@
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "app/commands/commands.hpp"
+#include "app/config.hpp"
+#include "app/context.hpp"
+
+namespace annulus::app {
+namespace {
+
+int run(Context& context) {
+  try {
+    const Request request = read_command_line(context.arguments(), commands(), ANNULUS_VERSION);
+    if (request.command == nullptr) {
+      if (context.lead()) std::fputs(request.page.c_str(), stdout);
+      return 0;
+    }
+    return request.command->run(*request.settings, context);
+  } catch (const Agreed& e) {  // everybody knows: the lead speaks, all leave together
+    if (context.lead()) std::fprintf(stderr, "annulus: %s\n", e.what());
+    return e.exit_code();
+  }
+}
+
+}  // namespace
+}  // namespace annulus::app
+
+int main(int argc, char** argv) {
+  using namespace annulus;
+  std::unique_ptr<app::Context> context;
+  try {
+    context = std::make_unique<app::Context>(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
+    return app::run(*context);
+  } catch (const Error& e) {
+    // usage errors are the same on every rank, before anything is exchanged
+    const bool everybody = e.failure() == Failure::usage;
+    if (!everybody || context == nullptr || context->lead()) std::fprintf(stderr, "annulus: %s\n", e.what());
+    if (!everybody && context != nullptr) context->abandon(e);
+    return e.exit_code();
+  } catch (const std::bad_alloc&) {
+    const Error error(Failure::fit, "there is not enough memory");
+    std::fprintf(stderr, "annulus: %s\n", error.what());
+    if (context != nullptr) context->abandon(error);
+    return error.exit_code();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "annulus: %s\n", e.what());
+    if (context != nullptr) context->abandon(Error(Failure::runtime, e.what()));
+    return 1;
+  }
+}
