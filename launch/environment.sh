@@ -20,5 +20,5 @@ configure_quietly() {
     cat "$log" >&2
     return 1
   fi
-  grep -h '^-- annulus: ' "$log" || true
+  grep -m 1 '^-- annulus: ' "$log" || true
 }
