@@ -103,7 +103,7 @@ struct Tokens {
 };
 
 /// Splits the command line with Boost: long options only, never guessed, values after '=' or a space.
-Tokens split(std::span<const std::string> arguments, std::span<const Option> known) {
+Tokens split(const std::string& command, std::span<const std::string> arguments, std::span<const Option> known) {
   namespace po = boost::program_options;
   po::options_description table;
   for (const Option& option : known) {
@@ -119,7 +119,7 @@ Tokens split(std::span<const std::string> arguments, std::span<const Option> kno
   for (const auto& option :
        po::command_line_parser(head).options(table).style(style).allow_unregistered().run().options) {
     const std::string& name = option.string_key;
-    require(!option.unregistered, "--", name, " is not an option of this command",
+    require(!option.unregistered, "--", name, " is not an option of annulus ", command,
             suggestion(name, names_of(known), "--"));
     if (!name.empty()) {
       const std::string value = option.value.empty() ? "true" : option.value.front();
@@ -139,9 +139,10 @@ Tokens split(std::span<const std::string> arguments, std::span<const Option> kno
 }
 
 /// split, with Boost's own complaints turned into ours.
-Tokens split_or_explain(std::span<const std::string> arguments, std::span<const Option> known) {
+Tokens split_or_explain(const std::string& command, std::span<const std::string> arguments,
+                        std::span<const Option> known) {
   try {
-    return split(arguments, known);
+    return split(command, arguments, known);
   } catch (const boost::program_options::error_with_option_name& problem) {
     std::string name = problem.get_option_name();
     name = name.substr(std::min(name.find_first_not_of('-'), name.size()));
@@ -191,7 +192,7 @@ Reading read(const Command& command, std::span<const std::string> arguments) {
     settings.push_back({option, option.fallback.starts_with('(') ? "" : option.fallback});
   for (const Option& option : general_options()) general.push_back({option, option.fallback});
 
-  const Tokens tokens = split_or_explain(arguments, all_options(command));
+  const Tokens tokens = split_or_explain(command.name, arguments, all_options(command));
   std::vector<std::string> seen;
   const auto lay = [&](std::vector<Setting>& into, const std::string& name, const std::string& value) {
     Setting* setting = find(into, name);

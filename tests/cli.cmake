@@ -1,0 +1,23 @@
+# The program from outside: one test per tests/cli/*_test.py, each a unittest file on the helper program.py.
+# The system's Python first: it is the one that has h5py and numpy when they came as system packages.
+find_program(ANNULUS_TEST_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH)
+if(NOT ANNULUS_TEST_PYTHON AND Python3_FOUND)
+  set(ANNULUS_TEST_PYTHON ${Python3_EXECUTABLE})
+endif()
+set(mpirun "")
+if(ANNULUS_MPI)
+  find_package(MPI COMPONENTS C QUIET)
+  set(mpirun ${MPIEXEC_EXECUTABLE})
+endif()
+file(GLOB cli_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cli/*_test.py)
+foreach(test ${cli_tests})
+  cmake_path(GET test STEM name)
+  if(TARGET annulus_program AND ANNULUS_TEST_PYTHON)
+    add_test(NAME cli.${name} COMMAND ${ANNULUS_TEST_PYTHON} -B ${test})
+    set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 300
+      ENVIRONMENT "ANNULUS_PROGRAM=$<TARGET_FILE:annulus_program>;ANNULUS_MPIRUN=${mpirun}")
+  else()
+    add_test(NAME cli.${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: the program or Python is not here")
+    set_tests_properties(cli.${name} PROPERTIES LABELS cli SKIP_REGULAR_EXPRESSION "^skipped: ")
+  endif()
+endforeach()

@@ -1,0 +1,64 @@
+"""Runs the program as a user does, with a hard time-out; for the tests beside this file.
+
+ANNULUS_PROGRAM names the program, ANNULUS_MPIRUN the launcher (empty: tests over several processes are skipped).
+"""
+import os
+import signal
+import subprocess
+import unittest
+
+PROGRAM = os.environ["ANNULUS_PROGRAM"]
+MPIRUN = os.environ.get("ANNULUS_MPIRUN", "")
+
+
+def environment():
+    """The caller's, with what Open MPI needs in containers and as root."""
+    more = {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    return {**os.environ, **more}
+
+
+def annulus(*arguments, ranks=0, seconds=60, cwd=None):
+    """The finished process: returncode, stdout, stderr as text. ranks = 0: without mpirun.
+    Raises subprocess.TimeoutExpired after `seconds`, with every process it started gone."""
+    launcher = [MPIRUN, "-n", str(ranks), "--oversubscribe", "--bind-to", "none"] if ranks else []
+    command = [*launcher, PROGRAM, *map(str, arguments)]
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
+    try:
+        stdout, stderr = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+class ProgramTest(unittest.TestCase):
+    """Claims about one run of the program."""
+
+    def succeeds(self, *arguments, **how):
+        """The command ends with code 0; returns the finished process."""
+        done = annulus(*arguments, **how)
+        self.assertEqual(done.returncode, 0, f"{done.args}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def refuses(self, code, *words, command, **how):
+        """The command ends with the code, within 10 seconds, and stderr has one line that holds all the words."""
+        done = annulus(*command, seconds=10, **how)
+        shown = f"{done.args} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        self.assertEqual(done.returncode, code, shown)
+        lines = [line for line in done.stderr.splitlines() if all(word in line for word in words)]
+        self.assertEqual(len(lines), 1, f"expected one line with {words}\n{shown}")
+        self.assertNotIn("terminate called", done.stderr, shown)
+        return done
+
+    def needs_mpirun(self):
+        if not MPIRUN:
+            self.skipTest("mpirun is not here")
