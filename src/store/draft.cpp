@@ -120,6 +120,9 @@ void write_whole(hid_t file, const DatasetPlan& plan, Id memory, const void* val
   require<Failure::file>(dataset.close(), what, " cannot be closed");
 }
 
+/// Room for headers and attributes. HDF5 1.10 cannot close a file whose headers do not fit the disk, so they must.
+constexpr Index header_bytes = Index{64} << 10;
+
 void require_space(const std::string& path, Index bytes) {
   struct statvfs disk {};
   const auto parent = std::filesystem::absolute(path).parent_path();
@@ -158,6 +161,7 @@ Draft::Draft(const std::string& path, bool overwrite) : state_(std::make_unique<
   state_->path = path;
   state_->overwrite = overwrite;
   require_absent(path, overwrite);
+  require_space(path, header_bytes);
   const std::string temporary = temporary_name(path);
   const int file = ::open(temporary.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
   require<Failure::file>(file >= 0, path, ": the file cannot be made: ", store::reason_of(errno));
@@ -185,7 +189,7 @@ void Draft::add(const DatasetPlan& plan) {
           ": rows must be numbers and have a first dimension");
   extent_of(plan, what);
   const Index bytes = Shape{plan.dims, plan.element}.elements() * bytes_of(plan.element);
-  require_space(state_->path, state_->rows_bytes + bytes);
+  require_space(state_->path, state_->rows_bytes + bytes + header_bytes);
   create_dataset(state_->opened(), plan, what);
   state_->rows.push_back(plan.name);
   state_->rows_bytes += bytes;
