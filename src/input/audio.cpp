@@ -1,1 +1,162 @@
-namespace annulus {}
+#include "annulus/input/audio.hpp"
+
+#include <sndfile.h>
+#include <soxr.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <utility>
+
+#include "annulus/base/error.hpp"
+
+namespace annulus {
+namespace {
+
+constexpr Index block_frames = Index{1} << 16;
+
+// Source frames that a read takes beyond both ends: the filter spans a few hundred frames of the lower rate.
+constexpr Index halo_frames(Index rate) { return rate / 4 + 1024; }
+
+// 16000 / rate in lowest terms.
+struct Ratio {
+  Index up, down;
+  explicit Ratio(Index rate)
+      : up(sample_rate / std::gcd(sample_rate, rate)), down(rate / std::gcd(sample_rate, rate)) {}
+};
+
+struct SoxrDeleter {
+  void operator()(soxr* resampler) const { soxr_delete(resampler); }
+};
+
+// A stream of mono samples from one rate to 16 kHz; output 0 falls on input 0.
+class Resampler {
+ public:
+  Resampler(Index rate, const std::string& path) : path_(path) {
+    soxr_error_t failure = nullptr;
+    const soxr_quality_spec_t quality = soxr_quality_spec(SOXR_HQ, 0);
+    soxr_.reset(soxr_create(static_cast<double>(rate), sample_rate, 1, &failure, nullptr, &quality, nullptr));
+    check(failure);
+  }
+  // Appends what comes out for these samples; no samples at all end the stream.
+  void feed(std::span<const float> in, std::vector<float>& out) {
+    const bool ends = in.empty();
+    for (;;) {
+      std::size_t used = 0, made = 0;
+      check(soxr_process(soxr_.get(), ends ? nullptr : in.data(), in.size(), &used, buffer_.data(), buffer_.size(),
+                         &made));
+      out.insert(out.end(), buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(made));
+      in = in.subspan(used);
+      if (in.empty() && made < buffer_.size()) return;
+    }
+  }
+
+ private:
+  void check(soxr_error_t failure) const {
+    require<Failure::file>(failure == nullptr, "cannot resample ", path_, ": ", failure == nullptr ? "" : failure);
+  }
+  const std::string& path_;
+  std::unique_ptr<soxr, SoxrDeleter> soxr_;
+  std::vector<float> buffer_ = std::vector<float>(static_cast<std::size_t>(block_frames));
+};
+
+}  // namespace
+
+struct Recording::File {
+  SNDFILE* handle = nullptr;
+  explicit File(SNDFILE* opened) : handle(opened) {}
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File() { sf_close(handle); }
+};
+
+Recording::Recording(const std::string& path) : path_(path) {
+  require<Failure::file>(!std::filesystem::is_directory(path),
+                         "a recording is needed, but this is a directory: ", path);
+  require<Failure::file>(std::ifstream(path).is_open(), "cannot read ", path, ": ", std::strerror(errno));
+  SF_INFO info = {};
+  SNDFILE* opened = sf_open(path.c_str(), SFM_READ, &info);
+  require<Failure::file>(opened != nullptr, "cannot read ", path, " as a recording: ", sf_strerror(nullptr));
+  file_ = std::make_unique<File>(opened);
+  source_rate_ = info.samplerate, source_channels_ = info.channels, source_frames_ = info.frames;
+  require<Failure::file>(
+      source_rate_ > 0 && source_channels_ > 0 && source_frames_ >= 0 && source_frames_ < far / sample_rate,
+      "a recording needs a rate, channels and a length: ", path, " has ", source_rate_, " Hz, ", source_channels_,
+      " channels, ", source_frames_, " frames");
+  require<Failure::file>(info.seekable != 0,
+                         "a recording must be readable from the middle, but this one is not: ", path);
+}
+
+Recording::Recording(Recording&&) noexcept = default;
+Recording& Recording::operator=(Recording&&) noexcept = default;
+Recording::~Recording() = default;
+
+Index Recording::samples() const {
+  const Ratio ratio(source_rate_);
+  return (2 * source_frames_ * ratio.up + ratio.down) / (2 * ratio.down);  // as soxr rounds
+}
+
+std::vector<float> Recording::read(Range samples) {
+  require(0 <= samples.begin && samples.begin <= samples.end && samples.end <= this->samples(), "samples ",
+          samples.begin, " to ", samples.end, " are not in ", path_, ", which has ", this->samples());
+  if (samples.empty()) return {};
+  return source_rate_ == sample_rate ? read_source(samples) : resample(samples);
+}
+
+// Mono source frames. The range lies in the file.
+std::vector<float> Recording::read_source(Range frames) {
+  require<Failure::file>(sf_seek(file_->handle, frames.begin, SEEK_SET) == frames.begin, "cannot go to frame ",
+                         frames.begin, " of ", path_, ": ", sf_strerror(file_->handle));
+  std::vector<float> mono(static_cast<std::size_t>(frames.count()));
+  const Index piece = std::max<Index>(1, block_frames / source_channels_);
+  std::vector<float> block(static_cast<std::size_t>(piece * source_channels_));
+  for (Index done = 0; done < frames.count();) {
+    const Index wanted = std::min(piece, frames.count() - done),
+                got = sf_readf_float(file_->handle, block.data(), wanted);
+    require<Failure::file>(got > 0, "the recording ", path_, " ends early, at frame ", frames.begin + done, " of ",
+                           source_frames_, ": ", sf_strerror(file_->handle));
+    for (Index f = 0; f < got; ++f) {
+      const float* frame = block.data() + f * source_channels_;
+      const double mean = std::accumulate(frame, frame + source_channels_, 0.0) / static_cast<double>(source_channels_);
+      require<Failure::file>(std::isfinite(mean), "the recording ", path_,
+                             " holds a number that is not finite at frame ", frames.begin + done + f);
+      mono[static_cast<std::size_t>(done + f)] = static_cast<float>(mean);
+    }
+    done += got;
+  }
+  return mono;
+}
+
+std::vector<float> Recording::resample(Range samples) {
+  const Ratio ratio(source_rate_);
+  const Index halo = halo_frames(source_rate_);
+  // The last period that begins at least a halo before the first sample wanted, and so the first output.
+  const Index period = std::max<Index>(0, floor_div(samples.begin * ratio.down / ratio.up - halo, ratio.down));
+  const Range source = {period * ratio.down, std::min(source_frames_, samples.end * ratio.down / ratio.up + 1 + halo)};
+  const Range kept = {samples.begin - period * ratio.up, samples.end - period * ratio.up};
+
+  Resampler resampler(source_rate_, path_);
+  std::vector<float> result, made;
+  result.reserve(static_cast<std::size_t>(kept.count()));
+  Index at = 0;  // output position of made[0]
+  const auto keep = [&] {
+    const Range part = overlap({at, at + static_cast<Index>(made.size())}, kept);
+    if (!part.empty()) result.insert(result.end(), made.begin() + (part.begin - at), made.begin() + (part.end - at));
+    at += static_cast<Index>(made.size());
+    made.clear();
+  };
+  for (Index begin = source.begin; begin < source.end; begin += block_frames) {
+    resampler.feed(read_source({begin, std::min(source.end, begin + block_frames)}), made);
+    keep();
+  }
+  resampler.feed({}, made);
+  keep();
+  result.resize(static_cast<std::size_t>(kept.count()));  // should rounding leave the very last sample out: silence
+  return result;
+}
+
+}  // namespace annulus
