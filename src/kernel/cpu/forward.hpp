@@ -1,0 +1,242 @@
+#pragma once
+#include "kernel/cpu/strip.hpp"
+
+// Forward over one group of query rows. Lanes are queries, so K and V enter as broadcasts and row statistics stay vertical:
+//   S^T = K Q^T                      [keys, lanes]
+//   P^T = 2^(c S^T - base)           c = scale log2(e), base = top log2(e), per lane
+//   O^T = O^T + V^T P^T              [value_channels, lanes], unnormalised f32
+// There is no running maximum. The reference `top` of a lane is the largest of the first scores it meets; f32 keeps its
+// relative precision at any reference, so it only has to move when the sum leaves 2^32: then the chunk is computed again
+// with a new one (`settle`).
+
+namespace annulus::cpu {
+namespace {
+
+constexpr float sum_limit = 0x1p32F;
+
+/// The state of one block of lanes, all [.][lanes].
+struct ForwardBlock {
+  float* q;    ///< [channels]
+  float* out;  ///< [padded(value_channels)]
+  float* top;  ///< natural logarithm; -inf: no score yet
+  float* minus_base;  ///< -top log2(e) as one f32, 0 while top is -inf. Kept in memory so that no compiler re-derives it
+                      ///< with another rounding: the same top must always mean the same base, across calls too
+  float* sum;
+  float* touched;  ///< 1 where a tile holds the row
+};
+
+struct ForwardRoom {
+  ForwardBlock first;
+  Index block_floats;    ///< from block to block, for every member alike
+  float *row, *k, *v, *panels, *p;
+  Index floats;
+};
+
+ForwardRoom forward_room(const Shape& shape, float* scratch) {
+  Carver carve{scratch};
+  ForwardRoom room{};
+  const Index wide = most(padded(shape.channels), padded(shape.value_channels));
+  room.row = carve.take(wide);
+  room.k = carve.take((chunk + unit) * padded(shape.channels));
+  room.v = carve.take(chunk * padded(shape.value_channels));
+  room.panels = carve.take(panel_floats(shape.value_channels));
+  room.p = carve.take((chunk + unit) * lanes);
+  const Index begin = carve.used;
+  room.first.q = carve.take(shape.channels * lanes);
+  room.first.out = carve.take(padded(shape.value_channels) * lanes);
+  room.first.top = carve.take(lanes);
+  room.first.minus_base = carve.take(lanes);
+  room.first.sum = carve.take(lanes);
+  room.first.touched = carve.take(lanes);
+  room.block_floats = carve.used - begin;
+  room.floats = begin + room.block_floats * blocks_of(shape);
+  return room;
+}
+
+ANNULUS_INLINE ForwardBlock block_at(const ForwardRoom& room, Index b) {
+  ForwardBlock block = room.first;
+  const Index by = b * room.block_floats;
+  block.q += by, block.out += by, block.top += by, block.minus_base += by, block.sum += by, block.touched += by;
+  return block;
+}
+
+ANNULUS_INLINE float minus_base_of(float top) { return top == -infinity ? 0.0F : -(top * log2_e); }
+
+void load_block(const ForwardItem& item, Index row, Index count, float* spare, const ForwardBlock& block) {
+  const Index values = item.shape.value_channels;
+  pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, spare, block.q);
+  pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.out);
+  for (Index c = values * lanes; c < padded(values) * lanes; ++c) block.out[c] = 0;
+  for (Index lane = 0; lane < lanes; ++lane) {
+    block.top[lane] = lane < count ? number_at(item.top, row + lane) : 0.0F;
+    block.sum[lane] = lane < count ? number_at(item.sum, row + lane) : 0.0F;
+    block.minus_base[lane] = minus_base_of(block.top[lane]);
+    block.touched[lane] = 0;
+  }
+}
+
+void store_block(const ForwardItem& item, Index row, Index count, const ForwardBlock& block) {
+  for (Index lane = 0; lane < count; ++lane) {
+    if (block.touched[lane] == 0) continue;
+    auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
+    for (Index c = 0; c < item.shape.value_channels; ++c) out[c] = block.out[c * lanes + lane];
+    number_at(item.top, row + lane) = block.top[lane];
+    number_at(item.sum, row + lane) = block.sum[lane];
+  }
+}
+
+/// Probabilities of one register tile of scores, into p[step ...][lane], added to sums.
+template <bool masked>
+ANNULUS_INLINE void weigh(const Vec (&s)[unit][vectors], const Strip& strip, Index step, float c, const float* minus_base,
+                          float* p, Vec (&sums)[vectors]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < unit; ++r)
+#pragma GCC unroll 3
+    for (int n = 0; n < vectors; ++n) {
+      Vec x = exp2(s[r][n] * splat(c) + load(minus_base + n * width));
+      if (masked) x = keep(sees(strip, step + r, n), x);
+      sums[n] += x;
+      store(p + (step + r) * lanes + n * width, x);
+    }
+}
+
+/// P^T of the strip with the references as they are; sums: of this strip.
+[[gnu::noinline]] void weigh_strip(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
+                                   const Strip& strip, Vec (&sums)[vectors]) {
+  const Index pitch = padded(shape.channels);
+  const float c = shape.scale * log2_e;
+  for (Vec& sum : sums) sum = Vec{};
+  for (Index step = strip.begin; step < strip.end; step += unit) {
+    Vec s[unit][vectors];
+    clear(s);
+    multiply({room.k + step * pitch, pitch, 1}, block.q, shape.channels, s);
+    if (strip.whole(step)) {
+      weigh<false>(s, strip, step, c, block.minus_base, room.p, sums);
+    } else {
+      weigh<true>(s, strip, step, c, block.minus_base, room.p, sums);
+    }
+  }
+}
+
+/// Scores S^T of the strip into p, and the largest that each lane sees (-inf: none).
+[[gnu::noinline]] void score_strip(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
+                                   const Strip& strip, float* largest) {
+  const Index pitch = padded(shape.channels);
+  Vec high[vectors];
+  for (Vec& h : high) h = splat(-infinity);
+  for (Index step = strip.begin; step < strip.end; step += unit) {
+    Vec s[unit][vectors];
+    clear(s);
+    multiply({room.k + step * pitch, pitch, 1}, block.q, shape.channels, s);
+    const bool whole = strip.whole(step);
+    for (int r = 0; r < unit; ++r)
+      for (int n = 0; n < vectors; ++n) {
+        store(room.p + (step + r) * lanes + n * width, s[r][n]);
+        const Vec x = s[r][n] * splat(shape.scale);
+        high[n] = larger(whole ? x : sees(strip, step + r, n) ? x : splat(-infinity), high[n]);
+      }
+  }
+  for (int n = 0; n < vectors; ++n) store(largest + n * width, high[n]);
+}
+
+/// Chooses references anew from the largest scores of a strip and from the sums so far, and brings out and sum to them.
+void move_references(const ForwardBlock& block, const Shape& shape, const float* largest) {
+  alignas(64) float factor[lanes];
+  bool moved = false;
+  for (Index lane = 0; lane < lanes; ++lane) {
+    const float before = block.top[lane];
+    float now = before > largest[lane] ? before : largest[lane];
+    if (block.sum[lane] > 0x1p16F) {  // many keys, not large ones, filled the sum: make room
+      const float fitting = before + __builtin_logf(block.sum[lane]);
+      now = now > fitting ? now : fitting;
+    }
+    factor[lane] = 1;
+    if (now == before || now == -infinity) continue;
+    block.top[lane] = now;
+    const float minus_base = block.minus_base[lane];
+    block.minus_base[lane] = minus_base_of(now);
+    const double fall = static_cast<double>(block.minus_base[lane]) - static_cast<double>(minus_base);
+    factor[lane] = before == -infinity ? 0.0F : static_cast<float>(__builtin_exp2(fall));
+    block.sum[lane] *= factor[lane];
+    moved = true;
+  }
+  if (!moved) return;
+  for (Index c = 0; c < padded(shape.value_channels); ++c)
+    for (int n = 0; n < vectors; ++n) {
+      float* cell = block.out + c * lanes + n * width;
+      store(cell, load(cell) * load(factor + n * width));
+    }
+}
+
+/// P^T of the strip when a lane has no reference yet or its sum left the limit: look first, then choose.
+[[gnu::noinline]] void settle(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip,
+                              Vec (&sums)[vectors]) {
+  alignas(64) float largest[lanes];
+  score_strip(room, block, shape, strip, largest);
+  move_references(block, shape, largest);
+  const float c = shape.scale * log2_e;
+  for (Vec& sum : sums) sum = Vec{};
+  for (Index step = strip.begin; step < strip.end; step += unit) {
+    Vec s[unit][vectors];
+    for (int r = 0; r < unit; ++r)
+      for (int n = 0; n < vectors; ++n) s[r][n] = load(room.p + (step + r) * lanes + n * width);
+    if (strip.whole(step)) {
+      weigh<false>(s, strip, step, c, block.minus_base, room.p, sums);
+    } else {
+      weigh<true>(s, strip, step, c, block.minus_base, room.p, sums);
+    }
+  }
+}
+
+/// Is there a lane among the rows of the piece that has no reference?
+ANNULUS_INLINE bool begins(const ForwardBlock& block) {
+  IntVec none{};
+  for (int n = 0; n < vectors; ++n)
+    none |= (load(block.touched + n * width) > Vec{}) & (load(block.top + n * width) == splat(-infinity));
+  return any(none);
+}
+
+/// Adds one strip to the block's state.
+void attend(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip) {
+  Vec sums[vectors];
+  bool settled = begins(block);
+  if (!settled) {
+    weigh_strip(room, block, shape, strip, sums);
+    IntVec fits = ~IntVec{};
+    for (int n = 0; n < vectors; ++n) fits &= load(block.sum + n * width) + sums[n] <= splat(sum_limit);
+    settled = any(~fits);
+  }
+  if (settled) settle(room, block, shape, strip, sums);
+  for (int n = 0; n < vectors; ++n) store(block.sum + n * width, load(block.sum + n * width) + sums[n]);
+  accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.out);
+}
+
+/// All tiles of the item, one packed chunk of keys after another, each for all blocks of lanes.
+void forward(const ForwardItem& item, float* scratch) {
+  const Shape& shape = item.shape;
+  const ForwardRoom room = forward_room(shape, scratch);
+  const Group& group = item.group;
+  const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
+  const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
+  for (Index b = 0; b < blocks; ++b) load_block(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
+    for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
+      block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
+    const Steps seen = steps_seen(*piece, group.begin, group.end);
+    for (Index from = seen.begin; from < seen.end; from += chunk) {
+      const Index size = least(chunk, seen.end - from);
+      pack_rows(item.k, shape.type, from, size, shape.channels, room.k);
+      pack_rows(item.v, shape.type, from, size, shape.value_channels, room.v);
+      pack_panels(room.v, size, shape.value_channels, room.panels);
+      for (Index b = 0; b < blocks; ++b) {
+        Strip strip;
+        if (cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip))
+          attend(room, block_at(room, b), shape, strip);
+      }
+    }
+  }
+  for (Index b = 0; b < blocks; ++b) store_block(item, group.begin + b * lanes, rows_of(b), block_at(room, b));
+}
+
+}  // namespace
+}  // namespace annulus::cpu

@@ -1,0 +1,104 @@
+#include "kernel/cpu/groups.hpp"
+
+#include <algorithm>
+#include <map>
+
+namespace annulus::cpu {
+namespace {
+
+// Bounds beyond every position, small enough to add row numbers to.
+Index bounded(Index bound) { return std::clamp(bound, -far, far); }
+
+Index steps_of(const Piece& piece, Index row) {
+  return std::max<Index>(0, std::min(piece.step_end, row + piece.hi + 1) - std::max(piece.step_begin, row + piece.lo));
+}
+
+// The trapezoid rule over the rows: exact for one diagonal, near enough to order the work.
+Index about_pairs(const Piece& piece, Index begin, Index end) {
+  const Index first = std::max(begin, piece.lane_begin), last = std::min(end, piece.lane_end) - 1;
+  if (first > last) return 0;
+  const Index ends = steps_of(piece, first) + 2 * steps_of(piece, (first + last) / 2) + steps_of(piece, last);
+  return (last - first + 1) * ends / 4;
+}
+
+void longest_first(std::vector<RowGroup>& groups) {
+  std::ranges::stable_sort(groups, std::ranges::greater{}, &RowGroup::pairs);
+}
+
+}  // namespace
+
+Piece queries_in_lanes(const Tile& tile) {
+  const Index shift = tile.k.begin - tile.q.begin;
+  return {.lane_begin = tile.q.begin,
+          .lane_end = tile.q.end,
+          .step_begin = tile.k.begin,
+          .step_end = tile.k.end,
+          .lo = bounded(tile.band.lo) + shift,
+          .hi = bounded(tile.band.hi) + shift,
+          .lane_at = tile.q_at,
+          .step_at = tile.k_at,
+          .stride = tile.stride};
+}
+
+Piece keys_in_lanes(const Tile& tile) {
+  const Piece other = queries_in_lanes(tile);
+  return {.lane_begin = other.step_begin,
+          .lane_end = other.step_end,
+          .step_begin = other.lane_begin,
+          .step_end = other.lane_end,
+          .lo = -other.hi,
+          .hi = -other.lo,
+          .lane_at = other.step_at,
+          .step_at = other.lane_at,
+          .stride = other.stride};
+}
+
+std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Index size) {
+  std::vector<RowGroup> groups(static_cast<std::size_t>(ceil_div(rows, size)));
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    groups[g].begin = static_cast<Index>(g) * size;
+    groups[g].end = std::min(rows, groups[g].begin + size);
+  }
+  for (const Piece& piece : pieces) {
+    if (piece.lane_begin >= piece.lane_end || piece.step_begin >= piece.step_end) continue;
+    for (Index g = piece.lane_begin / size; g * size < piece.lane_end; ++g) {
+      RowGroup& group = groups[static_cast<std::size_t>(g)];
+      group.pieces.push_back(piece);
+      group.pairs += about_pairs(piece, group.begin, group.end);
+    }
+  }
+  std::erase_if(groups, [](const RowGroup& group) { return group.pieces.empty(); });
+  longest_first(groups);
+  return groups;
+}
+
+std::vector<RowGroup> group_queries(std::span<const Tile> tiles, Index size, Index block_tokens) {
+  std::map<Index, RowGroup> owners;
+  Index stride = 1;  // tiles of a single row may come with another stride than the rest
+  for (const Tile& tile : tiles) stride = std::max(stride, tile.stride);
+  // positions per owner: a whole number of the map's blocks, holding at least `size` rows
+  const Index wanted = size * stride;
+  const Index share = block_tokens > 0 ? ceil_div(wanted, block_tokens) * block_tokens : wanted;
+  for (const Tile& tile : tiles) {
+    if (tile.q.empty() || tile.k.empty()) continue;
+    for (Index i = 0; i < tile.q.count();) {
+      const Index at = tile.q_at + i * tile.stride, owner = at / share;
+      const Index in_share = ceil_div((owner + 1) * share - at, tile.stride);
+      const Index next = std::min({tile.q.count(), i + size, i + in_share});
+      Piece piece = queries_in_lanes(tile);
+      piece.lane_begin = tile.q.begin + i;
+      piece.lane_end = tile.q.begin + next;
+      piece.lane_at = at;
+      RowGroup& group = owners[owner];
+      group.pairs += about_pairs(piece, piece.lane_begin, piece.lane_end);
+      group.pieces.push_back(piece);
+      i = next;
+    }
+  }
+  std::vector<RowGroup> groups;
+  for (auto& [owner, group] : owners) groups.push_back(std::move(group));
+  longest_first(groups);
+  return groups;
+}
+
+}  // namespace annulus::cpu

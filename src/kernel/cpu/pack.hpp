@@ -1,0 +1,111 @@
+#pragma once
+#include "kernel/cpu/product.hpp"
+#include "kernel/cpu/tier.hpp"
+
+namespace annulus::cpu {
+namespace {
+
+/// Steps packed at a time. Each register tile of the second product runs over one chunk, so a short chunk costs loads and
+/// stores of the sums; a long one does not stay in L1 (chunk x lanes) and L2 (chunk x channels).
+constexpr Index chunk = 128;
+
+/// Channels as packed: tails are zeros.
+ANNULUS_INLINE Index padded(Index channels) { return round_up(channels, unit); }
+/// Floats from panel to panel; the extra unit keeps the panels out of the same cache sets.
+constexpr Index panel_pitch = (chunk + unit) * unit;
+ANNULUS_INLINE Index panel_floats(Index channels) { return padded(channels) / unit * panel_pitch; }
+
+ANNULUS_INLINE float number_f16(std::uint16_t half) {
+#if defined(__F16C__)
+  return _cvtsh_ss(half);
+#else
+  const unsigned sign = (half & 0x8000U) << 16U, rest = half & 0x7fffU;
+  if (rest >= 0x7c00U) return __builtin_bit_cast(float, sign | 0x7f800000U | ((rest & 0x3ffU) << 13U));
+  if (rest >= 0x0400U) return __builtin_bit_cast(float, sign | ((rest << 13U) + (112U << 23U)));
+  const float tiny = static_cast<float>(rest) * 0x1p-24F;  // subnormal: rest units of 2^-24
+  return sign != 0 ? -tiny : tiny;
+#endif
+}
+
+ANNULUS_INLINE float number_bf16(std::uint16_t bits) {
+  return __builtin_bit_cast(float, static_cast<unsigned>(bits) << 16U);
+}
+
+/// One row of n elements as f32.
+void read_row(const std::byte* from, DType type, Index n, float* to) {
+  Index c = 0;
+  if (type == DType::f32) {
+    const auto* x = reinterpret_cast<const float*>(from);
+    for (; c + width <= n; c += width) store_loose(to + c, load_loose(x + c));
+    for (; c < n; ++c) to[c] = x[c];
+    return;
+  }
+  const auto* x = reinterpret_cast<const std::uint16_t*>(from);
+  if (type == DType::bf16) {
+    typedef std::uint16_t Halves __attribute__((vector_size(width * 2), aligned(2), may_alias));
+    for (; c + width <= n; c += width) {
+      const UintVec wide = __builtin_convertvector(*reinterpret_cast<const Halves*>(x + c), UintVec) << 16U;
+      store_loose(to + c, reinterpret_cast<Vec>(wide));
+    }
+    for (; c < n; ++c) to[c] = number_bf16(x[c]);
+    return;
+  }
+#if defined(__F16C__)
+  for (; c + 8 <= n; c += 8)
+    _mm256_storeu_ps(to + c, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + c))));
+#endif
+  for (; c < n; ++c) to[c] = number_f16(x[c]);
+}
+
+ANNULUS_INLINE float number_at(const Source& rows, Index row) {
+  return *reinterpret_cast<const float*>(rows.data + row * rows.pitch);
+}
+ANNULUS_INLINE float& number_at(const Target& rows, Index row) {
+  return *reinterpret_cast<float*>(rows.data + row * rows.pitch);
+}
+
+/// Rows [begin, begin + count) as [channel][lane]; lanes beyond count become zeros. row: room for `channels` floats.
+void pack_lanes(const Source& from, DType type, Index begin, Index count, Index channels, float* row, float* to) {
+  for (Index lane = 0; lane < lanes; ++lane) {
+    if (lane < count) read_row(from.data + (begin + lane) * from.pitch, type, channels, row);
+    for (Index c = 0; c < channels; ++c) to[c * lanes + lane] = lane < count ? row[c] : 0.0F;
+  }
+}
+
+/// Rows [begin, begin + count) as [row][padded(channels)], the tail zeros.
+void pack_rows(const Source& from, DType type, Index begin, Index count, Index channels, float* to) {
+  const Index pitch = padded(channels);
+  for (Index r = 0; r < count; ++r, to += pitch) {
+    read_row(from.data + (begin + r) * from.pitch, type, channels, to);
+    for (Index c = channels; c < pitch; ++c) to[c] = 0;
+  }
+}
+
+/// Packed rows (as pack_rows leaves them) as panels.
+void pack_panels(const float* rows, Index count, Index channels, float* to) {
+  const Index pitch = padded(channels);
+  for (Index r = 0; r < count; ++r, rows += pitch)
+    for (Index c = 0; c < pitch; c += unit)
+#pragma GCC unroll 8
+      for (int u = 0; u < unit; ++u) to[c / unit * panel_pitch + r * unit + u] = rows[c + u];
+}
+
+/// Hands out the scratch of an item, piece by piece; with no memory behind it, it only counts.
+struct Carver {
+  float* base;
+  Index used = 0;
+  float* take(Index floats) {
+    float* piece = base == nullptr ? nullptr : base + used;
+    used += round_up(floats, 16);  // 64 bytes
+    return piece;
+  }
+};
+
+/// Blocks of lanes that share a packed chunk: as many as keep their own arrays within about 200 KiB of a 512 KiB L2.
+ANNULUS_INLINE Index blocks_of(const Shape& shape) {
+  const Index each = lanes * (shape.channels + shape.value_channels) * 4;
+  return least(16, most(1, 200 * 1024 / each));
+}
+
+}  // namespace
+}  // namespace annulus::cpu

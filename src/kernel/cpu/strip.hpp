@@ -1,0 +1,54 @@
+#pragma once
+#include "kernel/cpu/pack.hpp"
+
+namespace annulus::cpu {
+namespace {
+
+/// One block of lanes against one chunk of steps. All steps are counted from the chunk's first.
+struct Strip {
+  Index begin, end;            ///< steps that some lane sees
+  Index full_begin, full_end;  ///< steps that every lane sees: no test is needed
+  alignas(64) int lo[lanes], hi[lanes];  ///< a lane sees lo <= step <= hi
+
+  bool whole(Index step) const { return step >= full_begin && step + unit <= full_end; }
+};
+
+/// Steps of the piece that lane rows [begin, end) see, in the piece's own rows (empty when begin >= end).
+struct Steps {
+  Index begin, end;
+};
+
+ANNULUS_INLINE Steps steps_seen(const Piece& piece, Index begin, Index end) {
+  const Index first = most(begin, piece.lane_begin), last = least(end, piece.lane_end) - 1;
+  if (first > last) return {0, 0};
+  return {most(piece.step_begin, first + piece.lo), least(piece.step_end, last + piece.hi + 1)};
+}
+
+/// Fills the strip of lane rows [row, row + count) for steps [from, from + size); false when nothing is seen.
+bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index size, Strip& strip) {
+  const Steps seen = steps_seen(piece, row, row + count);
+  strip.begin = most(seen.begin - from, 0);
+  strip.end = least(seen.end - from, size);
+  if (strip.begin >= strip.end) return false;
+  const bool every = piece.lane_begin <= row && row + count <= piece.lane_end;
+  strip.full_begin = every ? most(piece.step_begin, row + count - 1 + piece.lo) - from : size;
+  strip.full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
+  if (strip.begin >= strip.full_begin && strip.end <= strip.full_end && (strip.end - strip.begin) % unit == 0) return true;
+  for (Index lane = 0; lane < lanes; ++lane) {
+    const Index a = row + lane;
+    const bool inside = lane < count && a >= piece.lane_begin && a < piece.lane_end;
+    const Index lo = most(piece.step_begin, a + piece.lo) - from, hi = least(piece.step_end, a + piece.hi + 1) - from - 1;
+    strip.lo[lane] = inside ? static_cast<int>(least(most(lo, 0), size)) : static_cast<int>(size);
+    strip.hi[lane] = inside ? static_cast<int>(least(most(hi, -1), size - 1)) : -1;
+  }
+  return true;
+}
+
+/// All bits where the lanes of vector n see the step.
+ANNULUS_INLINE IntVec sees(const Strip& strip, Index step, int n) {
+  const IntVec at = splat(static_cast<int>(step));
+  return ~((at < load(strip.lo + n * width)) | (at > load(strip.hi + n * width)));
+}
+
+}  // namespace
+}  // namespace annulus::cpu

@@ -1,0 +1,41 @@
+#pragma once
+#include "kernel/cpu/forward.hpp"
+#include "kernel/cpu/observe.hpp"
+
+namespace annulus::cpu {
+namespace {
+
+/// 12 independent chains of fused multiply-adds, eight links each per repeat: what the arithmetic units can do.
+double peak(Index repeats) {
+  Vec chain[12];
+  for (int i = 0; i < 12; ++i) chain[i] = splat(static_cast<float>(i));
+  const Vec x = splat(1.0F - 1.0F / static_cast<float>(repeats + 2)), y = splat(1.0F / static_cast<float>(repeats + 3));
+  for (Index n = 0; n < repeats; ++n)
+#pragma GCC unroll 8
+    for (int link = 0; link < 8; ++link)
+#pragma GCC unroll 12
+      for (int i = 0; i < 12; ++i) chain[i] = chain[i] * x + y;
+  double sum = 0;
+  for (const Vec& c : chain)
+    for (int i = 0; i < width; ++i) sum += static_cast<double>(c[i]);
+  return sum;
+}
+
+Index group_lanes(const Shape& shape, Pass pass) {
+  return lanes * (pass == Pass::backward ? backward_blocks_of(shape) : blocks_of(shape));
+}
+
+Index scratch_floats(const Shape& shape, Pass pass) {
+  switch (pass) {
+    case Pass::forward: return forward_room(shape, nullptr).floats;
+    case Pass::backward: return backward_room(shape, nullptr).floats;
+    case Pass::observe: return trace_room(shape, nullptr).floats;
+  }
+  return 0;
+}
+
+const Tier table = {lanes,   width,           group_lanes,   scratch_floats, forward,
+                    query_gradients, key_gradients, row_traces,     received, peak};
+
+}  // namespace
+}  // namespace annulus::cpu

@@ -1,0 +1,24 @@
+#pragma once
+#include "annulus/base/types.hpp"
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace annulus::cpu {
+
+/// Calls work(item, thread) for items 0, ..., count - 1, each once, on up to `threads` threads; an idle thread takes the next
+/// item. work must not throw. Without OpenMP: in order, on the caller's thread.
+template <class Work>
+void for_each_item(int threads, Index count, const Work& work) {
+#if defined(_OPENMP)
+  if (threads > 1 && count > 1) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (Index item = 0; item < count; ++item) work(item, omp_get_thread_num());
+    return;
+  }
+#endif
+  static_cast<void>(threads);
+  for (Index item = 0; item < count; ++item) work(item, 0);
+}
+
+}  // namespace annulus::cpu

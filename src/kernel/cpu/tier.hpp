@@ -1,0 +1,107 @@
+#pragma once
+#include <cstddef>
+
+#include "annulus/base/types.hpp"
+
+// What the kernel class (tiled.cpp, compiled for every machine) says to the code of one tier (portable.cpp, avx2.cpp,
+// avx512.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define an
+// inline function: two tiers would compile it differently under one name, and the linker would keep either.
+
+namespace annulus::cpu {
+
+/// Rows of one head in the caller's memory: row r begins at data + r * pitch (bytes).
+struct Source {
+  const std::byte* data;
+  Index pitch;
+};
+struct Target {
+  std::byte* data;
+  Index pitch;
+};
+
+struct Shape {
+  Index channels, value_channels;
+  DType type;   ///< of q, k, v, dout
+  float scale;  ///< softmax_scale
+};
+
+/// A tile as seen by rows that lie in SIMD lanes and walk over steps. Forward: lanes are queries, steps are keys; gradients
+/// of keys: the reverse. Lane row a sees step row b iff lane and step are inside and lo <= b - a <= hi (local rows).
+struct Piece {
+  Index lane_begin, lane_end, step_begin, step_end;
+  Index lo, hi;
+  Index lane_at, step_at, stride;  ///< global index of the first lane row and of the first step row, and their distance
+};
+
+/// Lane rows [begin, end) of one head, and the tiles that touch them, in the order of the call.
+struct Group {
+  Index begin, end;
+  const Piece* pieces;
+  Index piece_count;
+};
+
+struct ForwardItem {
+  Shape shape;
+  Group group;  ///< lanes: queries
+  Source q, k, v;
+  Target out, top, sum;
+};
+
+struct QueryGradientItem {
+  Shape shape;
+  Group group;  ///< lanes: queries
+  Source q, dout, lse, delta, k, v;
+  Target dq;
+};
+
+/// The query heads that share one key/value head: head n of them begins n * bytes further in every row.
+struct KeyGradientItem {
+  Shape shape;
+  Group group;  ///< lanes: keys
+  Source q, dout, lse, delta, k, v;
+  Index heads, q_head_bytes, dout_head_bytes, number_head_bytes;
+  Target dk, dv;
+};
+
+/// Null data: not wanted.
+struct RowTraceItem {
+  Shape shape;
+  Group group;  ///< lanes: queries
+  Source q, k, lse;
+  Target entropy, max_probability, sink_mass, mean_distance;
+  Target top_score, top_index;  ///< top_index: Index elements
+  Index top_count, sink_tokens, query_shift;
+  double* mass;  ///< [query blocks][key_blocks] of this head, or null
+  Index block_tokens, key_blocks;
+};
+
+struct ReceivedItem {
+  Shape shape;
+  Group group;  ///< lanes: keys
+  Source q, k, lse;
+  Target received;
+};
+
+enum class Pass { forward, backward, observe };
+
+/// The functions of one tier. Scratch: floats aligned to 64 bytes, zeroed when they were allocated; what they hold between
+/// calls does not matter.
+struct Tier {
+  Index lanes;                                          ///< rows side by side in a register tile
+  Index float_width;                                    ///< floats in a vector
+  Index (*group_lanes)(const Shape&, Pass);             ///< rows that should share a chunk of packed steps, at most
+  Index (*scratch_floats)(const Shape&, Pass);          ///< what the functions of this pass need
+  void (*forward)(const ForwardItem&, float* scratch);
+  void (*query_gradients)(const QueryGradientItem&, float* scratch);
+  void (*key_gradients)(const KeyGradientItem&, float* scratch);
+  void (*row_traces)(const RowTraceItem&, float* scratch);
+  void (*received)(const ReceivedItem&, float* scratch);
+  double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 fused multiply-adds of whole vectors
+};
+
+/// One per translation unit; null where the tier was not compiled for this processor family.
+extern const Tier* const portable_tier;
+extern const Tier* const avx2_tier;
+extern const Tier* const avx512_tier;
+
+}  // namespace annulus::cpu

@@ -1,0 +1,12 @@
+# One translation unit per tier of instructions, each with its own flags; which one runs is decided at run time.
+# Products and sums may be contracted into fused multiply-adds; nothing else is relaxed.
+set(tier_flags -ffp-contract=fast)
+foreach(tier portable avx2 avx512)
+  set_source_files_properties(kernel/cpu/${tier}.cpp PROPERTIES COMPILE_OPTIONS "${tier_flags}")
+endforeach()
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
+  set_source_files_properties(kernel/cpu/avx2.cpp PROPERTIES
+    COMPILE_OPTIONS "${tier_flags};-mavx2;-mfma;-mf16c")
+  set_source_files_properties(kernel/cpu/avx512.cpp PROPERTIES
+    COMPILE_OPTIONS "${tier_flags};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mfma;-mf16c;-mprefer-vector-width=512")
+endif()

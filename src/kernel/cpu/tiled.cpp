@@ -1,0 +1,254 @@
+#include <array>
+#include <cstring>
+#include <new>
+
+#include "annulus/kernel/cpu.hpp"
+#include "kernel/cpu/checks.hpp"
+#include "kernel/cpu/groups.hpp"
+#include "kernel/cpu/threads.hpp"
+
+namespace annulus {
+namespace {
+
+using namespace cpu;
+
+/// Floats aligned to a cache line, zeroed, kept for the life of the kernel and grown when a pass needs more.
+class Scratch {
+ public:
+  void grow(Index floats) {
+    if (floats <= floats_) return;
+    memory_.reset();
+    memory_.reset(static_cast<float*>(::operator new(static_cast<std::size_t>(floats) * sizeof(float), alignment)));
+    std::memset(memory_.get(), 0, static_cast<std::size_t>(floats) * sizeof(float));
+    floats_ = floats;
+  }
+  float* data() const { return memory_.get(); }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct Free {
+    void operator()(float* memory) const { ::operator delete(memory, alignment); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  Index floats_ = 0;
+};
+
+Index head_bytes(const Rows& rows) { return rows.channels * bytes_of(rows.type); }
+Source source(const Rows& rows, Index head) { return {rows.data + head * head_bytes(rows), rows.pitch}; }
+Target target(const Rows& rows, Index head) {
+  if (rows.absent()) return {nullptr, 0};
+  return {rows.data + head * head_bytes(rows), rows.pitch};
+}
+
+class Tiled final : public Kernel {
+ public:
+  Tiled(const Problem& problem, const KernelOptions& options, std::string_view name, const Tier& tier)
+      : problem_(problem),
+        shape_{problem.channels, problem.value_channels, problem.type, static_cast<float>(problem.softmax_scale)},
+        name_(name),
+        tier_(tier),
+        scratch_(static_cast<std::size_t>(options.threads)) {}
+
+  std::string_view name() const override { return name_; }
+  const Problem& problem() const override { return problem_; }
+  DType accumulator() const override { return DType::f32; }
+
+  void forward(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) override {
+    check_forward(problem_, tiles, q, kv, into);
+    const auto groups = by_lanes(tiles, queries_in_lanes, q.tokens, problem_.query_heads, Pass::forward);
+    run(groups, problem_.query_heads, Pass::forward, [&](const RowGroup& group, Index h, float* scratch) {
+      const Index g = problem_.kv_head(h);
+      tier_.forward({.shape = shape_,
+                     .group = group.view(),
+                     .q = source(q, h),
+                     .k = source(kv.k, g),
+                     .v = source(kv.v, g),
+                     .out = target(into.out, h),
+                     .top = target(into.top, h),
+                     .sum = target(into.sum, h)},
+                    scratch);
+    });
+  }
+
+  void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
+    check_backward(problem_, tiles, saved, kv, into);
+    const auto queries = by_lanes(tiles, queries_in_lanes, saved.q.tokens, problem_.query_heads, Pass::backward);
+    run(queries, problem_.query_heads, Pass::backward, [&](const RowGroup& group, Index h, float* scratch) {
+      const Index g = problem_.kv_head(h);
+      tier_.query_gradients({.shape = shape_,
+                             .group = group.view(),
+                             .q = source(saved.q, h),
+                             .dout = source(saved.dout, h),
+                             .lse = source(saved.lse, h),
+                             .delta = source(saved.delta, h),
+                             .k = source(kv.k, g),
+                             .v = source(kv.v, g),
+                             .dq = target(into.dq, h)},
+                            scratch);
+    });
+    const auto keys = by_lanes(tiles, keys_in_lanes, kv.k.tokens, problem_.kv_heads, Pass::backward);
+    run(keys, problem_.kv_heads, Pass::backward, [&](const RowGroup& group, Index g, float* scratch) {
+      const Range heads = query_heads_of(g);
+      tier_.key_gradients({.shape = shape_,
+                           .group = group.view(),
+                           .q = source(saved.q, heads.begin),
+                           .dout = source(saved.dout, heads.begin),
+                           .lse = source(saved.lse, heads.begin),
+                           .delta = source(saved.delta, heads.begin),
+                           .k = source(kv.k, g),
+                           .v = source(kv.v, g),
+                           .heads = heads.count(),
+                           .q_head_bytes = head_bytes(saved.q),
+                           .dout_head_bytes = head_bytes(saved.dout),
+                           .number_head_bytes = head_bytes(saved.lse),
+                           .dk = target(into.dk, g),
+                           .dv = target(into.dv, g)},
+                          scratch);
+    });
+  }
+
+  void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
+               const Observation& into) override {
+    check_observe(problem_, tiles, q, k, lse, into);
+    const bool map = !into.block_mass.empty();
+    if (map || !(into.entropy.absent() && into.max_probability.absent() && into.sink_mass.absent() &&
+                 into.mean_distance.absent() && into.top_score.absent()))
+      observe_queries(tiles, q, k, lse, into);
+    if (into.received.absent()) return;
+    const auto keys = by_lanes(tiles, keys_in_lanes, k.tokens, problem_.query_heads, Pass::observe);
+    run(keys, problem_.query_heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
+      tier_.received({.shape = shape_,
+                      .group = group.view(),
+                      .q = source(q, h),
+                      .k = source(k, problem_.kv_head(h)),
+                      .lse = source(lse, h),
+                      .received = target(into.received, h)},
+                     scratch);
+    });
+  }
+
+ private:
+  void observe_queries(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
+                       const Observation& into) {
+    const bool map = !into.block_mass.empty();
+    const Index tops = into.top_score.absent() ? 0 : into.top_score.channels;
+    const auto queries =
+        group_queries(tiles, group_size(q.tokens, problem_.query_heads, Pass::observe), map ? into.block_tokens : 0);
+    run(queries, problem_.query_heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
+      auto* top_index = tops == 0 ? nullptr : reinterpret_cast<std::byte*>(into.top_index.data() + h * tops);
+      tier_.row_traces({.shape = shape_,
+                        .group = group.view(),
+                        .q = source(q, h),
+                        .k = source(k, problem_.kv_head(h)),
+                        .lse = source(lse, h),
+                        .entropy = target(into.entropy, h),
+                        .max_probability = target(into.max_probability, h),
+                        .sink_mass = target(into.sink_mass, h),
+                        .mean_distance = target(into.mean_distance, h),
+                        .top_score = target(into.top_score, h),
+                        .top_index = {top_index, into.top_score.heads * tops * static_cast<Index>(sizeof(Index))},
+                        .top_count = tops,
+                        .sink_tokens = into.sink_tokens,
+                        .query_shift = problem_.query_shift,
+                        .mass = map ? into.block_mass.data() + h * into.query_blocks * into.key_blocks : nullptr,
+                        .block_tokens = into.block_tokens,
+                        .key_blocks = into.key_blocks},
+                       scratch);
+    });
+  }
+
+  Range query_heads_of(Index g) const {
+    const Index first = g * problem_.group - problem_.phase;
+    return overlap(Range{0, problem_.query_heads}, Range{first, first + problem_.group});
+  }
+
+  // Rows per item: as many as profit from one packed chunk, unless that leaves fewer than about 32 items to share out.
+  Index group_size(Index rows, Index heads, Pass pass) const {
+    const Index shared = ceil_div(rows * heads, 32 * tier_.lanes) * tier_.lanes;
+    return std::min(tier_.group_lanes(shape_, pass), std::max(tier_.lanes, shared));
+  }
+
+  std::vector<RowGroup> by_lanes(std::span<const Tile> tiles, Piece (*in_lanes)(const Tile&), Index rows, Index heads,
+                                 Pass pass) const {
+    std::vector<Piece> pieces;
+    pieces.reserve(tiles.size());
+    for (const Tile& tile : tiles) pieces.push_back(in_lanes(tile));
+    return group_rows(pieces, rows, group_size(rows, heads, pass));
+  }
+
+  // Every (group, head) once; the longest groups of all heads first.
+  template <class Work>
+  void run(const std::vector<RowGroup>& groups, Index heads, Pass pass, const Work& work) {
+    const int threads = static_cast<int>(scratch_.size());
+    for (Scratch& scratch : scratch_) scratch.grow(tier_.scratch_floats(shape_, pass));
+    for_each_item(threads, static_cast<Index>(groups.size()) * heads, [&](Index item, int thread) {
+      work(groups[static_cast<std::size_t>(item / heads)], item % heads, scratch_[static_cast<std::size_t>(thread)].data());
+    });
+  }
+
+  Problem problem_;
+  Shape shape_;
+  std::string_view name_;
+  const Tier& tier_;
+  std::vector<Scratch> scratch_;  // one per thread
+};
+
+struct TierRow {
+  std::string_view tier, name;
+  const Tier* const* code;
+  bool (*permitted)();
+};
+
+bool always() { return true; }
+#if defined(__x86_64__)
+// Both ask the operating system too: a tier whose registers it does not save is not reported.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#else
+bool has_avx2() { return false; }
+bool has_avx512() { return false; }
+#endif
+
+constexpr std::array<TierRow, 3> tiers{{
+    {"avx512", "tiled-avx512", &avx512_tier, has_avx512},
+    {"avx2", "tiled-avx2", &avx2_tier, has_avx2},
+    {"portable", "tiled-portable", &portable_tier, always},
+}};
+
+const TierRow* find(std::string_view tier) {
+  for (const TierRow& row : tiers)
+    if (row.tier == tier) return &row;
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<std::string_view> cpu_tiers() {
+  std::vector<std::string_view> names;
+  for (const TierRow& row : tiers) names.push_back(row.tier);
+  return names;
+}
+
+std::string cpu_tier_refusal(std::string_view tier) {
+  const TierRow* row = find(tier);
+  if (row == nullptr) return sentence("no tier is called ", tier);
+  if (*row->code == nullptr) return sentence("this build has no ", tier, " code");
+  if (!row->permitted()) return sentence("this processor or its operating system does not offer ", tier);
+  return {};
+}
+
+std::unique_ptr<Kernel> make_tiled_kernel(const Problem& problem, const KernelOptions& options, std::string_view tier) {
+  const std::string refusal = cpu_tier_refusal(tier);
+  require(refusal.empty(), "the ", tier, " kernel cannot run here: ", refusal);
+  require(options.threads > 0, "threads must be positive, but are ", options.threads);
+  check_problem(problem);
+  const TierRow& row = *find(tier);
+  return std::make_unique<Tiled>(problem, options, row.name, **row.code);
+}
+
+}  // namespace annulus

@@ -1,0 +1,105 @@
+#pragma once
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+#include "annulus/base/types.hpp"
+
+// Vectors of floats in the width that the including file is compiled for. Everything in the tier headers has internal
+// linkage, and none of them uses a function of the standard library that the compiler might emit: a copy compiled with
+// AVX-512 must never be the one that the linker keeps for everybody.
+
+namespace annulus::cpu {
+namespace {
+
+// The register tile: `unit` broadcast numbers times `vectors` vectors, all accumulators in registers. Of 16 registers
+// 4 x 3 leaves 3 for the vectors and 1 for the broadcast; of 32 (AVX-512) 8 x 3 does the same. SSE has no fused
+// multiply-add and needs a register for the product: 4 x 2.
+#if defined(__AVX512F__)
+constexpr int width = 16, vectors = 3, unit = 8;
+#elif defined(__AVX2__)
+constexpr int width = 8, vectors = 3, unit = 4;
+#else
+constexpr int width = 4, vectors = 2, unit = 4;
+#endif
+constexpr int lanes = width * vectors;
+
+typedef float Vec __attribute__((vector_size(width * 4)));
+typedef int IntVec __attribute__((vector_size(width * 4)));
+typedef unsigned UintVec __attribute__((vector_size(width * 4)));
+typedef float LooseVec __attribute__((vector_size(width * 4), aligned(4), may_alias));
+
+#define ANNULUS_INLINE [[gnu::always_inline]] inline
+
+constexpr float infinity = __builtin_inff();
+constexpr float log2_e = 1.4426950408889634F, ln_2 = 0.6931471805599453F;
+
+ANNULUS_INLINE Vec splat(float x) { return x - Vec{}; }
+ANNULUS_INLINE Vec load(const float* from) { return *reinterpret_cast<const Vec*>(from); }
+ANNULUS_INLINE void store(float* to, Vec x) { *reinterpret_cast<Vec*>(to) = x; }
+ANNULUS_INLINE Vec load_loose(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
+ANNULUS_INLINE void store_loose(float* to, Vec x) { *reinterpret_cast<LooseVec*>(to) = x; }
+ANNULUS_INLINE IntVec load(const int* from) { return *reinterpret_cast<const IntVec*>(from); }
+ANNULUS_INLINE IntVec splat(int x) { return x - IntVec{}; }
+
+/// min(x, bound); NaN stays NaN.
+ANNULUS_INLINE Vec at_most(Vec x, Vec bound) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(0xffff, bound, x);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(bound, x);
+#else
+  return bound < x ? bound : x;
+#endif
+}
+
+/// max(x, y); y where either is NaN.
+ANNULUS_INLINE Vec larger(Vec x, Vec y) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xffff, x, y);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(x, y);
+#else
+  return x > y ? x : y;
+#endif
+}
+
+/// x where the mask (all bits or none) says so, else 0.
+ANNULUS_INLINE Vec keep(IntVec mask, Vec x) { return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(x) & mask); }
+
+ANNULUS_INLINE bool any(IntVec mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#else
+  int bits = 0;
+  for (int i = 0; i < width; ++i) bits |= mask[i];
+  return bits != 0;
+#endif
+}
+
+/// 2^t to 1e-7 relative. t below -125 (also -inf) gives 0; t above 127 gives 2^127, which callers take for an overflow; NaN
+/// stays NaN. With n = round(t), f = t - n in [-0.5, 0.5]: 2^n is added to the exponent of the polynomial
+/// 1 + f P(f), P interpolating (2^f - 1)/f at the six Chebyshev points (error 5e-9; 1 at 0 exactly).
+ANNULUS_INLINE Vec exp2(Vec t) {
+  const Vec bounded = at_most(t, splat(127.0F));
+  const Vec shifted = bounded + splat(12582912.0F);  // 1.5 * 2^23: the sum's last bits count whole numbers
+  const Vec f = bounded - (shifted - splat(12582912.0F));
+  Vec p = splat(1.5453162941e-4F);
+  p = p * f + splat(1.3390863365e-3F);
+  p = p * f + splat(9.6180825573e-3F);
+  p = p * f + splat(5.5503571142e-2F);
+  p = p * f + splat(2.4022650761e-1F);
+  p = p * f + splat(6.9314718803e-1F);
+  p = p * f + splat(1.0F);
+  const UintVec power = reinterpret_cast<UintVec>(p) + (reinterpret_cast<UintVec>(shifted) << 23U);
+  const IntVec vanishes = t < splat(-125.0F);
+  return keep(~vanishes, reinterpret_cast<Vec>(power));
+}
+
+ANNULUS_INLINE Index least(Index a, Index b) { return a < b ? a : b; }
+ANNULUS_INLINE Index most(Index a, Index b) { return a > b ? a : b; }
+ANNULUS_INLINE Index round_up(Index n, Index to) { return (n + to - 1) / to * to; }
+
+}  // namespace
+}  // namespace annulus::cpu
