@@ -26,10 +26,14 @@ Index work_of(const Job& job, Rank rank, Index heads) {
 
 bool is_nan(const Rows& rows, Index token, Index i) {
   switch (rows.type) {
-    case DType::f32: return std::isnan(rows.at<const float>(token)[i]);
-    case DType::f64: return std::isnan(rows.at<const double>(token)[i]);
-    case DType::bf16: return std::isnan(from_bf16(rows.at<const std::uint16_t>(token)[i]));
-    case DType::f16: return std::isnan(from_f16(rows.at<const std::uint16_t>(token)[i]));
+    case DType::f32:
+      return std::isnan(rows.at<const float>(token)[i]);
+    case DType::f64:
+      return std::isnan(rows.at<const double>(token)[i]);
+    case DType::bf16:
+      return std::isnan(from_bf16(rows.at<const std::uint16_t>(token)[i]));
+    case DType::f16:
+      return std::isnan(from_f16(rows.at<const std::uint16_t>(token)[i]));
   }
   return false;
 }
@@ -54,7 +58,11 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, int
 
 Machine Compute::machine() {
   constexpr double operations_per_thread = 1e9;
-  return {tools_.device, *kernel_, tools_.transport, tools_.timeline, operations_per_thread * job_.place.threads,
+  return {tools_.device,
+          *kernel_,
+          tools_.transport,
+          tools_.timeline,
+          operations_per_thread * job_.place.threads,
           [this](Index triples) { progress_.add(triples); }};
 }
 
@@ -64,7 +72,8 @@ void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const 
   together(tools_.transport, [&] {
     for (Index i = 0; i < lse.tokens; ++i)
       for (Index h = 0; h < lse.heads; ++h)
-        require<Failure::runtime>(!std::isnan(*lse.at<const float>(i, h)), "the attention of token ", position_of(runs, i), ", head ", h,
+        require<Failure::runtime>(!std::isnan(*lse.at<const float>(i, h)), "the attention of token ",
+                                  position_of(runs, i), ", head ", h,
                                   " is not a number: the inputs hold infinities that cancel");
   });
 }
@@ -74,12 +83,13 @@ void Compute::observe(const Rows& q, const Rows& k, const Rows& lse, Traces& tra
   traces.settle(tools_.transport, lse);
 }
 
-void Compute::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse, const Gradients& into) {
+void Compute::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
+                       const Gradients& into) {
   attention_.backward(q, kv, dout, out, lse, into);
 }
 
-void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job, const std::string& schema,
-                     const std::string& kernel) {
+void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job,
+                     const std::string& schema, const std::string& kernel) {
   std::string line = "annulus";
   for (const std::string& argument : context.arguments()) line += " " + argument;
   const std::vector<std::pair<std::string, Value>> values{
@@ -113,8 +123,8 @@ Layout share_layout(Transport& transport, Layout mine) {
 void check_numbers(const Rows& rows, const std::string& what, std::span<const Run> runs) {
   for (Index i = 0; i < rows.tokens; ++i)
     for (Index x = 0; x < rows.heads * rows.channels; ++x)
-      require<Failure::file>(!is_nan(rows, i, x), what, " must hold numbers: token ", position_of(runs, i), ", head ", x / rows.channels,
-                             ", channel ", x % rows.channels, " is NaN");
+      require<Failure::file>(!is_nan(rows, i, x), what, " must hold numbers: token ", position_of(runs, i), ", head ",
+                             x / rows.channels, ", channel ", x % rows.channels, " is NaN");
 }
 
 void write_timeline(const std::string& path, RankTools& tools) {
@@ -122,8 +132,13 @@ void write_timeline(const std::string& path, RankTools& tools) {
   using nlohmann::json;
   json mine = json::array();
   for (const Event& event : tools.timeline.events())
-    mine.push_back({{"name", event.what}, {"ph", "X"}, {"pid", 0}, {"tid", tools.transport.rank()}, {"ts", event.begin_seconds * 1e6},
-                    {"dur", (event.end_seconds - event.begin_seconds) * 1e6}, {"args", {{"step", event.step}}}});
+    mine.push_back({{"name", event.what},
+                    {"ph", "X"},
+                    {"pid", 0},
+                    {"tid", tools.transport.rank()},
+                    {"ts", event.begin_seconds * 1e6},
+                    {"dur", (event.end_seconds - event.begin_seconds) * 1e6},
+                    {"args", {{"step", event.step}}}});
   const std::string text = mine.dump();
   const auto all = gather(tools.transport, 0, std::as_bytes(std::span(text)));
   together(tools.transport, [&] {

@@ -20,7 +20,8 @@ class Compute {
   /// Overwrites out and lse (f32). All ranks; throws when the inputs hold infinities that make a result not a number.
   void forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse);
   void observe(const Rows& q, const Rows& k, const Rows& lse, Traces& traces);
-  void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse, const Gradients& into);
+  void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
+                const Gradients& into);
   std::string kernel() const { return std::string(kernel_->name()); }
 
  private:
@@ -33,8 +34,8 @@ class Compute {
 };
 
 /// Root attributes every result has: versions, command line, configuration, plan, mask, scale, dtype.
-void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job, const std::string& schema,
-                     const std::string& kernel);
+void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job,
+                     const std::string& schema, const std::string& kernel);
 
 /// Sends the lead's layout to everybody.
 Layout share_layout(Transport& transport, Layout mine);

@@ -44,9 +44,7 @@ int Context::ranks(Index wish, const std::string& transport) const {
   return launched;
 }
 
-int Context::ranks_per_node(int ranks) const {
-  return under_mpi() ? state_->launched->ranks_per_node() : ranks;
-}
+int Context::ranks_per_node(int ranks) const { return under_mpi() ? state_->launched->ranks_per_node() : ranks; }
 
 int Context::cores() {
   cpu_set_t set;

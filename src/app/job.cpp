@@ -22,8 +22,8 @@ std::vector<double> weights_of(const Settings& settings, int ranks) {
     weights.push_back(weight);
     at = stop;
   }
-  require(weights.size() == static_cast<std::size_t>(ranks), settings.name_of("weights"), " must have one number per rank: it has ",
-          weights.size(), " for ", ranks, " ranks");
+  require(weights.size() == static_cast<std::size_t>(ranks), settings.name_of("weights"),
+          " must have one number per rank: it has ", weights.size(), " for ", ranks, " ranks");
   return weights;
 }
 
@@ -32,23 +32,56 @@ std::vector<double> weights_of(const Settings& settings, int ranks) {
 std::vector<Option> distribution_options() {
   const std::string group = "Distribution";
   return {
-      {.name = "strategy", .value = "NAME", .fallback = "auto", .group = group,
+      {.name = "strategy",
+       .value = "NAME",
+       .fallback = "auto",
+       .group = group,
        .help = "auto, ring, double-ring, ulysses or hybrid"},
-      {.name = "grid", .value = "HxIxO", .group = group, .help = "head shares x inner ring x outer ring, for example 2x4x1",
+      {.name = "grid",
+       .value = "HxIxO",
+       .group = group,
+       .help = "head shares x inner ring x outer ring, for example 2x4x1",
        .check = [](std::string_view text) { parse_grid(text); }},
-      {.name = "partition", .value = "auto|contiguous|zigzag|striped|balanced", .fallback = "auto", .group = group,
+      {.name = "partition",
+       .value = "auto|contiguous|zigzag|striped|balanced",
+       .fallback = "auto",
+       .group = group,
        .help = "which rank owns which tokens"},
-      {.name = "weights", .value = "W,W,...", .group = group, .help = "relative speeds of the ranks, for --partition balanced"},
-      {.name = "ranks", .value = "P", .fallback = "(mpirun's, else 1)", .group = group,
-       .help = "ranks; without mpirun they are threads of this process", .check = whole_number(1)},
-      {.name = "threads", .value = "N", .fallback = "(cores / ranks on the node)", .group = group, .help = "threads per rank",
+      {.name = "weights",
+       .value = "W,W,...",
+       .group = group,
+       .help = "relative speeds of the ranks, for --partition balanced"},
+      {.name = "ranks",
+       .value = "P",
+       .fallback = "(mpirun's, else 1)",
+       .group = group,
+       .help = "ranks; without mpirun they are threads of this process",
+       .check = whole_number(1)},
+      {.name = "threads",
+       .value = "N",
+       .fallback = "(cores / ranks on the node)",
+       .group = group,
+       .help = "threads per rank",
        .check = whole_number(1)},
       {.name = "device", .value = "auto|cpu|cuda", .fallback = "auto", .group = group, .help = "where to compute"},
-      {.name = "kernel", .value = "NAME", .fallback = "auto", .group = group, .help = "auto or a name that `annulus info` lists"},
-      {.name = "transport", .value = "auto|nccl|mpi|threads", .fallback = "auto", .group = group, .help = "how blocks travel"},
-      {.name = "timeout", .value = "SECONDS", .fallback = "600", .group = group,
-       .help = "a rank that waits longer for another ends the job", .check = positive_number()},
-      {.name = "deterministic", .group = group,
+      {.name = "kernel",
+       .value = "NAME",
+       .fallback = "auto",
+       .group = group,
+       .help = "auto or a name that `annulus info` lists"},
+      {.name = "transport",
+       .value = "auto|nccl|mpi|threads",
+       .fallback = "auto",
+       .group = group,
+       .help = "how blocks travel"},
+      {.name = "timeout",
+       .value = "SECONDS",
+       .fallback = "600",
+       .group = group,
+       .help = "a rank that waits longer for another ends the job",
+       .check = positive_number()},
+      {.name = "deterministic",
+       .group = group,
        .help = "the same plan gives the same bits, whatever the timing (always so on CPUs)"},
   };
 }
@@ -60,7 +93,10 @@ Option mask_option(std::string fallback) {
 }
 
 Option dtype_option(std::string fallback) {
-  return {.name = "dtype", .value = "f32|bf16|f16", .fallback = std::move(fallback), .group = "Attention",
+  return {.name = "dtype",
+          .value = "f32|bf16|f16",
+          .fallback = std::move(fallback),
+          .group = "Attention",
           .help = "storage and exchange; accumulation is f32"};
 }
 
@@ -68,23 +104,66 @@ std::vector<Option> shape_options() {
   const std::string group = "Shape";
   return {
       {.name = "tokens", .value = "N", .fallback = "64Ki", .group = group, .help = "queries", .check = whole_number(0)},
-      {.name = "keys", .value = "N", .fallback = "(as many as tokens)", .group = group, .help = "keys", .check = whole_number(0)},
-      {.name = "query-heads", .value = "H", .fallback = "8", .group = group, .help = "query heads", .check = whole_number(1)},
-      {.name = "kv-heads", .value = "H", .fallback = "(query heads)", .group = group, .help = "key/value heads", .check = whole_number(1)},
-      {.name = "channels", .value = "C", .fallback = "64", .group = group, .help = "of q and k, per head", .check = whole_number(1)},
-      {.name = "value-channels", .value = "C", .fallback = "(channels)", .group = group, .help = "of v, per head", .check = whole_number(1)},
+      {.name = "keys",
+       .value = "N",
+       .fallback = "(as many as tokens)",
+       .group = group,
+       .help = "keys",
+       .check = whole_number(0)},
+      {.name = "query-heads",
+       .value = "H",
+       .fallback = "8",
+       .group = group,
+       .help = "query heads",
+       .check = whole_number(1)},
+      {.name = "kv-heads",
+       .value = "H",
+       .fallback = "(query heads)",
+       .group = group,
+       .help = "key/value heads",
+       .check = whole_number(1)},
+      {.name = "channels",
+       .value = "C",
+       .fallback = "64",
+       .group = group,
+       .help = "of q and k, per head",
+       .check = whole_number(1)},
+      {.name = "value-channels",
+       .value = "C",
+       .fallback = "(channels)",
+       .group = group,
+       .help = "of v, per head",
+       .check = whole_number(1)},
   };
 }
 
 std::vector<Option> trace_options(std::string fallback) {
   const std::string group = "Traces";
   return {
-      {.name = "trace", .value = "none|summary|standard|edges|full", .fallback = std::move(fallback), .group = group,
+      {.name = "trace",
+       .value = "none|summary|standard|edges|full",
+       .fallback = std::move(fallback),
+       .group = group,
        .help = "summary: statistics per query\nstandard: and received mass per key, and the block map\n"
                "edges: and the top keys of every query\nfull: all there is (the same as edges in this version)"},
-      {.name = "top-k", .value = "K", .fallback = "8", .group = group, .help = "keys kept per query and head", .check = whole_number(1)},
-      {.name = "sink-tokens", .value = "N", .fallback = "4", .group = group, .help = "first keys counted as sink", .check = whole_number(0)},
-      {.name = "map-blocks", .value = "N", .fallback = "128", .group = group, .help = "blocks per side of the block map", .check = whole_number(1)},
+      {.name = "top-k",
+       .value = "K",
+       .fallback = "8",
+       .group = group,
+       .help = "keys kept per query and head",
+       .check = whole_number(1)},
+      {.name = "sink-tokens",
+       .value = "N",
+       .fallback = "4",
+       .group = group,
+       .help = "first keys counted as sink",
+       .check = whole_number(0)},
+      {.name = "map-blocks",
+       .value = "N",
+       .fallback = "128",
+       .group = group,
+       .help = "blocks per side of the block map",
+       .check = whole_number(1)},
   };
 }
 
@@ -93,7 +172,10 @@ std::vector<Option> output_options() {
   return {
       {.name = "output", .value = "FILE", .group = group, .help = "HDF5 file to write"},
       {.name = "overwrite", .group = group, .help = "replace an existing file"},
-      {.name = "progress", .value = "auto|none|json", .fallback = "auto", .group = group,
+      {.name = "progress",
+       .value = "auto|none|json",
+       .fallback = "auto",
+       .group = group,
        .help = "a bar with ETA on a terminal, plain lines elsewhere"},
       {.name = "timeline", .value = "FILE", .group = group, .help = "Chrome/Perfetto JSON of what each rank did when"},
   };
@@ -101,12 +183,14 @@ std::vector<Option> output_options() {
 
 std::vector<Option> joined(std::vector<std::vector<Option>> groups) {
   std::vector<Option> all;
-  for (auto& group : groups) all.insert(all.end(), std::make_move_iterator(group.begin()), std::make_move_iterator(group.end()));
+  for (auto& group : groups)
+    all.insert(all.end(), std::make_move_iterator(group.begin()), std::make_move_iterator(group.end()));
   return all;
 }
 
 Placement placement(const Settings& settings, const Context& context) {
-  require(settings.text("device") != "cuda", settings.name_of("device"), " cuda needs a build with CUDA: this one has none");
+  require(settings.text("device") != "cuda", settings.name_of("device"),
+          " cuda needs a build with CUDA: this one has none");
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
   require(threads <= 4096, settings.name_of("threads"), " must be at most 4096: it is ", threads);
@@ -126,8 +210,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   if (strategy != "auto") {
     const Strategy& row = find_strategy(strategy);
     const Grid own = grid ? *grid : row.grid({place.ranks, place.ranks_per_node, shape.query_heads, shape.kv_heads});
-    require(!grid || place.ranks == 1 || strategy_of(own) == strategy, settings.name_of("grid"), " ", to_text(own), " is ", strategy_of(own),
-            ", but the strategy is ", strategy);
+    require(!grid || place.ranks == 1 || strategy_of(own) == strategy, settings.name_of("grid"), " ", to_text(own),
+            " is ", strategy_of(own), ", but the strategy is ", strategy);
     grid = own;
   }
   require(!grid || grid->ranks() == place.ranks, "the grid must have as many places as there are ranks: grid ",
@@ -158,14 +242,15 @@ void check_memory(const Job& job, bool backward, Index extra_per_token) {
   if (needed <= static_cast<double>(available)) return;
   const Index tokens = job.schedule.mask.queries();
   const auto fitting = static_cast<Index>(static_cast<double>(tokens) * static_cast<double>(available) / needed);
-  throw Error(Failure::fit, sentence("it does not fit: ", neighbours, " rank", neighbours == 1 ? "" : "s", " of this node need ",
-                                     bytes_text(needed), ", and ", bytes_text(static_cast<double>(available)),
-                                     " are free; about ", grouped(fitting), " of ", grouped(tokens), " tokens would fit"));
+  throw Error(Failure::fit,
+              sentence("it does not fit: ", neighbours, " rank", neighbours == 1 ? "" : "s", " of this node need ",
+                       bytes_text(needed), ", and ", bytes_text(static_cast<double>(available)), " are free; about ",
+                       grouped(fitting), " of ", grouped(tokens), " tokens would fit"));
 }
 
 std::string describe(const Job& job, const Context& context) {
-  return sentence(job.strategy, " ", to_text(job.schedule.grid), ", ", job.schedule.queries.name(), ", ", job.place.ranks,
-                  job.place.ranks == 1 ? " rank x " : " ranks x ", job.place.threads,
+  return sentence(job.strategy, " ", to_text(job.schedule.grid), ", ", job.schedule.queries.name(), ", ",
+                  job.place.ranks, job.place.ranks == 1 ? " rank x " : " ranks x ", job.place.threads,
                   job.place.threads == 1 ? " thread, " : " threads, ", context.under_mpi() ? "mpi" : "threads");
 }
 

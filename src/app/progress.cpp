@@ -15,9 +15,11 @@ std::string seconds_text(double seconds) {
   } else if (seconds < 60) {
     std::snprintf(text.data(), text.size(), "%.0f s", seconds);
   } else if (seconds < 3600) {
-    std::snprintf(text.data(), text.size(), "%d min %02d s", static_cast<int>(seconds) / 60, static_cast<int>(seconds) % 60);
+    std::snprintf(text.data(), text.size(), "%d min %02d s", static_cast<int>(seconds) / 60,
+                  static_cast<int>(seconds) % 60);
   } else {
-    std::snprintf(text.data(), text.size(), "%d h %02d min", static_cast<int>(seconds) / 3600, static_cast<int>(seconds) / 60 % 60);
+    std::snprintf(text.data(), text.size(), "%d h %02d min", static_cast<int>(seconds) / 3600,
+                  static_cast<int>(seconds) / 60 % 60);
   }
   return text.data();
 }
@@ -49,15 +51,16 @@ void Progress::show(bool last) {
   spoke_ = true;
   const std::string eta = last ? "done in " + seconds_text(elapsed) : seconds_text(left) + " left";
   if (style_ == Style::json) {
-    std::fprintf(stderr, "{\"progress\": \"%s\", \"share\": %.4f, \"elapsed_s\": %.2f, \"left_s\": %.2f}\n", what_.c_str(), share,
-                 elapsed, last ? 0.0 : left);
+    std::fprintf(stderr, "{\"progress\": \"%s\", \"share\": %.4f, \"elapsed_s\": %.2f, \"left_s\": %.2f}\n",
+                 what_.c_str(), share, elapsed, last ? 0.0 : left);
   } else if (style_ == Style::lines) {
     std::fprintf(stderr, "%s: %3.0f %%, %s\n", what_.c_str(), share * 100, eta.c_str());
   } else {
     constexpr int width = 30;
     std::string bar;
     for (int i = 0; i < width; ++i) bar += i < static_cast<int>(share * width) ? "█" : "░";
-    std::fprintf(stderr, "\r%-12s %s %3.0f %%  %s      %s", what_.c_str(), bar.c_str(), share * 100, eta.c_str(), last ? "\n" : "");
+    std::fprintf(stderr, "\r%-12s %s %3.0f %%  %s      %s", what_.c_str(), bar.c_str(), share * 100, eta.c_str(),
+                 last ? "\n" : "");
   }
   std::fflush(stderr);
 }

@@ -15,14 +15,16 @@ annulus::Shape floats(const InputFile& file, const std::string& name) {
   return shape;
 }
 
-void require_dims(const InputFile& file, const std::string& name, const annulus::Shape& shape, const std::vector<Index>& dims, const char* rule) {
-  require<Failure::file>(shape.dims == dims, "dataset ", name, " of ", file.path(), " must be ", rule, ": it is ", text_of(shape),
-                         ", and should be ", text_of({dims, shape.element}));
+void require_dims(const InputFile& file, const std::string& name, const annulus::Shape& shape,
+                  const std::vector<Index>& dims, const char* rule) {
+  require<Failure::file>(shape.dims == dims, "dataset ", name, " of ", file.path(), " must be ", rule, ": it is ",
+                         text_of(shape), ", and should be ", text_of({dims, shape.element}));
 }
 
 }  // namespace
 
-TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale, bool backward) {
+TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale,
+                         bool backward) {
   InputFile file(path);
   const auto q = floats(file, "q"), k = floats(file, "k"), v = floats(file, "v");
   require_dims(file, "k", k, {k.dims[0], k.dims[1], q.dims[2]}, "[keys, kv_heads, channels of q]");
@@ -46,12 +48,14 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
     return {std::move(file), shape, Mask::parse(mask, extent)};
   } catch (const Error& e) {  // offsets that make no sense are the file's fault
     const bool offsets = std::string(e.what()).starts_with("document offsets");
-    throw Error(offsets ? Failure::file : Failure::usage, offsets ? sentence(path, ": ", e.what()) : std::string(e.what()));
+    throw Error(offsets ? Failure::file : Failure::usage,
+                offsets ? sentence(path, ": ", e.what()) : std::string(e.what()));
   }
 }
 
 TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward) {
-  return open_tensors(path, settings.text("mask"), settings.has("dtype") ? parse_dtype(settings.text("dtype")) : DType::f64,
+  return open_tensors(path, settings.text("mask"),
+                      settings.has("dtype") ? parse_dtype(settings.text("dtype")) : DType::f64,
                       settings.has("softmax-scale") ? settings.number("softmax-scale") : 0, backward);
 }
 

@@ -19,6 +19,7 @@ struct TensorInput {
 /// Throws Error (file) naming the dataset and the rule, or Error (usage).
 TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward);
 /// The same with the choices given: dtype f64 means "as the file".
-TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale, bool backward);
+TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale,
+                         bool backward);
 
 }  // namespace annulus::app

@@ -18,7 +18,8 @@ struct Blocks {
 Blocks blocks_of(const Mask& mask, Index wish) {
   const Index longest = std::max<Index>(1, std::max(mask.queries(), mask.keys()));
   const Index tokens = ceil_div(longest, wish);
-  return {tokens, std::max<Index>(1, ceil_div(mask.queries(), tokens)), std::max<Index>(1, ceil_div(mask.keys(), tokens))};
+  return {tokens, std::max<Index>(1, ceil_div(mask.queries(), tokens)),
+          std::max<Index>(1, ceil_div(mask.keys(), tokens))};
 }
 
 Element key_element(Index keys) { return keys < 0xffffffffLL ? Element::u32 : Element::u64; }
@@ -35,14 +36,18 @@ TraceChoice trace_choice(const Settings& settings) {
   require(choice.top_k <= 1024, settings.name_of("top-k"), " must be at most 1024: it is ", choice.top_k);
   choice.sink_tokens = settings.count("sink-tokens");
   choice.map_blocks = settings.count("map-blocks", 1);
-  require(choice.map_blocks <= 4096, settings.name_of("map-blocks"), " must be at most 4096: it is ", choice.map_blocks);
+  require(choice.map_blocks <= 4096, settings.name_of("map-blocks"), " must be at most 4096: it is ",
+          choice.map_blocks);
   return choice;
 }
 
 Traces::Traces(const TraceChoice& choice, const Job& job, const RankTools& tools, std::string group)
     : choice_(choice), job_(job), rank_(tools.transport.rank()), group_(std::move(group)) {
-  const Index rows = job.schedule.queries.rows(rank_), keys = job.schedule.keys.rows(rank_), heads = job.shape.query_heads;
-  const auto zeros = [&](Index tokens, Index channels = 1) { return Array::zeros(tools.device, DType::f32, tokens, heads, channels); };
+  const Index rows = job.schedule.queries.rows(rank_), keys = job.schedule.keys.rows(rank_),
+              heads = job.shape.query_heads;
+  const auto zeros = [&](Index tokens, Index channels = 1) {
+    return Array::zeros(tools.device, DType::f32, tokens, heads, channels);
+  };
   if (choice.statistics)
     for (Array* array : {&entropy_, &max_probability_, &sink_mass_, &mean_distance_}) *array = zeros(rows);
   if (choice.received) received_ = zeros(keys);
@@ -63,8 +68,8 @@ Traces::Traces(const TraceChoice& choice, const Job& job, const RankTools& tools
 
 void Traces::declare(Draft& draft, const TraceChoice& choice, const Job& job, const std::string& group) {
   const Index tokens = job.schedule.mask.queries(), keys = job.schedule.mask.keys(), heads = job.shape.query_heads;
-  const auto add = [&](const char* name, Index first, std::vector<Index> rest, Element element, const char* units, const char* what,
-                       const char* dimension = "token") {
+  const auto add = [&](const char* name, Index first, std::vector<Index> rest, Element element, const char* units,
+                       const char* what, const char* dimension = "token") {
     std::vector<Index> dims{first, heads};
     std::vector<std::string> names{dimension, "head"};
     if (!rest.empty()) names.emplace_back("k");
@@ -77,9 +82,11 @@ void Traces::declare(Draft& draft, const TraceChoice& choice, const Job& job, co
   add("max_probability", tokens, {}, Element::f32, "1", "largest probability of a query's attention");
   add("sink_mass", tokens, {}, Element::f32, "1", "attention on the first keys of the sequence");
   add("mean_distance", tokens, {}, Element::f32, "token", "mean distance between a query and what it attends to");
-  if (choice.received) add("received_mass", keys, {}, Element::f32, "1", "attention a key receives from all queries", "key");
+  if (choice.received)
+    add("received_mass", keys, {}, Element::f32, "1", "attention a key receives from all queries", "key");
   if (!choice.edges) return;
-  add("topk_index", tokens, {choice.top_k}, key_element(keys), "1", "keys with the most attention, most first; largest value: unused");
+  add("topk_index", tokens, {choice.top_k}, key_element(keys), "1",
+      "keys with the most attention, most first; largest value: unused");
   add("topk_probability", tokens, {choice.top_k}, Element::f32, "1", "attention of these keys");
 }
 
@@ -107,7 +114,8 @@ void Traces::settle(Transport& transport, const Rows& lse) {
       for (Index h = 0; h < heads; ++h)
         for (Index x = 0; x < choice_.top_k; ++x) {
           const float score = top_score_.rows().at<const float>(i, h)[x];
-          if (!std::isinf(score)) top_probability_.rows().at<float>(i, h)[x] = std::exp(score - *lse.at<const float>(i, h));
+          if (!std::isinf(score))
+            top_probability_.rows().at<float>(i, h)[x] = std::exp(score - *lse.at<const float>(i, h));
         }
   }
   if (!choice_.received) return;
@@ -136,8 +144,9 @@ void Traces::settle(Transport& transport, const Rows& lse) {
       for (Index b = 0; b < key_blocks_; ++b) map_[static_cast<std::size_t>(row * key_blocks_ + b)] /= seen;
     }
     if (deviation_ > most_deviation)
-      broken = std::make_unique<Error>(Failure::runtime, sentence("the attention received by keys must sum to the number of queries: it is off by ",
-                                                                  deviation_, " of it, and ", most_deviation, " is allowed"));
+      broken = std::make_unique<Error>(
+          Failure::runtime, sentence("the attention received by keys must sum to the number of queries: it is off by ",
+                                     deviation_, " of it, and ", most_deviation, " is allowed"));
   }
   agree(transport, broken.get());
 }

@@ -52,11 +52,17 @@ void declare(Draft& draft, const Job& job, const TraceChoice& traces, bool backw
   const Element element = element_of(s.type);
   const std::vector<std::string> names{"token", "head", "channel"}, key_names{"key", "head", "channel"};
   draft.add({"out", {tokens, s.query_heads, s.value_channels}, element, names, "as v", "attention output"});
-  draft.add({"lse", {tokens, s.query_heads}, Element::f32, {"token", "head"}, "nat", "log of the sum of exponentials of the scaled scores"});
+  draft.add({"lse",
+             {tokens, s.query_heads},
+             Element::f32,
+             {"token", "head"},
+             "nat",
+             "log of the sum of exponentials of the scaled scores"});
   if (backward) {
     draft.add({"dq", {tokens, s.query_heads, s.channels}, element, names, "1 / q", "gradient of sum(dout * out) by q"});
     draft.add({"dk", {keys, s.kv_heads, s.channels}, element, key_names, "1 / k", "gradient of sum(dout * out) by k"});
-    draft.add({"dv", {keys, s.kv_heads, s.value_channels}, element, key_names, "1 / v", "gradient of sum(dout * out) by v"});
+    draft.add(
+        {"dv", {keys, s.kv_heads, s.value_channels}, element, key_names, "1 / v", "gradient of sum(dout * out) by v"});
   }
   Traces::declare(draft, traces, job, "trace");
 }
@@ -119,14 +125,18 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   write_timeline(settings.text("timeline"), tools);
   if (!tools.lead) return;
   const AttentionShape& s = job->shape;
-  const double operations = 2.0 * static_cast<double>(job->schedule.mask.pairs() * s.query_heads * (s.channels + s.value_channels)) *
-                            (backward ? 3.5 : 1.0);
-  std::printf("annulus attend: %s tokens x %lld:%lld heads x %lld channels, %s, %s\n", grouped(job->schedule.mask.queries()).c_str(),
-              static_cast<long long>(s.query_heads), static_cast<long long>(s.kv_heads), static_cast<long long>(s.channels),
+  const double operations =
+      2.0 * static_cast<double>(job->schedule.mask.pairs() * s.query_heads * (s.channels + s.value_channels)) *
+      (backward ? 3.5 : 1.0);
+  std::printf("annulus attend: %s tokens x %lld:%lld heads x %lld channels, %s, %s\n",
+              grouped(job->schedule.mask.queries()).c_str(), static_cast<long long>(s.query_heads),
+              static_cast<long long>(s.kv_heads), static_cast<long long>(s.channels),
               std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
-  std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(), compute.kernel().c_str());
-  std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", seconds_text(computes - begins).c_str(), seconds_text(writes - computes).c_str(),
-              operations / (writes - computes) * 1e-9, seconds_text(tools.timeline.now() - writes).c_str());
+  std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
+              compute.kernel().c_str());
+  std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", seconds_text(computes - begins).c_str(),
+              seconds_text(writes - computes).c_str(), operations / (writes - computes) * 1e-9,
+              seconds_text(tools.timeline.now() - writes).c_str());
   if (choice.received) std::printf("  check     attention received = queries, off by %.1e\n", traces.deviation());
   std::printf("  wrote     %s\n", settings.text("output").c_str());
 }
@@ -145,11 +155,19 @@ Command attend_command() {
   return {.name = "attend",
           .summary = "q, k, v in HDF5 -> out, lse (with --backward also dq, dk, dv)",
           .arguments = {"INPUT.h5", 1, 1},
-          .options = joined({{mask_option("causal"), dtype_option("(as the input; f64 is rounded to f32)"),
-                              {.name = "softmax-scale", .value = "X", .fallback = "(1/sqrt(channels))", .group = "Attention",
-                               .help = "factor on q.k before the softmax", .check = positive_number()},
-                              {.name = "backward", .group = "Attention", .help = "also the gradients; the input then holds dout"}},
-                             trace_options("none"), distribution_options(), output_options()}),
+          .options = joined(
+              {{mask_option("causal"),
+                dtype_option("(as the input; f64 is rounded to f32)"),
+                {.name = "softmax-scale",
+                 .value = "X",
+                 .fallback = "(1/sqrt(channels))",
+                 .group = "Attention",
+                 .help = "factor on q.k before the softmax",
+                 .check = positive_number()},
+                {.name = "backward", .group = "Attention", .help = "also the gradients; the input then holds dout"}},
+               trace_options("none"),
+               distribution_options(),
+               output_options()}),
           .examples = {"annulus attend qkv.h5 --output out.h5 --mask causal",
                        "mpirun -n 4 annulus attend qkv.h5 --output out.h5 --mask window:4095,0+sink:4 --trace standard",
                        "annulus attend qkv.h5 --output grads.h5 --backward --ranks 2 --strategy ulysses"},

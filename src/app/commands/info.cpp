@@ -35,14 +35,17 @@ int run(const Settings& settings, Context& context) {
             {"nccl", "not compiled in"},
             {"kernels", json::array()}};
   for (const KernelRow& row : kernels())
-    info["kernels"].push_back({{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, Place::cpu)}});
+    info["kernels"].push_back(
+        {{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, Place::cpu)}});
   std::printf("annulus %s\n", ANNULUS_VERSION);
-  std::printf("  processor   %s, %d core%s for this process, %s free\n", processor().c_str(), Context::cores(), Context::cores() == 1 ? "" : "s",
-              bytes_text(static_cast<double>(available_memory())).c_str());
-  std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0), context.threads_per_rank(context.ranks(0), 0),
+  std::printf("  processor   %s, %d core%s for this process, %s free\n", processor().c_str(), Context::cores(),
+              Context::cores() == 1 ? "" : "s", bytes_text(static_cast<double>(available_memory())).c_str());
+  std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0),
+              context.threads_per_rank(context.ranks(0), 0),
               context.threads_per_rank(context.ranks(0), 0) == 1 ? "" : "s");
-  std::printf("  mpi         %s\n  openmp      %s\n  recordings  %s\n  cuda, nccl  not compiled in\n", mpi_library().c_str(),
-              has_threads() ? "yes" : "not compiled in", info["audio"].get<std::string>().c_str());
+  std::printf("  mpi         %s\n  openmp      %s\n  recordings  %s\n  cuda, nccl  not compiled in\n",
+              mpi_library().c_str(), has_threads() ? "yes" : "not compiled in",
+              info["audio"].get<std::string>().c_str());
   std::printf("  kernels     (auto takes the first that can run)\n");
   for (const auto& row : info["kernels"]) {
     const auto refusal = row["refusal"].get<std::string>();

@@ -1,0 +1,210 @@
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "annulus/base/error.hpp"
+#include "annulus/geometry/meet.hpp"
+#include "annulus/geometry/numbers.hpp"
+#include "annulus/plan/draw.hpp"
+#include "app/commands/commands.hpp"
+#include "app/job.hpp"
+#include "app/tensors.hpp"
+
+namespace annulus::app {
+namespace {
+
+using nlohmann::json;
+
+constexpr int most_ranks = 1024;  // plans for all seats are made at once: ranks^2 meetings
+
+struct Subject {
+  AttentionShape shape;
+  Mask mask;
+};
+
+// Document offsets for a mask with `documents` but no input: equal documents of so many tokens.
+std::vector<Index> equal_documents(Index tokens, Index each) {
+  std::vector<Index> offsets{0};
+  while (offsets.back() < tokens) offsets.push_back(std::min(tokens, offsets.back() + each));
+  if (tokens == 0) offsets.push_back(0);
+  return offsets;
+}
+
+Subject subject_of(const Settings& s, bool backward) {
+  if (!s.positional().empty()) {
+    TensorInput input = open_tensors(s.positional().front(), s, backward);
+    return {input.shape, input.mask};
+  }
+  Extent extent{s.count("tokens"), s.has("keys") ? s.count("keys") : s.count("tokens"), {}};
+  require(extent.queries <= far / 4 && extent.keys <= far / 4, "--tokens and --keys must be below 2^58");
+  if (s.has("document-tokens")) extent.documents = equal_documents(extent.queries, s.count("document-tokens", 1));
+  AttentionShape shape{s.count("query-heads", 1),
+                       s.has("kv-heads") ? s.count("kv-heads", 1) : s.count("query-heads", 1),
+                       s.count("channels", 1),
+                       s.has("value-channels") ? s.count("value-channels", 1) : s.count("channels", 1),
+                       parse_dtype(s.has("dtype") ? s.text("dtype") : "f32"),
+                       0};
+  shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
+  return {shape, Mask::parse(s.text("mask"), extent)};
+}
+
+// A line per step: work, balance, rows moved.
+void print_steps(const Job& job, json& out) {
+  const auto& plans = job.schedule.plans;
+  const Prices prices = prices_of(job.shape, false);
+  const Index lanes = job.schedule.grid.heads;
+  const Index row_bytes =
+      ceil_div(job.shape.kv_heads, lanes) * (job.shape.channels + job.shape.value_channels) * prices.element_bytes;
+  std::printf("\n  step            pairs   busiest/mean   K/V rows moved   most bytes into a rank\n");
+  constexpr std::size_t shown = 24;
+  for (std::size_t s = 0; s < plans.front().steps.size(); ++s) {
+    Index total = 0, most = 0, rows = 0, most_rows = 0;
+    for (const Plan& plan : plans) {
+      const Step& step = plan.steps[s];
+      const Index work = pairs(step.tiles), arriving = step.arrive ? count(step.arrive->rows) : 0;
+      total += work;
+      most = std::max(most, work);
+      rows += arriving;
+      most_rows = std::max(most_rows, arriving);
+    }
+    const double balance =
+        total == 0 ? 1.0 : static_cast<double>(most) * static_cast<double>(plans.size()) / static_cast<double>(total);
+    out["steps"].push_back({{"pairs", total},
+                            {"busiest_over_mean", balance},
+                            {"rows_moved", rows},
+                            {"most_bytes_into_a_rank", most_rows * row_bytes}});
+    if (s < shown)
+      std::printf("  %4zu %16s %14.3f %16s %24s\n", s, grouped(total).c_str(), balance, grouped(rows * lanes).c_str(),
+                  bytes_text(static_cast<double>(most_rows * row_bytes)).c_str());
+  }
+  if (plans.front().steps.size() > shown) std::printf("   ... %zu more steps\n", plans.front().steps.size() - shown);
+}
+
+void print_strategies(const Settings& settings, const Job& job, const Placement& place, bool backward, json& out) {
+  std::printf("\n  strategies for this request\n");
+  const auto line = [&](std::string_view name, const std::string& grid, const std::string& verdict) {
+    std::printf("    %-12s %-10s %s\n", std::string(name).c_str(), grid.c_str(), verdict.c_str());
+    out["strategies"].push_back({{"name", name}, {"grid", grid}, {"verdict", verdict}});
+  };
+  for (const Strategy& strategy : strategies()) {
+    try {
+      const Grid grid = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
+      const Estimate e =
+          estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask), prices_of(job.shape, backward));
+      std::string verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
+                                     bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
+                                     " into the busiest rank");
+      if (grid.heads > job.shape.query_heads)
+        verdict += sentence("; ", place.ranks - grid.seats() * static_cast<int>(job.shape.query_heads),
+                            " ranks without heads");
+      if (grid == job.schedule.grid) verdict += "   <- this plan";
+      line(strategy.name, to_text(grid), verdict);
+    } catch (const Error& e) {
+      line(strategy.name, "-", e.what());
+    }
+  }
+  for (const char* name : {"all-gather", "pass-q", "tree"}) line(name, "-", "not in this version");
+  (void)settings;
+}
+
+int run(const Settings& settings, Context& context) {
+  if (!context.lead()) return 0;
+  const bool backward = settings.text("pass") == "backward";
+  const Subject subject = subject_of(settings, backward);
+  Placement place{1, 1, 1};
+  place.ranks = narrow(settings.has("ranks") ? settings.count("ranks", 1) : context.under_mpi() ? context.ranks(0) : 4);
+  require(place.ranks <= most_ranks, settings.name_of("ranks"), " must be at most ", most_ranks,
+          " in this version: it is ", place.ranks);
+  place.ranks_per_node = narrow(settings.has("ranks-per-node") ? settings.count("ranks-per-node", 1) : place.ranks);
+  const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
+  const Prices prices = prices_of(job.shape, backward);
+  const Estimate e = estimate(job.schedule, prices);
+  Footprint most;
+  for (Rank rank = 0; rank < place.ranks; ++rank)
+    if (const Footprint f = footprint(job.schedule, rank, prices); f.total() > most.total()) most = f;
+
+  const AttentionShape& s = job.shape;
+  const auto text = [](Index bytes) { return bytes_text(static_cast<double>(bytes)); };
+  std::printf("annulus plan: %s queries x %s keys, %lld:%lld heads, %lld:%lld channels, %s, mask %s, %s\n",
+              grouped(subject.mask.queries()).c_str(), grouped(subject.mask.keys()).c_str(),
+              static_cast<long long>(s.query_heads), static_cast<long long>(s.kv_heads),
+              static_cast<long long>(s.channels), static_cast<long long>(s.value_channels),
+              std::string(name_of(s.type)).c_str(), subject.mask.name().c_str(), settings.text("pass").c_str());
+  std::printf("  %d ranks: %s, grid %s, partition %s (%s)\n\n%s", place.ranks, job.strategy.c_str(),
+              to_text(job.schedule.grid).c_str(), job.schedule.queries.name().c_str(), job.reason.c_str(),
+              draw(job.schedule).c_str());
+  json out{{"strategy", job.strategy},
+           {"grid", to_text(job.schedule.grid)},
+           {"partition", job.schedule.queries.name()},
+           {"reason", job.reason},
+           {"ranks", place.ranks},
+           {"mask", subject.mask.name()},
+           {"pairs", e.pairs},
+           {"imbalance", e.imbalance(job.schedule.grid.seats())},
+           {"block_bytes_into_busiest_rank", e.block_bytes_received},
+           {"exchange_bytes_into_busiest_rank", e.exchange_bytes},
+           {"block_bytes_total", e.total_bytes},
+           {"memory_bytes_per_rank", most.total()},
+           {"steps", json::array()},
+           {"strategies", json::array()}};
+  print_steps(job, out);
+  std::printf("\n  visible pairs   %s (%.1f %% of all), imbalance %.3f (1 = every step perfectly even)\n",
+              grouped(e.pairs).c_str(),
+              100 * static_cast<double>(e.pairs) /
+                  std::max(1.0, static_cast<double>(subject.mask.queries()) * static_cast<double>(subject.mask.keys())),
+              e.imbalance(job.schedule.grid.seats()));
+  std::printf("  exchange        %s of K/V into the busiest rank, %s in all; head exchange %s\n",
+              text(e.block_bytes_received).c_str(), text(e.total_bytes).c_str(), text(e.exchange_bytes).c_str());
+  std::printf("  memory          %s per rank at most: inputs %s, results %s, visiting blocks %s, head exchange %s\n",
+              text(most.total()).c_str(), text(most.inputs).c_str(), text(most.results).c_str(),
+              text(most.blocks).c_str(), text(most.heads).c_str());
+  print_strategies(settings, job, place, backward, out);
+  if (settings.has("json")) {
+    std::ofstream file(settings.text("json"));
+    file << out.dump(2) << '\n';
+    require<Failure::file>(file.good(), settings.name_of("json"), " cannot be written: ", settings.text("json"));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command plan_command() {
+  return {.name = "plan",
+          .summary = "what would happen: who computes what when, bytes, memory; starts nothing",
+          .arguments = {"[INPUT.h5]", 0, 1},
+          .options = joined({shape_options(),
+                             {{.name = "document-tokens",
+                               .value = "N",
+                               .group = "Shape",
+                               .help = "equal documents of so many tokens, for the mask term documents",
+                               .check = whole_number(1)},
+                              {.name = "pass",
+                               .value = "forward|backward",
+                               .fallback = "forward",
+                               .group = "Attention",
+                               .help = "which pass to plan"},
+                              {.name = "softmax-scale",
+                               .value = "X",
+                               .fallback = "(1/sqrt(channels))",
+                               .group = "Attention",
+                               .help = "factor on q.k",
+                               .check = positive_number()},
+                              mask_option("causal"),
+                              dtype_option("(as the input, else f32)")},
+                             distribution_options(),
+                             {{.name = "ranks-per-node",
+                               .value = "N",
+                               .fallback = "(all)",
+                               .group = "Distribution",
+                               .help = "ranks that share a node",
+                               .check = whole_number(1)},
+                              {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}}}),
+          .examples = {"annulus plan --tokens 1M --ranks 8 --mask causal",
+                       "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",
+                       "annulus plan qkv.h5 --ranks 4 --strategy ulysses --json plan.json"},
+          .run = run};
+}
+
+}  // namespace annulus::app

@@ -1,0 +1,171 @@
+#include <cstdio>
+
+#include "annulus/base/error.hpp"
+#include "annulus/geometry/numbers.hpp"
+#include "annulus/store/content_hash.hpp"
+#include "annulus/transport/collectives.hpp"
+#include "app/commands/commands.hpp"
+#include "app/compute.hpp"
+#include "app/sequence.hpp"
+
+namespace annulus::app {
+namespace {
+
+const std::string layer = "layers/000";
+
+SequenceChoice choice_of(const Settings& settings) {
+  SequenceChoice choice;
+  choice.model = settings.text("model");
+  choice.tokens = settings.text("tokens");
+  choice.files = settings.positional();
+  choice.type = parse_dtype(settings.text("dtype"));
+  choice.documents_apart = ("+" + settings.text("mask") + "+").find("+documents+") != std::string::npos;
+  choice.passage_tokens = settings.count("passage-tokens", 1);
+  return choice;
+}
+
+void declare(Draft& draft, const Sequence& sequence, const Job& job, const TraceChoice& traces) {
+  sequence.declare(draft, traces);
+  const AttentionShape& s = job.shape;
+  draft.add({layer + "/out",
+             {sequence.tokens(), s.query_heads * s.value_channels},
+             element_of(s.type),
+             {"token", "channel"},
+             "1",
+             "attention output, head after head"});
+  Traces::declare(draft, traces, job, layer + "/attention");
+}
+
+void describe_input(Draft& draft, const Sequence& sequence, const SequenceChoice& choice) {
+  std::vector<std::string> hashes;
+  for (const std::string& file : sequence.files()) hashes.push_back(content_hash(file));
+  draft.attribute("/", "inputs", sequence.files());
+  draft.attribute("/", "input_hashes", hashes);
+  draft.attribute("/", "model", sequence.model());
+  draft.attribute("/", "token_kind", choice.tokens);
+}
+
+void run_rank(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
+  const Rank rank = tools.transport.rank();
+  const TraceChoice traces_choice = trace_choice(settings);
+  const SequenceChoice choice = choice_of(settings);
+  std::unique_ptr<Sequence> sequence;
+  std::optional<Job> job;
+  std::optional<Draft> draft;
+  const double begins = tools.timeline.now();
+  together(tools.transport, [&] { sequence = make_sequence(choice); });
+  sequence->prepare(tools.transport);
+  together(tools.transport, [&] {
+    job = make_job(settings, place, sequence->shape(), sequence->mask(settings.text("mask")), false);
+    check_memory(*job, false, job->shape.query_heads * 4 * (5 + 4 * traces_choice.top_k));
+  });
+  Compute compute(settings, *job, tools, 1 + (traces_choice.any() ? 1 : 0));
+  Layout mine;
+  together(tools.transport, [&] {
+    if (!tools.lead) return;
+    draft.emplace(settings.text("output"), settings.flag("overwrite"));
+    describe_result(*draft, settings, context, *job, "annulus-run", compute.kernel());
+    describe_input(*draft, *sequence, choice);
+    declare(*draft, *sequence, *job, traces_choice);
+    mine = draft->seal();
+  });
+  const Layout layout = share_layout(tools.transport, std::move(mine));
+
+  const AttentionShape& s = job->shape;
+  const auto runs = job->schedule.queries.runs(rank);
+  const Index rows = job->schedule.queries.rows(rank);
+  Array q, block, out, lse;
+  KeyValue kv;
+  together(tools.transport, [&] {
+    q = Array(tools.device, s.type, rows, s.query_heads, s.channels);
+    block = Array(tools.device, s.type, rows, 1, s.kv_heads * (s.channels + s.value_channels));
+    out = Array(tools.device, DType::f32, rows, s.query_heads, s.value_channels);
+    lse = Array(tools.device, DType::f32, rows, s.query_heads, 1);
+    kv = Attention::views(block, s.kv_heads, s.channels, s.value_channels);
+    sequence->embed(runs, q, kv.k, kv.v);
+  });
+  const double computes = tools.timeline.now();
+  compute.forward(q, kv, out, lse);
+  Traces traces(traces_choice, *job, tools, layer + "/attention");
+  if (traces_choice.any()) compute.observe(q, kv.k, lse, traces);
+  const double reads = tools.timeline.now();
+  together(tools.transport, [&] { sequence->read_out(*job, rank, traces, lse); });
+  sequence->collect(tools.transport);
+  together(tools.transport, [&] {
+    RowWriter writer(layout);
+    writer.write_rows(layer + "/out", runs,
+                      dense_rows(out.rows().data, DType::f32, rows, 1, s.query_heads * s.value_channels));
+    traces.write(writer, lse);
+    sequence->write(writer, runs);
+    writer.finish();
+  });
+  together(tools.transport, [&] {
+    if (!tools.lead) return;
+    traces.write_small(*draft);
+    sequence->write_small(*draft);
+    draft->commit();
+  });
+  write_timeline(settings.text("timeline"), tools);
+  if (!tools.lead) return;
+  const double passes = 2.0 * static_cast<double>(s.channels + s.value_channels) +
+                        (traces_choice.any() ? 2.0 * static_cast<double>(s.channels) : 0.0);
+  const double operations = passes * static_cast<double>(job->schedule.mask.pairs() * s.query_heads);
+  std::printf("annulus run: model %s, %lld heads x %lld channels, %s, mask %s\n", sequence->model().c_str(),
+              static_cast<long long>(s.query_heads), static_cast<long long>(s.channels),
+              std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
+  std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
+              compute.kernel().c_str());
+  std::printf("  time      read and embed %s, attention %s (%.1f GFLOP/s), read out and write %s\n",
+              seconds_text(computes - begins).c_str(), seconds_text(reads - computes).c_str(),
+              operations / (reads - computes) * 1e-9, seconds_text(tools.timeline.now() - reads).c_str());
+  if (traces_choice.received)
+    std::printf("  check     attention received = queries, off by %.1e\n", traces.deviation());
+  sequence->print();
+  std::printf("\n  wrote     %s\n", settings.text("output").c_str());
+}
+
+int run(const Settings& settings, Context& context) {
+  require(settings.has("output"), "run needs --output FILE");
+  const Placement place = placement(settings, context);
+  context.on_every_rank(place.ranks, settings.number("timeout"),
+                        [&](RankTools& tools) { run_rank(settings, context, place, tools); });
+  return 0;
+}
+
+}  // namespace
+
+Command run_command() {
+  return {
+      .name = "run",
+      .summary = "documents or a recording -> activations and attention traces in HDF5",
+      .arguments = {"FILE...", 1, 1'000'000},
+      .options = joined(
+          {{{.name = "model",
+             .value = "auto|induction|similarity",
+             .fallback = "auto",
+             .group = "Model",
+             .help =
+                 "induction: what followed the same words before (texts)\nsimilarity: what sounds alike (recordings)"},
+            {.name = "tokens",
+             .value = "words|bytes",
+             .fallback = "words",
+             .group = "Model",
+             .help = "what a token of a text is"},
+            {.name = "passage-tokens",
+             .value = "N",
+             .fallback = "12",
+             .group = "Model",
+             .help = "shortest passage reported, in tokens",
+             .check = whole_number(1)},
+            mask_option("(the model's: causal)"),
+            dtype_option("f32")},
+           trace_options("full"),
+           distribution_options(),
+           output_options()}),
+      .examples = {"annulus run book.txt --output book.h5",
+                   "mpirun -n 4 annulus run chapters/*.txt --output book.h5 --overwrite",
+                   "annulus run talk.flac --output talk.h5 --ranks 2"},
+      .run = run};
+}
+
+}  // namespace annulus::app

@@ -1,0 +1,62 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "annulus/engine/heads.hpp"
+#include "annulus/store/draft.hpp"
+#include "annulus/store/row_writer.hpp"
+#include "annulus/transport/transport.hpp"
+#include "app/traces.hpp"
+
+namespace annulus::app {
+
+/// What `run` is asked to look at, and all that `verify` needs to see the same again.
+struct SequenceChoice {
+  std::string model = "auto";  ///< induction or similarity; auto: by the kind of the first file
+  std::string tokens = "words";
+  std::vector<std::string> files;
+  DType type = DType::f32;
+  bool documents_apart = false;  ///< the mask keeps documents apart
+  Index passage_tokens = 12;     ///< shortest passage reported
+};
+
+/// Documents or a recording as one long sequence of tokens with queries, keys and values of their own, and what their
+/// attention means. Every rank has one; prepare, and the functions that take a transport, are called by all ranks.
+class Sequence {
+ public:
+  virtual ~Sequence() = default;
+  virtual std::string model() const = 0;
+  virtual AttentionShape shape() const = 0;
+  virtual Index tokens() const = 0;
+  virtual std::vector<Index> documents() const = 0;
+  /// The mask when none is asked for; a mask of its own when the term algebra cannot say it.
+  virtual Mask mask(const std::string& terms) const = 0;
+  virtual std::vector<std::string> files() const = 0;
+  /// Global sums and maxima that embedding needs.
+  virtual void prepare(Transport& transport) = 0;
+  /// Rows of the tokens at `runs`; absent views are not wanted.
+  virtual void embed(std::span<const Run> runs, const Rows& q, const Rows& k, const Rows& v) = 0;
+  virtual void declare(Draft& draft, const TraceChoice& traces) const = 0;
+  /// Reads the attention of this rank's rows: predictions, links.
+  virtual void read_out(const Job& job, Rank rank, const Traces& traces, const Rows& lse) = 0;
+  virtual void write(RowWriter& writer, std::span<const Run> runs) const = 0;
+  /// Brings links and sums together on the lead.
+  virtual void collect(Transport& transport) = 0;
+  /// Small datasets, and what a person wants to read (lead).
+  virtual void write_small(Draft& draft) const = 0;
+  virtual void print() const = 0;
+};
+
+std::unique_ptr<Sequence> make_sequence(const SequenceChoice& choice);
+std::unique_ptr<Sequence> make_text_sequence(const SequenceChoice& choice);
+
+/// The passages of a sequence as datasets under /passages, one row each.
+struct PassageTable {
+  std::vector<Index> columns[5];  ///< first_begin, first_end, second_begin, second_end (tokens), links
+  std::vector<double> score;
+  std::vector<std::string> text;
+};
+void write_passages(Draft& draft, const PassageTable& table, const std::string& what);
+
+}  // namespace annulus::app
