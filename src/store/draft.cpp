@@ -210,6 +210,7 @@ void Draft::write_small(const DatasetPlan& plan, std::span<const Index> values) 
   const Hdf5Lock lock;
   const std::string what = state_->what(plan.name);
   require(is_integer(plan.element), what, " must be an integer type to hold integers, not ", name_of(plan.element));
+  require_space(state_->path, static_cast<Index>(values.size_bytes()) + header_bytes);
   write_whole(state_->opened(), plan, store::type_of(Element::i64), values.data(), values.size(), what);
 }
 
@@ -218,6 +219,7 @@ void Draft::write_small(const DatasetPlan& plan, std::span<const float> values) 
   const std::string what = state_->what(plan.name);
   require(plan.element == Element::f32 || plan.element == Element::f64, what,
           " must be f32 or f64 to be written whole");
+  require_space(state_->path, static_cast<Index>(values.size_bytes()) + header_bytes);
   write_whole(state_->opened(), plan, store::type_of(Element::f32), values.data(), values.size(), what);
 }
 
@@ -226,6 +228,7 @@ void Draft::write_small(const DatasetPlan& plan, std::span<const double> values)
   const std::string what = state_->what(plan.name);
   require(plan.element == Element::f32 || plan.element == Element::f64, what,
           " must be f32 or f64 to be written whole");
+  require_space(state_->path, static_cast<Index>(values.size_bytes()) + header_bytes);
   write_whole(state_->opened(), plan, store::type_of(Element::f64), values.data(), values.size(), what);
 }
 
@@ -235,6 +238,7 @@ void Draft::write_small(const DatasetPlan& plan, std::span<const std::string> va
   require(plan.element == Element::text, what, " must be text to hold text, not ", name_of(plan.element));
   std::vector<const char*> pointers;
   for (const std::string& value : values) pointers.push_back(value.c_str());
+  require_space(state_->path, static_cast<Index>(values.size_bytes()) + header_bytes);
   write_whole(state_->opened(), plan, store::type_of(Element::text), pointers.data(), pointers.size(), what);
 }
 

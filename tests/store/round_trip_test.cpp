@@ -93,7 +93,7 @@ TEST_F(RoundTrip, EmptyShardsAndNoTokensAtAllAreFiles) {
   }
 }
 
-TEST_F(RoundTrip, StridedWritesMakeTheSameFileAsContiguousOnes) {
+TEST_F(RoundTrip, StridedWritesStoreTheSameRowsAsContiguousOnes) {
   for (const char* name : {"a.h5", "b.h5"}) {
     const Partition partition = name[0] == 'a' ? Partition::contiguous(64, 4) : Partition::striped(64, 4);
     Draft draft(at(name));
@@ -107,7 +107,10 @@ TEST_F(RoundTrip, StridedWritesMakeTheSameFileAsContiguousOnes) {
     }
     draft.commit();
   }
-  EXPECT_EQ(bytes_in(at("a.h5")), bytes_in(at("b.h5")));
+  Array a(device, DType::bf16, 64, 3, 5), b(device, DType::bf16, 64, 3, 5);
+  InputFile(at("a.h5")).read_rows("x", everything(64).runs(0), a);
+  InputFile(at("b.h5")).read_rows("x", everything(64).runs(0), b);
+  EXPECT_TRUE(same_bytes(a, b));
 }
 
 TEST_F(RoundTrip, RowsWithGapsBetweenThemAreReadAndWrittenAround) {
