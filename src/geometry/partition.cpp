@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/meet.hpp"
@@ -132,7 +133,7 @@ Partition Partition::balanced(const Mask& mask, int ranks, std::span<const doubl
   for (double w : weights) require(w > 0 && w < 1e9, "a rank's weight must be positive and finite: it is ", w);
   constexpr double good_enough = 1.02;
   constexpr int most_ranks_tried = 64;  // the trial costs ranks^2 meetings
-  std::vector<Partition> best;
+  std::optional<Partition> best;
   double least = 0;
   for (Index per_rank : {2, 4, 8, 16, 32}) {
     Partition partition = deal(mask, ranks, weights, per_rank);
@@ -141,13 +142,13 @@ Partition Partition::balanced(const Mask& mask, int ranks, std::span<const doubl
       continue;
     }
     const double imbalance = ring_imbalance(partition, mask, weights);
-    if (best.empty() || imbalance < least) {
-      best.assign(1, std::move(partition));
+    if (!best || imbalance < least) {
+      best = std::move(partition);
       least = imbalance;
     }
     if (least <= good_enough || per_rank * ranks > mask.queries()) break;
   }
-  return best.front();
+  return *best;
 }
 
 Partition Partition::of(Index tokens, std::vector<std::vector<Run>> runs, std::string name) {

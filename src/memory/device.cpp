@@ -12,34 +12,36 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 
-double element(const Rows& rows, Index token, Index i) {
-  switch (rows.type) {
-    case DType::f32:
-      return rows.at<const float>(token)[i];
-    case DType::f64:
-      return rows.at<const double>(token)[i];
-    case DType::bf16:
-      return from_bf16(rows.at<const std::uint16_t>(token)[i]);
-    case DType::f16:
-      return from_f16(rows.at<const std::uint16_t>(token)[i]);
-  }
-  return 0;
-}
+// One element type: how it is stored, and its value.
+struct AsF32 {
+  using Stored = float;
+  static double value(float x) { return x; }
+  static float stored(double x) { return static_cast<float>(x); }
+};
+struct AsF64 {
+  using Stored = double;
+  static double value(double x) { return x; }
+  static double stored(double x) { return x; }
+};
+struct AsBf16 {
+  using Stored = std::uint16_t;
+  static double value(std::uint16_t x) { return from_bf16(x); }
+  static std::uint16_t stored(double x) { return to_bf16(static_cast<float>(x)); }
+};
+struct AsF16 {
+  using Stored = std::uint16_t;
+  static double value(std::uint16_t x) { return from_f16(x); }
+  static std::uint16_t stored(double x) { return to_f16(static_cast<float>(x)); }
+};
 
-void set_element(const Rows& rows, Index token, Index i, double value) {
-  switch (rows.type) {
-    case DType::f32:
-      rows.at<float>(token)[i] = static_cast<float>(value);
-      break;
-    case DType::f64:
-      rows.at<double>(token)[i] = value;
-      break;
-    case DType::bf16:
-      rows.at<std::uint16_t>(token)[i] = to_bf16(static_cast<float>(value));
-      break;
-    case DType::f16:
-      rows.at<std::uint16_t>(token)[i] = to_f16(static_cast<float>(value));
-      break;
+// Calls work(As...{}) for the type.
+template <class Work>
+void for_type(DType type, const Work& work) {
+  switch (type) {
+    case DType::f32: return work(AsF32{});
+    case DType::f64: return work(AsF64{});
+    case DType::bf16: return work(AsBf16{});
+    case DType::f16: return work(AsF16{});
   }
 }
 
@@ -105,8 +107,17 @@ Array::~Array() {
 void convert(const Rows& from, const Rows& to) {
   check_same_shape(from, to);
   if (from.type == to.type) return copy_rows(from, to);
-  for (Index t = 0; t < from.tokens; ++t)
-    for (Index i = 0; i < from.heads * from.channels; ++i) set_element(to, t, i, element(from, t, i));
+  for_type(from.type, [&](auto source) {
+    for_type(to.type, [&](auto target) {
+      using Source = decltype(source);
+      using Target = decltype(target);
+      for (Index t = 0; t < from.tokens; ++t) {
+        const auto* x = from.at<const typename Source::Stored>(t);
+        auto* y = to.at<typename Target::Stored>(t);
+        for (Index i = 0; i < from.heads * from.channels; ++i) y[i] = Target::stored(Source::value(x[i]));
+      }
+    });
+  });
 }
 
 void copy_rows(const Rows& from, const Rows& to) {

@@ -24,7 +24,7 @@ MAY_INCLUDE = {
     "store": FLOOR_2,
     "engine": BELOW_ENGINE,
     "input": BELOW_ENGINE | {"engine"},
-    "model": BELOW_ENGINE | {"engine"},
+    "model": BELOW_ENGINE | {"engine", "input"},
     "app": BELOW_ENGINE | {"engine", "store", "input", "model"},
 }
 
