@@ -31,10 +31,10 @@ class Recording {
 
   /// Samples [begin, end) at 16 kHz, full scale = 1. Reads only the source frames it needs and, on both sides, a halo
   /// of 1/4 second and 1,024 frames (and up to one period of the two rates), yet gives the samples that resampling the
-  /// whole file would give, within 1e-5: with 16000 / rate = L / M in lowest terms, output n L falls on input n M
-  /// exactly, so a part that starts there has the phases of the whole; and the halo is longer than the filter. Memory:
-  /// the result and 1 MiB. Throws Error (usage) when the range leaves [0, samples()); Error (file) when the file ends
-  /// early or holds a number that is not finite.
+  /// whole file would give, to the last bit or two of f32: with 16000 / rate = L / M in lowest terms, output n L falls
+  /// on input n M exactly, so a part that starts there has the phases of the whole; and the halo is longer than the
+  /// filter. Memory: the result and 1 MiB. Throws Error (usage) when the range leaves [0, samples()); Error (file) when
+  /// the file ends early or holds a number that is not finite.
   std::vector<float> read(Range samples);
 
  private:
