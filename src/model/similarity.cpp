@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <limits>
 #include <numeric>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "annulus/memory/device.hpp"
+#include "rows_of.hpp"
 
 namespace annulus {
 namespace {
@@ -67,13 +68,6 @@ class Pooled {
   std::vector<double> sums_;  // [frames + 1, bands]
 };
 
-void check_rows(const Rows& rows, const char* name, Index tokens, const SimilarityModel& model) {
-  require(rows.absent() || (rows.place == Place::cpu && rows.tokens == tokens && rows.heads == model.heads() &&
-                            rows.channels == model.channels()),
-          name, " must be CPU rows of [", tokens, ", ", model.heads(), ", ", model.channels(), "], not [", rows.tokens,
-          ", ", rows.heads, ", ", rows.channels, "]");
-}
-
 // Tokens n, n + 1, ... of the run whose frames fit into one block.
 Index block_end(const Run& run, Index n, Index stride) {
   return std::min(run.count, n + std::max<Index>(1, block_frames / (run.stride * stride)));
@@ -126,11 +120,9 @@ std::vector<float> BandSums::mean() const {
 void embed(const SimilarityModel& model, Index frames, const FrameReader& reader, std::span<const float> mean,
            std::span<const Run> runs, const Rows& q, const Rows& k, const Rows& v) {
   model.check();
-  const Index rows =
-      std::accumulate(runs.begin(), runs.end(), Index{0}, [](Index n, Run run) { return n + run.count; });
-  check_rows(q, "q", rows, model);
-  check_rows(k, "k", rows, model);
-  check_rows(v, "v", rows, model);
+  const Index rows = rows_of(runs, model.tokens(frames));
+  for (const auto& [view, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")})
+    require_rows(*view, name, rows, model.heads(), model.channels());
   require(static_cast<Index>(mean.size()) == model.mel_bands, "the mean needs ", model.mel_bands, " bands, not ",
           mean.size());
 
@@ -138,9 +130,6 @@ void embed(const SimilarityModel& model, Index frames, const FrameReader& reader
   const Rows picture = dense_rows(pictures.data(), DType::f32, 1, model.heads(), model.channels());
   Index row = 0;
   for (const Run& run : runs) {
-    require(run.count == 0 || (run.first >= 0 && run.at(run.count - 1) < model.tokens(frames)),
-            "a run leaves the recording: first = ", run.first, ", count = ", run.count, ", stride = ", run.stride,
-            ", tokens = ", model.tokens(frames));
     for (Index n = 0; n < run.count;) {
       const Run part{run.at(n), block_end(run, n, model.stride) - n, run.stride};
       Pooled pooled(model, model.frames_of({&part, 1}, frames), reader, mean);

@@ -16,6 +16,7 @@ inline constexpr Index sample_rate = 16000;
 class Recording {
  public:
   /// Throws Error (file) that names the file when it is missing, no sound file, or cannot be read from the middle.
+  /// A wav file that was cut off is as long as what is left of it.
   explicit Recording(const std::string& path);
   Recording(Recording&&) noexcept;
   Recording& operator=(Recording&&) noexcept;

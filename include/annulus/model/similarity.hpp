@@ -72,7 +72,8 @@ void append_similar_link(const SimilarityModel& model, Index head, Index query, 
                          std::vector<Link>& links);
 
 /// How links of head `head` become repeated phrases: two tokens may be missing, tempo may wobble by one token, and a
-/// passage is longer than the window it was seen through.
+/// passage is longer than the window it was seen through. Merge head by head; windows of a second and more are to be
+/// trusted, in less different sounds may be alike by chance.
 MergeRules similarity_rules(const SimilarityModel& model, Index head);
 
 /// Seconds as "0:12.35", from an hour on as "1:02:03.40".
