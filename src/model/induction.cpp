@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <string_view>
 #include <unordered_map>
 
 #include "annulus/base/error.hpp"
 #include "annulus/memory/device.hpp"
+#include "rows_of.hpp"
 
 namespace annulus {
 namespace {
@@ -76,13 +76,6 @@ void write_context(Codes& codes, const Corpus& corpus, Index last, Range documen
   }
 }
 
-void check_rows(const Rows& rows, const char* name, Index tokens, Index heads, Index channels) {
-  require(rows.absent() ||
-              (rows.place == Place::cpu && rows.tokens == tokens && rows.heads == heads && rows.channels == channels),
-          name, " must be CPU rows of [", tokens, ", ", heads, ", ", channels, "], not [", rows.tokens, ", ",
-          rows.heads, ", ", rows.channels, "]");
-}
-
 }  // namespace
 
 void InductionModel::check() const {
@@ -115,11 +108,10 @@ void embed(const InductionModel& model, const Corpus& corpus, std::span<const Ru
            const Rows& v) {
   model.check();
   const Index heads = model.heads();
-  const Index rows =
-      std::accumulate(runs.begin(), runs.end(), Index{0}, [](Index n, Run run) { return n + run.count; });
-  check_rows(q, "q", rows, heads, model.channels);
-  check_rows(k, "k", rows, heads, model.channels);
-  check_rows(v, "v", rows, heads, model.value_channels);
+  const Index rows = rows_of(runs, corpus.tokens());
+  require_rows(q, "q", rows, heads, model.channels);
+  require_rows(k, "k", rows, heads, model.channels);
+  require_rows(v, "v", rows, heads, model.value_channels);
 
   Codes codes(corpus, std::max(model.channels, model.value_channels));
   std::vector<float> keyed(static_cast<std::size_t>(heads * model.channels)),
@@ -135,10 +127,7 @@ void embed(const InductionModel& model, const Corpus& corpus, std::span<const Ru
   };
 
   Index row = 0;
-  for (const Run run : runs) {
-    require(run.count == 0 || (run.first >= 0 && run.at(run.count - 1) < corpus.tokens()),
-            "a run leaves the corpus: first = ", run.first, ", count = ", run.count, ", stride = ", run.stride,
-            ", tokens = ", corpus.tokens());
+  for (const Run& run : runs) {
     for (Index n = 0; n < run.count; ++n, ++row) {
       const Index token = run.at(n);
       const Range own = corpus.document_of(token);

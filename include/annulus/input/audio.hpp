@@ -16,6 +16,7 @@ inline constexpr Index sample_rate = 16000;
 class Recording {
  public:
   /// Throws Error (file) that names the file when it is missing, no sound file, or cannot be read from the middle.
+  /// A wav file that was cut off is as long as what is left of it.
   explicit Recording(const std::string& path);
   Recording(Recording&&) noexcept;
   Recording& operator=(Recording&&) noexcept;
@@ -31,10 +32,10 @@ class Recording {
 
   /// Samples [begin, end) at 16 kHz, full scale = 1. Reads only the source frames it needs and, on both sides, a halo
   /// of 1/4 second and 1,024 frames (and up to one period of the two rates), yet gives the samples that resampling the
-  /// whole file would give, within 1e-5: with 16000 / rate = L / M in lowest terms, output n L falls on input n M
-  /// exactly, so a part that starts there has the phases of the whole; and the halo is longer than the filter. Memory:
-  /// the result and 1 MiB. Throws Error (usage) when the range leaves [0, samples()); Error (file) when the file ends
-  /// early or holds a number that is not finite.
+  /// whole file would give, to the last bit or two of f32: with 16000 / rate = L / M in lowest terms, output n L falls
+  /// on input n M exactly, so a part that starts there has the phases of the whole; and the halo is longer than the
+  /// filter. Memory: the result and 1 MiB. Throws Error (usage) when the range leaves [0, samples()); Error (file) when
+  /// the file ends early or holds a number that is not finite.
   std::vector<float> read(Range samples);
 
  private:
