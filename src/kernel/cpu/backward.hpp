@@ -3,8 +3,8 @@
 
 // Backward in two passes, so that every gradient row has one owner and is summed in one order. With P = 2^(c S - base),
 // c = scale log2(e), base = lse log2(e):
-//   query_gradients, lanes are queries:  S^T = K Q^T,  dP^T = V dO^T,  dS^T = scale P^T (dP^T - delta),  dQ^T += K^T dS^T
-//   key_gradients, lanes are keys:       S = Q K^T,    dP = dO V^T,    dS = scale P (dP - delta),
+//   query_gradients, lanes are queries:  S^T = K Q^T,  dP^T = V dO^T,  dS^T = scale P^T (dP^T - delta),  dQ^T += K^T
+//   dS^T key_gradients, lanes are keys:       S = Q K^T,    dP = dO V^T,    dS = scale P (dP - delta),
 //                                        dV^T += dO^T P,  dK^T += Q^T dS
 // Seven products instead of five: the price for recomputing S and dP is 40 % more arithmetic, and no merging of sums.
 
@@ -13,8 +13,8 @@ namespace {
 
 /// Two sets of rows that meet in one product: q or k with `channels`, dout or v with `value_channels`.
 struct BackwardBlock {
-  float *x, *y;              ///< lanes' own rows: q and dout, or k and v
-  float *dx, *dy;            ///< their gradients: dq (dy unused), or dk and dv
+  float *x, *y;               ///< lanes' own rows: q and dout, or k and v
+  float *dx, *dy;             ///< their gradients: dq (dy unused), or dk and dv
   float *minus_base, *delta;  ///< query lanes only
   float* touched;
 };

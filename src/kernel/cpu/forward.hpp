@@ -1,13 +1,14 @@
 #pragma once
 #include "kernel/cpu/strip.hpp"
 
-// Forward over one group of query rows. Lanes are queries, so K and V enter as broadcasts and row statistics stay vertical:
+// Forward over one group of query rows. Lanes are queries, so K and V enter as broadcasts and row statistics stay
+// vertical:
 //   S^T = K Q^T                      [keys, lanes]
 //   P^T = 2^(c S^T - base)           c = scale log2(e), base = top log2(e), per lane
 //   O^T = O^T + V^T P^T              [value_channels, lanes], unnormalised f32
 // There is no running maximum. The reference `top` of a lane is the largest of the first scores it meets; f32 keeps its
-// relative precision at any reference, so it only has to move when the sum leaves 2^32: then the chunk is computed again
-// with a new one (`settle`).
+// relative precision at any reference, so it only has to move when the sum leaves 2^32: then the chunk is computed
+// again with a new one (`settle`).
 
 namespace annulus::cpu {
 namespace {
@@ -16,18 +17,18 @@ constexpr float sum_limit = 0x1p32F;
 
 /// The state of one block of lanes, all [.][lanes].
 struct ForwardBlock {
-  float* q;    ///< [channels]
-  float* out;  ///< [padded(value_channels)]
-  float* top;  ///< natural logarithm; -inf: no score yet
-  float* minus_base;  ///< -top log2(e) as one f32, 0 while top is -inf. Kept in memory so that no compiler re-derives it
-                      ///< with another rounding: the same top must always mean the same base, across calls too
+  float* q;           ///< [channels]
+  float* out;         ///< [padded(value_channels)]
+  float* top;         ///< natural logarithm; -inf: no score yet
+  float* minus_base;  ///< -top log2(e) as one f32, 0 while top is -inf. Kept in memory so that no compiler re-derives
+                      ///< it with another rounding: the same top must always mean the same base, across calls too
   float* sum;
   float* touched;  ///< 1 where a tile holds the row
 };
 
 struct ForwardRoom {
   ForwardBlock first;
-  Index block_floats;    ///< from block to block, for every member alike
+  Index block_floats;  ///< from block to block, for every member alike
   float *row, *k, *v, *panels, *p;
   Index floats;
 };
@@ -87,8 +88,8 @@ void store_block(const ForwardItem& item, Index row, Index count, const ForwardB
 
 /// Probabilities of one register tile of scores, into p[step ...][lane], added to sums.
 template <bool masked>
-ANNULUS_INLINE void weigh(const Vec (&s)[unit][vectors], const Strip& strip, Index step, float c, const float* minus_base,
-                          float* p, Vec (&sums)[vectors]) {
+ANNULUS_INLINE void weigh(const Vec (&s)[unit][vectors], const Strip& strip, Index step, float c,
+                          const float* minus_base, float* p, Vec (&sums)[vectors]) {
 #pragma GCC unroll 8
   for (int r = 0; r < unit; ++r)
 #pragma GCC unroll 3
@@ -169,8 +170,8 @@ void move_references(const ForwardBlock& block, const Shape& shape, const float*
 }
 
 /// P^T of the strip when a lane has no reference yet or its sum left the limit: look first, then choose.
-[[gnu::noinline]] void settle(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip,
-                              Vec (&sums)[vectors]) {
+[[gnu::noinline]] void settle(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
+                              const Strip& strip, Vec (&sums)[vectors]) {
   alignas(64) float largest[lanes];
   score_strip(room, block, shape, strip, largest);
   move_references(block, shape, largest);

@@ -1,8 +1,9 @@
 #pragma once
 #include "kernel/cpu/backward.hpp"
 
-// Traces from S^T = K Q^T again, with the final lse: p = 2^(c S - base), base = lse log2(e). Per query, lanes are queries
-// (row_traces); what a key receives is a sum over queries, so there lanes are keys (received): every number has one owner.
+// Traces from S^T = K Q^T again, with the final lse: p = 2^(c S - base), base = lse log2(e). Per query, lanes are
+// queries (row_traces); what a key receives is a sum over queries, so there lanes are keys (received): every number has
+// one owner.
 
 namespace annulus::cpu {
 namespace {
@@ -99,7 +100,8 @@ void rank_key(const RowTraceItem& item, Index row, float s, Index key) {
 }
 
 /// One vector of scores at the door of the lists; nearly all are turned away by the first test.
-ANNULUS_INLINE void rank(const RowTraceItem& item, const TraceBlock& block, Vec s, IntVec seen, Index row, Index key, int n) {
+ANNULUS_INLINE void rank(const RowTraceItem& item, const TraceBlock& block, Vec s, IntVec seen, Index row, Index key,
+                         int n) {
   const IntVec enters = (s >= load(block.threshold + n * width)) & (s > splat(-infinity)) & seen;
   if (!any(enters)) return;
   for (int i = 0; i < width; ++i) {

@@ -5,8 +5,8 @@
 namespace annulus::cpu {
 namespace {
 
-/// Steps packed at a time. Each register tile of the second product runs over one chunk, so a short chunk costs loads and
-/// stores of the sums; a long one does not stay in L1 (chunk x lanes) and L2 (chunk x channels).
+/// Steps packed at a time. Each register tile of the second product runs over one chunk, so a short chunk costs loads
+/// and stores of the sums; a long one does not stay in L1 (chunk x lanes) and L2 (chunk x channels).
 constexpr Index chunk = 128;
 
 /// Channels as packed: tails are zeros.

@@ -37,7 +37,8 @@ ANNULUS_INLINE void clear(Vec (&c)[unit][vectors]) {
     for (int n = 0; n < vectors; ++n) c[r][n] = Vec{};
 }
 
-/// Rows packed as panels: [panel][step][unit], panel p holding channels p * unit ...; pitch: floats from panel to panel.
+/// Rows packed as panels: [panel][step][unit], panel p holding channels p * unit ...; pitch: floats from panel to
+/// panel.
 struct Panels {
   const float* data;
   Index pitch;

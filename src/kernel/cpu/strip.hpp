@@ -6,8 +6,8 @@ namespace {
 
 /// One block of lanes against one chunk of steps. All steps are counted from the chunk's first.
 struct Strip {
-  Index begin, end;            ///< steps that some lane sees
-  Index full_begin, full_end;  ///< steps that every lane sees: no test is needed
+  Index begin, end;                      ///< steps that some lane sees
+  Index full_begin, full_end;            ///< steps that every lane sees: no test is needed
   alignas(64) int lo[lanes], hi[lanes];  ///< a lane sees lo <= step <= hi
 
   bool whole(Index step) const { return step >= full_begin && step + unit <= full_end; }
@@ -33,11 +33,13 @@ bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index siz
   const bool every = piece.lane_begin <= row && row + count <= piece.lane_end;
   strip.full_begin = every ? most(piece.step_begin, row + count - 1 + piece.lo) - from : size;
   strip.full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
-  if (strip.begin >= strip.full_begin && strip.end <= strip.full_end && (strip.end - strip.begin) % unit == 0) return true;
+  if (strip.begin >= strip.full_begin && strip.end <= strip.full_end && (strip.end - strip.begin) % unit == 0)
+    return true;
   for (Index lane = 0; lane < lanes; ++lane) {
     const Index a = row + lane;
     const bool inside = lane < count && a >= piece.lane_begin && a < piece.lane_end;
-    const Index lo = most(piece.step_begin, a + piece.lo) - from, hi = least(piece.step_end, a + piece.hi + 1) - from - 1;
+    const Index lo = most(piece.step_begin, a + piece.lo) - from,
+                hi = least(piece.step_end, a + piece.hi + 1) - from - 1;
     strip.lo[lane] = inside ? static_cast<int>(least(most(lo, 0), size)) : static_cast<int>(size);
     strip.hi[lane] = inside ? static_cast<int>(least(most(hi, -1), size - 1)) : -1;
   }

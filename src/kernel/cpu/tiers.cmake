@@ -10,3 +10,12 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   set_source_files_properties(kernel/cpu/avx512.cpp PROPERTIES
     COMPILE_OPTIONS "${tier_flags};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mfma;-mf16c;-mprefer-vector-width=512")
 endif()
+
+# No tier may leak code into the rest of the program. Deferred: tests are switched on after this directory.
+if(ANNULUS_TESTS)
+  cmake_language(DEFER DIRECTORY ${PROJECT_SOURCE_DIR} CALL add_test NAME kernel.tiers_define_only_their_tables COMMAND
+    ${CMAKE_COMMAND} -DLIBRARY=$<TARGET_FILE:annulus_core> -DNM=${CMAKE_NM}
+    -P ${PROJECT_SOURCE_DIR}/tests/kernel/tier_symbols.cmake)
+  cmake_language(DEFER DIRECTORY ${PROJECT_SOURCE_DIR} CALL set_tests_properties kernel.tiers_define_only_their_tables
+    PROPERTIES LABELS pure)
+endif()
