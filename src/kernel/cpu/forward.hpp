@@ -86,57 +86,42 @@ void store_block(const ForwardItem& item, Index row, Index count, const ForwardB
   }
 }
 
-/// Probabilities of one register tile of scores, into p[step ...][lane], added to sums.
+/// p = 2^(c s - base) in place over steps [begin, end), added to sums.
 template <bool masked>
-ANNULUS_INLINE void weigh(const Vec (&s)[unit][vectors], const Strip& strip, Index step, float c,
-                          const float* minus_base, float* p, Vec (&sums)[vectors]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < unit; ++r)
+ANNULUS_INLINE void weigh_rows(const Strip& strip, Index begin, Index end, float c, const float* minus_base, float* p,
+                               Vec (&sums)[vectors]) {
+#pragma GCC unroll 1
+  for (Index step = begin; step < end; ++step)
 #pragma GCC unroll 3
     for (int n = 0; n < vectors; ++n) {
-      Vec x = exp2(s[r][n] * splat(c) + load(minus_base + n * width));
-      if (masked) x = keep(sees(strip, step + r, n), x);
+      float* cell = p + step * lanes + n * width;
+      Vec x = exp2(load(cell) * splat(c) + load(minus_base + n * width));
+      if (masked) x = keep(sees(strip, step, n), x);
       sums[n] += x;
-      store(p + (step + r) * lanes + n * width, x);
+      store(cell, x);
     }
 }
 
-/// P^T of the strip with the references as they are; sums: of this strip.
-[[gnu::noinline]] void weigh_strip(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
-                                   const Strip& strip, Vec (&sums)[vectors]) {
-  const Index pitch = padded(shape.channels);
+/// P^T of a strip whose scores stand in p, with the references as they are; sums: of this strip.
+[[gnu::noinline]] void weigh(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip,
+                             Vec (&sums)[vectors]) {
   const float c = shape.scale * log2_e;
-  for (Vec& sum : sums) sum = Vec{};
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    clear(s);
-    multiply({room.k + step * pitch, pitch, 1}, block.q, shape.channels, s);
-    if (strip.whole(step)) {
-      weigh<false>(s, strip, step, c, block.minus_base, room.p, sums);
-    } else {
-      weigh<true>(s, strip, step, c, block.minus_base, room.p, sums);
-    }
-  }
+  Vec sum[vectors] = {};
+  weigh_rows<true>(strip, strip.begin, strip.full_begin, c, block.minus_base, room.p, sum);
+  weigh_rows<false>(strip, strip.full_begin, strip.full_end, c, block.minus_base, room.p, sum);
+  weigh_rows<true>(strip, strip.full_end, strip.end, c, block.minus_base, room.p, sum);
+  for (int n = 0; n < vectors; ++n) sums[n] = sum[n];
 }
 
-/// Scores S^T of the strip into p, and the largest that each lane sees (-inf: none).
-[[gnu::noinline]] void score_strip(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
-                                   const Strip& strip, float* largest) {
-  const Index pitch = padded(shape.channels);
+/// The largest score that each lane sees in a strip whose scores stand in p (-inf: none).
+[[gnu::noinline]] void find_largest(const ForwardRoom& room, const Shape& shape, const Strip& strip, float* largest) {
   Vec high[vectors];
   for (Vec& h : high) h = splat(-infinity);
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    clear(s);
-    multiply({room.k + step * pitch, pitch, 1}, block.q, shape.channels, s);
-    const bool whole = strip.whole(step);
-    for (int r = 0; r < unit; ++r)
-      for (int n = 0; n < vectors; ++n) {
-        store(room.p + (step + r) * lanes + n * width, s[r][n]);
-        const Vec x = s[r][n] * splat(shape.scale);
-        high[n] = larger(whole ? x : sees(strip, step + r, n) ? x : splat(-infinity), high[n]);
-      }
-  }
+  for (Index step = strip.begin; step < strip.end; ++step)
+    for (int n = 0; n < vectors; ++n) {
+      const Vec x = load(room.p + step * lanes + n * width) * splat(shape.scale);
+      high[n] = larger(strip.whole(step) ? x : sees(strip, step, n) ? x : splat(-infinity), high[n]);
+    }
   for (int n = 0; n < vectors; ++n) store(largest + n * width, high[n]);
 }
 
@@ -169,26 +154,6 @@ void move_references(const ForwardBlock& block, const Shape& shape, const float*
     }
 }
 
-/// P^T of the strip when a lane has no reference yet or its sum left the limit: look first, then choose.
-[[gnu::noinline]] void settle(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
-                              const Strip& strip, Vec (&sums)[vectors]) {
-  alignas(64) float largest[lanes];
-  score_strip(room, block, shape, strip, largest);
-  move_references(block, shape, largest);
-  const float c = shape.scale * log2_e;
-  for (Vec& sum : sums) sum = Vec{};
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    for (int r = 0; r < unit; ++r)
-      for (int n = 0; n < vectors; ++n) s[r][n] = load(room.p + (step + r) * lanes + n * width);
-    if (strip.whole(step)) {
-      weigh<false>(s, strip, step, c, block.minus_base, room.p, sums);
-    } else {
-      weigh<true>(s, strip, step, c, block.minus_base, room.p, sums);
-    }
-  }
-}
-
 /// Is there a lane among the rows of the piece that has no reference?
 ANNULUS_INLINE bool begins(const ForwardBlock& block) {
   IntVec none{};
@@ -197,17 +162,26 @@ ANNULUS_INLINE bool begins(const ForwardBlock& block) {
   return any(none);
 }
 
-/// Adds one strip to the block's state.
+/// Adds one strip to the block's state. Where a lane has no reference yet, or its sum left the limit, references are
+/// chosen with a look at the scores.
 void attend(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip) {
+  const Broadcast k{room.k, padded(shape.channels), 1};
   Vec sums[vectors];
-  bool settled = begins(block);
-  if (!settled) {
-    weigh_strip(room, block, shape, strip, sums);
+  score_strip(k, block.q, shape.channels, strip, room.p);
+  bool settled = !begins(block);
+  if (settled) {
+    weigh(room, block, shape, strip, sums);
     IntVec fits = ~IntVec{};
     for (int n = 0; n < vectors; ++n) fits &= load(block.sum + n * width) + sums[n] <= splat(sum_limit);
-    settled = any(~fits);
+    settled = !any(~fits);
+    if (!settled) score_strip(k, block.q, shape.channels, strip, room.p);  // again: P took its place
   }
-  if (settled) settle(room, block, shape, strip, sums);
+  if (!settled) {
+    alignas(64) float largest[lanes];
+    find_largest(room, shape, strip, largest);
+    move_references(block, shape, largest);
+    weigh(room, block, shape, strip, sums);
+  }
   for (int n = 0; n < vectors; ++n) store(block.sum + n * width, load(block.sum + n * width) + sums[n]);
   accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.out);
 }
