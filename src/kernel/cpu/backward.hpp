@@ -151,8 +151,11 @@ void query_gradients(const QueryGradientItem& item, float* scratch) {
       const Index size = least(chunk, seen.end - from);
       pack_rows(item.k, shape.type, from, size, shape.channels, room.x);
       pack_rows(item.v, shape.type, from, size, shape.value_channels, room.y);
-      pack_panels(room.x, size, shape.channels, room.x_panels);
+      spread_rows(room.x, size, shape.channels, room.x_panels);
+      const Steps next{from + size, least(from + size + chunk, seen.end)};
       for (Index b = 0; b < blocks; ++b) {
+        prefetch_rows(item.k, shape.type, next, shape.channels, b, blocks);
+        prefetch_rows(item.v, shape.type, next, shape.value_channels, b, blocks);
         Strip strip;
         if (!cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip)) continue;
         const BackwardBlock block = block_at(room, b);
@@ -180,8 +183,8 @@ void pack_queries(const KeyGradientItem& item, Index head, Index from, Index siz
     room.delta[i] = lse == -infinity ? 0.0F : number_at(Source{item.delta.data + by, item.delta.pitch}, from + i);
     if (lse == -infinity) zero(room.y + i * y, y);
   }
-  pack_panels(room.x, size, shape.channels, room.x_panels);
-  pack_panels(room.y, size, shape.value_channels, room.y_panels);
+  spread_rows(room.x, size, shape.channels, room.x_panels);
+  spread_rows(room.y, size, shape.value_channels, room.y_panels);
 }
 
 void key_gradients(const KeyGradientItem& item, float* scratch) {
@@ -205,7 +208,12 @@ void key_gradients(const KeyGradientItem& item, float* scratch) {
       for (Index from = seen.begin; from < seen.end; from += chunk) {
         const Index size = least(chunk, seen.end - from);
         pack_queries(item, head, from, size, room);
+        const Steps next{from + size, least(from + size + chunk, seen.end)};
         for (Index b = 0; b < blocks; ++b) {
+          prefetch_rows({item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, next, shape.channels, b,
+                        blocks);
+          prefetch_rows({item.dout.data + head * item.dout_head_bytes, item.dout.pitch}, shape.type, next,
+                        shape.value_channels, b, blocks);
           Strip strip;
           if (!cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip)) continue;
           const BackwardBlock block = block_at(room, b);

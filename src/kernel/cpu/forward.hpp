@@ -29,7 +29,7 @@ struct ForwardBlock {
 struct ForwardRoom {
   ForwardBlock first;
   Index block_floats;  ///< from block to block, for every member alike
-  float *row, *k, *v, *panels, *p;
+  float *row, *k, *panels, *p;
   Index floats;
 };
 
@@ -39,7 +39,6 @@ ForwardRoom forward_room(const Shape& shape, float* scratch) {
   const Index wide = most(padded(shape.channels), padded(shape.value_channels));
   room.row = carve.take(wide);
   room.k = carve.take((chunk + unit) * padded(shape.channels));
-  room.v = carve.take(chunk * padded(shape.value_channels));
   room.panels = carve.take(panel_floats(shape.value_channels));
   room.p = carve.take((chunk + unit) * lanes);
   const Index begin = carve.used;
@@ -201,9 +200,11 @@ void forward(const ForwardItem& item, float* scratch) {
     for (Index from = seen.begin; from < seen.end; from += chunk) {
       const Index size = least(chunk, seen.end - from);
       pack_rows(item.k, shape.type, from, size, shape.channels, room.k);
-      pack_rows(item.v, shape.type, from, size, shape.value_channels, room.v);
-      pack_panels(room.v, size, shape.value_channels, room.panels);
+      pack_panels(item.v, shape.type, from, size, shape.value_channels, room.row, room.panels);
+      const Steps next{from + size, least(from + size + chunk, seen.end)};
       for (Index b = 0; b < blocks; ++b) {
+        prefetch_rows(item.k, shape.type, next, shape.channels, b, blocks);
+        prefetch_rows(item.v, shape.type, next, shape.value_channels, b, blocks);
         Strip strip;
         if (cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip))
           attend(room, block_at(room, b), shape, strip);

@@ -13,11 +13,7 @@ struct Strip {
   bool whole(Index step) const { return step >= full_begin && step < full_end; }
 };
 
-/// Steps of the piece that lane rows [begin, end) see, in the piece's own rows (empty when begin >= end).
-struct Steps {
-  Index begin, end;
-};
-
+/// Steps of the piece that lane rows [begin, end) see (empty when begin >= end).
 ANNULUS_INLINE Steps steps_seen(const Piece& piece, Index begin, Index end) {
   const Index first = most(begin, piece.lane_begin), last = least(end, piece.lane_end) - 1;
   if (first > last) return {0, 0};

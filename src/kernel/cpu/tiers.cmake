@@ -1,4 +1,7 @@
 # One translation unit per tier of instructions, each with its own flags; which one runs is decided at run time.
+# Headers of this room are not public.
+target_include_directories(annulus_core PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+
 # Products and sums may be contracted into fused multiply-adds; nothing else is relaxed.
 set(tier_flags -ffp-contract=fast)
 foreach(tier portable avx2 avx512)
