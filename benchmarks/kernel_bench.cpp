@@ -1,16 +1,18 @@
 // kernel_bench: GFLOP/s of the CPU kernels, and which share that is of what the arithmetic units can do.
 //
 //   kernel_bench [--tier avx2] [--type f32] [--pass forward] [--channels 64] [--mask full] [--tokens 4096] [--heads 4]
-//                [--threads 1] [--repeats 9]
+//                [--threads 1] [--repeats 9] [--clock wall]
 //
 // Without an option that names a tier, a type, a pass, a number of channels or a mask, all of them are run. Counted are
-// 4 x heads x visible pairs x channels operations for forward, 2.5 times that for backward, half of it for observe. Every
-// repeat times the kernel between two loops of fused multiply-adds of the same width; reported are medians over the
-// repeats and the quartiles of the share. Multiplying by threads assumes that the peak scales with them.
+// 4 x heads x visible pairs x channels operations for forward, 2.5 times that for backward, half of it for observe.
+// Every repeat times the kernel between two loops of fused multiply-adds of the same width; reported are medians over
+// the repeats and the quartiles of the share. Multiplying by threads assumes that the peak scales with them.
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <map>
 #include <random>
 #include <string>
@@ -31,7 +33,13 @@ struct Case {
   int threads, repeats;
 };
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+bool processor_time = false;
+
+/// Seconds; with --clock cpu those that this process computed, which others on a shared machine disturb less.
+double now() {
+  if (processor_time) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 const cpu::Tier& code_of(std::string_view tier) {
   return tier == "avx512" ? *cpu::avx512_tier : tier == "avx2" ? *cpu::avx2_tier : *cpu::portable_tier;
@@ -113,8 +121,12 @@ void run(const Case& c) {
     return;
   }
   CpuDevice device;
-  const Problem problem{.query_heads = c.heads, .kv_heads = c.heads, .channels = c.channels, .value_channels = c.channels,
-                        .type = c.type, .softmax_scale = 1 / std::sqrt(static_cast<double>(c.channels))};
+  const Problem problem{.query_heads = c.heads,
+                        .kv_heads = c.heads,
+                        .channels = c.channels,
+                        .value_channels = c.channels,
+                        .type = c.type,
+                        .softmax_scale = 1 / std::sqrt(static_cast<double>(c.channels))};
   const auto kernel = make_tiled_kernel(problem, {.threads = c.threads}, c.tier);
   Arrays arrays(device, c, *kernel);
   const double counted = c.pass == "forward" ? 4 : c.pass == "backward" ? 10 : 2;
@@ -122,7 +134,7 @@ void run(const Case& c) {
   std::vector<double> rates, shares;
   for (int repeat = 0; repeat < c.repeats; ++repeat) {
     const double before = peak_rate(code_of(c.tier)), seconds = seconds_of(c, *kernel, arrays);
-    const double peak = (before + peak_rate(code_of(c.tier))) / 2 * c.threads;
+    const double peak = (before + peak_rate(code_of(c.tier))) / 2 * (processor_time ? 1 : c.threads);
     rates.push_back(flops / seconds * 1e-9);
     shares.push_back(rates.back() / peak);
   }
@@ -139,16 +151,23 @@ void run(const Case& c) {
 }  // namespace
 
 int main(int count, char** words) try {
-  std::map<std::string, std::vector<std::string>> options{
-      {"--tier", {"avx512", "avx2", "portable"}}, {"--type", {"f32", "bf16", "f16"}},
-      {"--pass", {"forward", "backward", "observe"}}, {"--channels", {"64", "128"}},
-      {"--mask", {"full", "causal"}}, {"--tokens", {"4096"}}, {"--heads", {"2"}}, {"--threads", {"1"}},
-      {"--repeats", {"9"}}};
+  std::map<std::string, std::vector<std::string>> options{{"--tier", {"avx512", "avx2", "portable"}},
+                                                          {"--type", {"f32", "bf16", "f16"}},
+                                                          {"--pass", {"forward", "backward", "observe"}},
+                                                          {"--channels", {"64", "128"}},
+                                                          {"--mask", {"full", "causal"}},
+                                                          {"--tokens", {"4096"}},
+                                                          {"--heads", {"2"}},
+                                                          {"--threads", {"1"}},
+                                                          {"--repeats", {"9"}},
+                                                          {"--clock", {"wall"}}};
   for (int i = 1; i < count; i += 2) {
     require(options.contains(words[i]) && i + 1 < count, "not an option with a value: ", words[i]);
     options[words[i]] = {words[i + 1]};
   }
-  std::printf("tier     type  pass     chan mask       tokens  hd th   GFLOP/s   share  quartiles (share of the FMA peak)\n");
+  processor_time = options["--clock"][0] == "cpu";
+  std::printf(
+      "tier     type  pass     chan mask       tokens  hd th   GFLOP/s   share  quartiles (share of the FMA peak)\n");
   const auto number = [&](const char* name) { return std::stoi(options[name][0]); };
   for (const std::string& tier : options["--tier"])
     for (const std::string& type : options["--type"])

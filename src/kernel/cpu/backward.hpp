@@ -3,8 +3,8 @@
 
 // Backward in two passes, so that every gradient row has one owner and is summed in one order. With P = 2^(c S - base),
 // c = scale log2(e), base = lse log2(e):
-//   query_gradients, lanes are queries:  S^T = K Q^T,  dP^T = V dO^T,  dS^T = scale P^T (dP^T - delta),  dQ^T += K^T dS^T
-//   key_gradients, lanes are keys:       S = Q K^T,    dP = dO V^T,    dS = scale P (dP - delta),
+//   query_gradients, lanes are queries:  S^T = K Q^T,  dP^T = V dO^T,  dS^T = scale P^T (dP^T - delta),  dQ^T += K^T
+//   dS^T key_gradients, lanes are keys:       S = Q K^T,    dP = dO V^T,    dS = scale P (dP - delta),
 //                                        dV^T += dO^T P,  dK^T += Q^T dS
 // Seven products instead of five: the price for recomputing S and dP is 40 % more arithmetic, and no merging of sums.
 
@@ -13,8 +13,8 @@ namespace {
 
 /// Two sets of rows that meet in one product: q or k with `channels`, dout or v with `value_channels`.
 struct BackwardBlock {
-  float *x, *y;              ///< lanes' own rows: q and dout, or k and v
-  float *dx, *dy;            ///< their gradients: dq (dy unused), or dk and dv
+  float *x, *y;               ///< lanes' own rows: q and dout, or k and v
+  float *dx, *dy;             ///< their gradients: dq (dy unused), or dk and dv
   float *minus_base, *delta;  ///< query lanes only
   float* touched;
 };
@@ -84,49 +84,40 @@ void touch(const Piece& piece, const Group& group, const BackwardRoom& room) {
 /// -lse log2(e); -inf for a row that saw nothing, whose probabilities are then 0.
 ANNULUS_INLINE float minus_base_of_lse(float lse) { return lse == -infinity ? -infinity : -(lse * log2_e); }
 
-/// S and dP of a strip as register tiles, then P and dS into p and ds. steps_are_queries: base and delta belong to the
-/// step, not to the lane.
+/// P and dS in place of S and dP over steps [begin, end). steps_are_queries: base and delta belong to the step, not to
+/// the lane.
 template <bool steps_are_queries, bool masked>
-ANNULUS_INLINE void differentiate(const BackwardRoom& room, const BackwardBlock& block, const Shape& shape,
-                                  const Strip& strip, Index step) {
-  const float c = shape.scale * log2_e;
-  const Index x = padded(shape.channels), y = padded(shape.value_channels);
-  Vec s[unit][vectors];
-  clear(s);
-  multiply({room.x + step * x, x, 1}, block.x, shape.channels, s);
-#pragma GCC unroll 8
-  for (int r = 0; r < unit; ++r)
+ANNULUS_INLINE void differentiate_rows(const BackwardRoom& room, const BackwardBlock& block, float scale,
+                                       const Strip& strip, Index begin, Index end) {
+  const Vec c = splat(scale * log2_e), by = splat(scale);
+#pragma GCC unroll 1
+  for (Index step = begin; step < end; ++step)
 #pragma GCC unroll 3
     for (int n = 0; n < vectors; ++n) {
-      const Vec minus_base = steps_are_queries ? splat(room.minus_base[step + r]) : load(block.minus_base + n * width);
-      Vec p = exp2(s[r][n] * splat(c) + minus_base);
-      if (masked) p = keep(sees(strip, step + r, n), p);
-      store(room.p + (step + r) * lanes + n * width, p);
-    }
-  clear(s);
-  multiply({room.y + step * y, y, 1}, block.y, shape.value_channels, s);
-#pragma GCC unroll 8
-  for (int r = 0; r < unit; ++r)
-#pragma GCC unroll 3
-    for (int n = 0; n < vectors; ++n) {
-      const Index cell = (step + r) * lanes + n * width;
-      const Vec delta = steps_are_queries ? splat(room.delta[step + r]) : load(block.delta + n * width);
-      Vec ds = load(room.p + cell) * (s[r][n] - delta) * splat(shape.scale);
-      if (masked) ds = keep(sees(strip, step + r, n), ds);
+      const Index cell = step * lanes + n * width;
+      const Vec minus_base = steps_are_queries ? splat(room.minus_base[step]) : load(block.minus_base + n * width);
+      const Vec delta = steps_are_queries ? splat(room.delta[step]) : load(block.delta + n * width);
+      Vec p = exp2(load(room.p + cell) * c + minus_base);
+      Vec ds = p * (load(room.ds + cell) - delta) * by;
+      if (masked) {
+        const IntVec seen = sees(strip, step, n);
+        p = keep(seen, p);
+        ds = keep(seen, ds);
+      }
+      store(room.p + cell, p);
       store(room.ds + cell, ds);
     }
 }
 
 template <bool steps_are_queries>
-[[gnu::noinline]] void differentiate_strip(const BackwardRoom& room, const BackwardBlock& block, const Shape& shape,
-                                           const Strip& strip) {
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    if (strip.whole(step)) {
-      differentiate<steps_are_queries, false>(room, block, shape, strip, step);
-    } else {
-      differentiate<steps_are_queries, true>(room, block, shape, strip, step);
-    }
-  }
+[[gnu::noinline]] void differentiate(const BackwardRoom& room, const BackwardBlock& block, const Shape& shape,
+                                     const Strip& strip) {
+  score_strip({room.x, padded(shape.channels), 1}, block.x, shape.channels, strip, room.p);
+  score_strip({room.y, padded(shape.value_channels), 1}, block.y, shape.value_channels, strip, room.ds);
+  const float scale = shape.scale;
+  differentiate_rows<steps_are_queries, true>(room, block, scale, strip, strip.begin, strip.full_begin);
+  differentiate_rows<steps_are_queries, false>(room, block, scale, strip, strip.full_begin, strip.full_end);
+  differentiate_rows<steps_are_queries, true>(room, block, scale, strip, strip.full_end, strip.end);
 }
 
 /// Rows that saw nothing have no gradient, whatever stands in dout: P = 0 there, and dP is made finite.
@@ -160,12 +151,15 @@ void query_gradients(const QueryGradientItem& item, float* scratch) {
       const Index size = least(chunk, seen.end - from);
       pack_rows(item.k, shape.type, from, size, shape.channels, room.x);
       pack_rows(item.v, shape.type, from, size, shape.value_channels, room.y);
-      pack_panels(room.x, size, shape.channels, room.x_panels);
+      spread_rows(room.x, size, shape.channels, room.x_panels);
+      const Steps next{from + size, least(from + size + chunk, seen.end)};
       for (Index b = 0; b < blocks; ++b) {
+        prefetch_rows(item.k, shape.type, next, shape.channels, b, blocks);
+        prefetch_rows(item.v, shape.type, next, shape.value_channels, b, blocks);
         Strip strip;
         if (!cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip)) continue;
         const BackwardBlock block = block_at(room, b);
-        differentiate_strip<false>(room, block, shape, strip);
+        differentiate<false>(room, block, shape, strip);
         accumulate({room.x_panels, panel_pitch}, room.ds, strip.begin, strip.end, shape.channels, block.dx);
       }
     }
@@ -189,8 +183,8 @@ void pack_queries(const KeyGradientItem& item, Index head, Index from, Index siz
     room.delta[i] = lse == -infinity ? 0.0F : number_at(Source{item.delta.data + by, item.delta.pitch}, from + i);
     if (lse == -infinity) zero(room.y + i * y, y);
   }
-  pack_panels(room.x, size, shape.channels, room.x_panels);
-  pack_panels(room.y, size, shape.value_channels, room.y_panels);
+  spread_rows(room.x, size, shape.channels, room.x_panels);
+  spread_rows(room.y, size, shape.value_channels, room.y_panels);
 }
 
 void key_gradients(const KeyGradientItem& item, float* scratch) {
@@ -214,11 +208,16 @@ void key_gradients(const KeyGradientItem& item, float* scratch) {
       for (Index from = seen.begin; from < seen.end; from += chunk) {
         const Index size = least(chunk, seen.end - from);
         pack_queries(item, head, from, size, room);
+        const Steps next{from + size, least(from + size + chunk, seen.end)};
         for (Index b = 0; b < blocks; ++b) {
+          prefetch_rows({item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, next, shape.channels, b,
+                        blocks);
+          prefetch_rows({item.dout.data + head * item.dout_head_bytes, item.dout.pitch}, shape.type, next,
+                        shape.value_channels, b, blocks);
           Strip strip;
           if (!cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip)) continue;
           const BackwardBlock block = block_at(room, b);
-          differentiate_strip<true>(room, block, shape, strip);
+          differentiate<true>(room, block, shape, strip);
           accumulate({room.y_panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.dy);
           accumulate({room.x_panels, panel_pitch}, room.ds, strip.begin, strip.end, shape.channels, block.dx);
         }

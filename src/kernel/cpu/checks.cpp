@@ -46,7 +46,8 @@ void check_problem(const Problem& p) {
           ", group = ", p.group, ", phase = ", p.phase);
 }
 
-void check_forward(const Problem& p, std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) {
+void check_forward(const Problem& p, std::span<const Tile> tiles, const Rows& q, const KeyValue& kv,
+                   const Partial& into) {
   check_tiles(tiles, q.tokens, kv.k.tokens);
   check_rows("q", q, p.type, 0, p.query_heads, p.channels);
   check_rows("k", kv.k, p.type, 0, p.kv_heads, p.channels);
@@ -92,7 +93,8 @@ void check_observe(const Problem& p, std::span<const Tile> tiles, const Rows& q,
           "block_mass must hold heads x query blocks x key blocks = ", p.query_heads, " x ", into.query_blocks, " x ",
           into.key_blocks, ", but holds ", into.block_mass.size());
   for (const Tile& tile : tiles) {
-    const Index query = tile.q_at + (tile.q.count() - 1) * tile.stride, key = tile.k_at + (tile.k.count() - 1) * tile.stride;
+    const Index query = tile.q_at + (tile.q.count() - 1) * tile.stride,
+                key = tile.k_at + (tile.k.count() - 1) * tile.stride;
     require(tile.q_at >= 0 && tile.k_at >= 0 && query / into.block_tokens < into.query_blocks &&
                 key / into.block_tokens < into.key_blocks,
             "the map must hold every token: the last query is ", query, ", the last key ", key, ", blocks of ",

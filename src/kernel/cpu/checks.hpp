@@ -3,7 +3,8 @@
 
 #include "annulus/kernel/kernel.hpp"
 
-// What a call must bring, checked once at the kernel's boundary. Each throws Error (usage) with the rule and the values.
+// What a call must bring, checked once at the kernel's boundary. Each throws Error (usage) with the rule and the
+// values.
 
 namespace annulus::cpu {
 
@@ -11,6 +12,7 @@ namespace annulus::cpu {
 void check_problem(const Problem& problem);
 void check_forward(const Problem&, std::span<const Tile>, const Rows& q, const KeyValue&, const Partial&);
 void check_backward(const Problem&, std::span<const Tile>, const Saved&, const KeyValue&, const Gradients&);
-void check_observe(const Problem&, std::span<const Tile>, const Rows& q, const Rows& k, const Rows& lse, const Observation&);
+void check_observe(const Problem&, std::span<const Tile>, const Rows& q, const Rows& k, const Rows& lse,
+                   const Observation&);
 
 }  // namespace annulus::cpu

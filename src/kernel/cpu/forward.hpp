@@ -1,13 +1,14 @@
 #pragma once
 #include "kernel/cpu/strip.hpp"
 
-// Forward over one group of query rows. Lanes are queries, so K and V enter as broadcasts and row statistics stay vertical:
+// Forward over one group of query rows. Lanes are queries, so K and V enter as broadcasts and row statistics stay
+// vertical:
 //   S^T = K Q^T                      [keys, lanes]
 //   P^T = 2^(c S^T - base)           c = scale log2(e), base = top log2(e), per lane
 //   O^T = O^T + V^T P^T              [value_channels, lanes], unnormalised f32
 // There is no running maximum. The reference `top` of a lane is the largest of the first scores it meets; f32 keeps its
-// relative precision at any reference, so it only has to move when the sum leaves 2^32: then the chunk is computed again
-// with a new one (`settle`).
+// relative precision at any reference, so it only has to move when the sum leaves 2^32: then the chunk is computed
+// again with a new one (`settle`).
 
 namespace annulus::cpu {
 namespace {
@@ -16,19 +17,19 @@ constexpr float sum_limit = 0x1p32F;
 
 /// The state of one block of lanes, all [.][lanes].
 struct ForwardBlock {
-  float* q;    ///< [channels]
-  float* out;  ///< [padded(value_channels)]
-  float* top;  ///< natural logarithm; -inf: no score yet
-  float* minus_base;  ///< -top log2(e) as one f32, 0 while top is -inf. Kept in memory so that no compiler re-derives it
-                      ///< with another rounding: the same top must always mean the same base, across calls too
+  float* q;           ///< [channels]
+  float* out;         ///< [padded(value_channels)]
+  float* top;         ///< natural logarithm; -inf: no score yet
+  float* minus_base;  ///< -top log2(e) as one f32, 0 while top is -inf. Kept in memory so that no compiler re-derives
+                      ///< it with another rounding: the same top must always mean the same base, across calls too
   float* sum;
   float* touched;  ///< 1 where a tile holds the row
 };
 
 struct ForwardRoom {
   ForwardBlock first;
-  Index block_floats;    ///< from block to block, for every member alike
-  float *row, *k, *v, *panels, *p;
+  Index block_floats;  ///< from block to block, for every member alike
+  float *row, *k, *panels, *p;
   Index floats;
 };
 
@@ -38,7 +39,6 @@ ForwardRoom forward_room(const Shape& shape, float* scratch) {
   const Index wide = most(padded(shape.channels), padded(shape.value_channels));
   room.row = carve.take(wide);
   room.k = carve.take((chunk + unit) * padded(shape.channels));
-  room.v = carve.take(chunk * padded(shape.value_channels));
   room.panels = carve.take(panel_floats(shape.value_channels));
   room.p = carve.take((chunk + unit) * lanes);
   const Index begin = carve.used;
@@ -85,57 +85,42 @@ void store_block(const ForwardItem& item, Index row, Index count, const ForwardB
   }
 }
 
-/// Probabilities of one register tile of scores, into p[step ...][lane], added to sums.
+/// p = 2^(c s - base) in place over steps [begin, end), added to sums.
 template <bool masked>
-ANNULUS_INLINE void weigh(const Vec (&s)[unit][vectors], const Strip& strip, Index step, float c, const float* minus_base,
-                          float* p, Vec (&sums)[vectors]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < unit; ++r)
+ANNULUS_INLINE void weigh_rows(const Strip& strip, Index begin, Index end, float c, const float* minus_base, float* p,
+                               Vec (&sums)[vectors]) {
+#pragma GCC unroll 1
+  for (Index step = begin; step < end; ++step)
 #pragma GCC unroll 3
     for (int n = 0; n < vectors; ++n) {
-      Vec x = exp2(s[r][n] * splat(c) + load(minus_base + n * width));
-      if (masked) x = keep(sees(strip, step + r, n), x);
+      float* cell = p + step * lanes + n * width;
+      Vec x = exp2(load(cell) * splat(c) + load(minus_base + n * width));
+      if (masked) x = keep(sees(strip, step, n), x);
       sums[n] += x;
-      store(p + (step + r) * lanes + n * width, x);
+      store(cell, x);
     }
 }
 
-/// P^T of the strip with the references as they are; sums: of this strip.
-[[gnu::noinline]] void weigh_strip(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
-                                   const Strip& strip, Vec (&sums)[vectors]) {
-  const Index pitch = padded(shape.channels);
+/// P^T of a strip whose scores stand in p, with the references as they are; sums: of this strip.
+[[gnu::noinline]] void weigh(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip,
+                             Vec (&sums)[vectors]) {
   const float c = shape.scale * log2_e;
-  for (Vec& sum : sums) sum = Vec{};
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    clear(s);
-    multiply({room.k + step * pitch, pitch, 1}, block.q, shape.channels, s);
-    if (strip.whole(step)) {
-      weigh<false>(s, strip, step, c, block.minus_base, room.p, sums);
-    } else {
-      weigh<true>(s, strip, step, c, block.minus_base, room.p, sums);
-    }
-  }
+  Vec sum[vectors] = {};
+  weigh_rows<true>(strip, strip.begin, strip.full_begin, c, block.minus_base, room.p, sum);
+  weigh_rows<false>(strip, strip.full_begin, strip.full_end, c, block.minus_base, room.p, sum);
+  weigh_rows<true>(strip, strip.full_end, strip.end, c, block.minus_base, room.p, sum);
+  for (int n = 0; n < vectors; ++n) sums[n] = sum[n];
 }
 
-/// Scores S^T of the strip into p, and the largest that each lane sees (-inf: none).
-[[gnu::noinline]] void score_strip(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape,
-                                   const Strip& strip, float* largest) {
-  const Index pitch = padded(shape.channels);
+/// The largest score that each lane sees in a strip whose scores stand in p (-inf: none).
+[[gnu::noinline]] void find_largest(const ForwardRoom& room, const Shape& shape, const Strip& strip, float* largest) {
   Vec high[vectors];
   for (Vec& h : high) h = splat(-infinity);
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    clear(s);
-    multiply({room.k + step * pitch, pitch, 1}, block.q, shape.channels, s);
-    const bool whole = strip.whole(step);
-    for (int r = 0; r < unit; ++r)
-      for (int n = 0; n < vectors; ++n) {
-        store(room.p + (step + r) * lanes + n * width, s[r][n]);
-        const Vec x = s[r][n] * splat(shape.scale);
-        high[n] = larger(whole ? x : sees(strip, step + r, n) ? x : splat(-infinity), high[n]);
-      }
-  }
+  for (Index step = strip.begin; step < strip.end; ++step)
+    for (int n = 0; n < vectors; ++n) {
+      const Vec x = load(room.p + step * lanes + n * width) * splat(shape.scale);
+      high[n] = larger(strip.whole(step) ? x : sees(strip, step, n) ? x : splat(-infinity), high[n]);
+    }
   for (int n = 0; n < vectors; ++n) store(largest + n * width, high[n]);
 }
 
@@ -168,26 +153,6 @@ void move_references(const ForwardBlock& block, const Shape& shape, const float*
     }
 }
 
-/// P^T of the strip when a lane has no reference yet or its sum left the limit: look first, then choose.
-[[gnu::noinline]] void settle(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip,
-                              Vec (&sums)[vectors]) {
-  alignas(64) float largest[lanes];
-  score_strip(room, block, shape, strip, largest);
-  move_references(block, shape, largest);
-  const float c = shape.scale * log2_e;
-  for (Vec& sum : sums) sum = Vec{};
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    for (int r = 0; r < unit; ++r)
-      for (int n = 0; n < vectors; ++n) s[r][n] = load(room.p + (step + r) * lanes + n * width);
-    if (strip.whole(step)) {
-      weigh<false>(s, strip, step, c, block.minus_base, room.p, sums);
-    } else {
-      weigh<true>(s, strip, step, c, block.minus_base, room.p, sums);
-    }
-  }
-}
-
 /// Is there a lane among the rows of the piece that has no reference?
 ANNULUS_INLINE bool begins(const ForwardBlock& block) {
   IntVec none{};
@@ -196,17 +161,26 @@ ANNULUS_INLINE bool begins(const ForwardBlock& block) {
   return any(none);
 }
 
-/// Adds one strip to the block's state.
+/// Adds one strip to the block's state. Where a lane has no reference yet, or its sum left the limit, references are
+/// chosen with a look at the scores.
 void attend(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip) {
+  const Broadcast k{room.k, padded(shape.channels), 1};
   Vec sums[vectors];
-  bool settled = begins(block);
-  if (!settled) {
-    weigh_strip(room, block, shape, strip, sums);
+  score_strip(k, block.q, shape.channels, strip, room.p);
+  bool settled = !begins(block);
+  if (settled) {
+    weigh(room, block, shape, strip, sums);
     IntVec fits = ~IntVec{};
     for (int n = 0; n < vectors; ++n) fits &= load(block.sum + n * width) + sums[n] <= splat(sum_limit);
-    settled = any(~fits);
+    settled = !any(~fits);
+    if (!settled) score_strip(k, block.q, shape.channels, strip, room.p);  // again: P took its place
   }
-  if (settled) settle(room, block, shape, strip, sums);
+  if (!settled) {
+    alignas(64) float largest[lanes];
+    find_largest(room, shape, strip, largest);
+    move_references(block, shape, largest);
+    weigh(room, block, shape, strip, sums);
+  }
   for (int n = 0; n < vectors; ++n) store(block.sum + n * width, load(block.sum + n * width) + sums[n]);
   accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.out);
 }
@@ -226,9 +200,11 @@ void forward(const ForwardItem& item, float* scratch) {
     for (Index from = seen.begin; from < seen.end; from += chunk) {
       const Index size = least(chunk, seen.end - from);
       pack_rows(item.k, shape.type, from, size, shape.channels, room.k);
-      pack_rows(item.v, shape.type, from, size, shape.value_channels, room.v);
-      pack_panels(room.v, size, shape.value_channels, room.panels);
+      pack_panels(item.v, shape.type, from, size, shape.value_channels, room.row, room.panels);
+      const Steps next{from + size, least(from + size + chunk, seen.end)};
       for (Index b = 0; b < blocks; ++b) {
+        prefetch_rows(item.k, shape.type, next, shape.channels, b, blocks);
+        prefetch_rows(item.v, shape.type, next, shape.value_channels, b, blocks);
         Strip strip;
         if (cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip))
           attend(room, block_at(room, b), shape, strip);

@@ -20,12 +20,13 @@ struct RowGroup {
 Piece queries_in_lanes(const Tile& tile);
 Piece keys_in_lanes(const Tile& tile);
 
-/// Cuts rows [0, rows) into groups of `size`, a multiple of a tier's lanes, and gives each its pieces. Groups that no piece
-/// touches are left out. The cut depends on shapes only, never on the number of threads. Longest first.
+/// Cuts rows [0, rows) into groups of `size`, a multiple of a tier's lanes, and gives each its pieces. Groups that no
+/// piece touches are left out. The cut depends on shapes only, never on the number of threads. Longest first.
 std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Index size);
 
-/// Groups for statistics of queries: every piece holds at most `size` rows, and queries of one block of the map (block_tokens
-/// positions) are always in one group, so that each cell of the map has one owner. block_tokens = 0: no map is wanted.
+/// Groups for statistics of queries: every piece holds at most `size` rows, and queries of one block of the map
+/// (block_tokens positions) are always in one group, so that each cell of the map has one owner. block_tokens = 0: no
+/// map is wanted.
 std::vector<RowGroup> group_queries(std::span<const Tile> tiles, Index size, Index block_tokens);
 
 }  // namespace annulus::cpu

@@ -1,8 +1,9 @@
 #pragma once
 #include "kernel/cpu/backward.hpp"
 
-// Traces from S^T = K Q^T again, with the final lse: p = 2^(c S - base), base = lse log2(e). Per query, lanes are queries
-// (row_traces); what a key receives is a sum over queries, so there lanes are keys (received): every number has one owner.
+// Traces from S^T = K Q^T again, with the final lse: p = 2^(c S - base), base = lse log2(e). Per query, lanes are
+// queries (row_traces); what a key receives is a sum over queries, so there lanes are keys (received): every number has
+// one owner.
 
 namespace annulus::cpu {
 namespace {
@@ -99,7 +100,8 @@ void rank_key(const RowTraceItem& item, Index row, float s, Index key) {
 }
 
 /// One vector of scores at the door of the lists; nearly all are turned away by the first test.
-ANNULUS_INLINE void rank(const RowTraceItem& item, const TraceBlock& block, Vec s, IntVec seen, Index row, Index key, int n) {
+ANNULUS_INLINE void rank(const RowTraceItem& item, const TraceBlock& block, Vec s, IntVec seen, Index row, Index key,
+                         int n) {
   const IntVec enters = (s >= load(block.threshold + n * width)) & (s > splat(-infinity)) & seen;
   if (!any(enters)) return;
   for (int i = 0; i < width; ++i) {
@@ -114,49 +116,44 @@ struct TraceSums {
   Vec entropy[vectors], largest[vectors], sink[vectors], distance[vectors];
 };
 
-/// Everything per query of one register tile of scores. from: the chunk's first step, counted from the piece's.
+/// Everything per query over steps [begin, end) of a strip whose scores stand in p; leaves P there. from: the chunk's
+/// first step, counted from the piece's.
 template <bool masked>
-ANNULUS_INLINE void trace_tile(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
-                               const TraceBlock& block, const Vec (&s)[unit][vectors], const Strip& strip, Index row,
-                               Index from, Index step, TraceSums& sums) {
-  const float c = item.shape.scale * log2_e;
+ANNULUS_INLINE void trace_rows(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
+                               const TraceBlock& block, const Strip& strip, Index row, Index from, Steps steps,
+                               TraceSums& sums) {
+  const Vec c = splat(item.shape.scale * log2_e), scale = splat(item.shape.scale);
   const bool ranks = item.top_score.data != nullptr && item.top_count > 0;
-  for (int r = 0; r < unit; ++r) {
-    const Index behind = (from + step + r) * piece.stride, key = piece.step_at + behind;
+#pragma GCC unroll 1
+  for (Index step = steps.begin; step < steps.end; ++step) {
+    const Index behind = (from + step) * piece.stride, key = piece.step_at + behind;
     const bool sink = key < item.sink_tokens;
     const Vec back = splat(static_cast<float>(behind));
 #pragma GCC unroll 3
     for (int n = 0; n < vectors; ++n) {
-      const IntVec seen = masked ? sees(strip, step + r, n) : ~IntVec{};
-      const Vec t = s[r][n] * splat(c) + load(block.minus_base + n * width);
+      float* cell = room.p + step * lanes + n * width;
+      const IntVec seen = masked ? sees(strip, step, n) : ~IntVec{};
+      const Vec s = load(cell), t = s * c + load(block.minus_base + n * width);
       Vec p = exp2(t);
       if (masked) p = keep(seen, p);
       const Vec gap = load(block.distance + n * width) - back;
-      const Vec distance = larger(gap, -gap);
       sums.entropy[n] += p * larger(t, splat(-1000.0F));  // 0 log 0 = 0
       sums.largest[n] = larger(p, sums.largest[n]);
-      sums.distance[n] += p * distance;
+      sums.distance[n] += p * larger(gap, -gap);
       if (sink) sums.sink[n] += p;
-      store(room.p + (step + r) * lanes + n * width, p);
-      if (ranks) rank(item, block, s[r][n] * splat(item.shape.scale), seen, row, key, n);
+      store(cell, p);
+      if (ranks) rank(item, block, s * scale, seen, row, key, n);
     }
   }
 }
 
 [[gnu::noinline]] void trace_strip(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
                                    const TraceBlock& block, const Strip& strip, Index row, Index from) {
-  const Index pitch = padded(item.shape.channels);
+  score_strip({room.k, padded(item.shape.channels), 1}, block.q, item.shape.channels, strip, room.p);
   TraceSums sums{};
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    clear(s);
-    multiply({room.k + step * pitch, pitch, 1}, block.q, item.shape.channels, s);
-    if (strip.whole(step)) {
-      trace_tile<false>(item, piece, room, block, s, strip, row, from, step, sums);
-    } else {
-      trace_tile<true>(item, piece, room, block, s, strip, row, from, step, sums);
-    }
-  }
+  trace_rows<true>(item, piece, room, block, strip, row, from, {strip.begin, strip.full_begin}, sums);
+  trace_rows<false>(item, piece, room, block, strip, row, from, {strip.full_begin, strip.full_end}, sums);
+  trace_rows<true>(item, piece, room, block, strip, row, from, {strip.full_end, strip.end}, sums);
   for (int n = 0; n < vectors; ++n) {
     const int at = n * width;
     store(block.entropy + at, load(block.entropy + at) + sums.entropy[n]);
@@ -207,23 +204,28 @@ void row_traces(const RowTraceItem& item, float* scratch) {
   }
 }
 
-/// sum += P of the strip, over queries.
-[[gnu::noinline]] void receive_strip(const ReceivedItem& item, const TraceRoom& room, const TraceBlock& block,
+/// sums += P over steps [begin, end) of a strip whose scores stand in p.
+template <bool masked>
+ANNULUS_INLINE void receive_rows(const TraceRoom& room, float scale, const Strip& strip, Index begin, Index end,
+                                 Vec (&sums)[vectors]) {
+  const Vec c = splat(scale * log2_e);
+#pragma GCC unroll 1
+  for (Index step = begin; step < end; ++step)
+#pragma GCC unroll 3
+    for (int n = 0; n < vectors; ++n) {
+      const Vec p = exp2(load(room.p + step * lanes + n * width) * c + splat(room.minus_base[step]));
+      sums[n] += masked ? keep(sees(strip, step, n), p) : p;
+    }
+}
+
+/// Adds what the keys in the lanes receive from the queries of the strip.
+[[gnu::noinline]] void receive_strip(const Shape& shape, const TraceRoom& room, const TraceBlock& block,
                                      const Strip& strip) {
-  const Index pitch = padded(item.shape.channels);
-  const float c = item.shape.scale * log2_e;
+  score_strip({room.k, padded(shape.channels), 1}, block.q, shape.channels, strip, room.p);
   Vec sums[vectors] = {};
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec s[unit][vectors];
-    clear(s);
-    multiply({room.k + step * pitch, pitch, 1}, block.q, item.shape.channels, s);
-    const bool whole = strip.whole(step);
-    for (int r = 0; r < unit; ++r)
-      for (int n = 0; n < vectors; ++n) {
-        const Vec p = exp2(s[r][n] * splat(c) + splat(room.minus_base[step + r]));
-        sums[n] += whole ? p : keep(sees(strip, step + r, n), p);
-      }
-  }
+  receive_rows<true>(room, shape.scale, strip, strip.begin, strip.full_begin, sums);
+  receive_rows<false>(room, shape.scale, strip, strip.full_begin, strip.full_end, sums);
+  receive_rows<true>(room, shape.scale, strip, strip.full_end, strip.end, sums);
   for (int n = 0; n < vectors; ++n) store(block.sink + n * width, load(block.sink + n * width) + sums[n]);
 }
 
@@ -250,7 +252,7 @@ void received(const ReceivedItem& item, float* scratch) {
       for (Index b = 0; b < blocks; ++b) {
         Strip strip;
         if (cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip))
-          receive_strip(item, room, block_at(room, b), strip);
+          receive_strip(shape, room, block_at(room, b), strip);
       }
     }
   }

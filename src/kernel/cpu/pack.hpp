@@ -5,9 +5,14 @@
 namespace annulus::cpu {
 namespace {
 
-/// Steps packed at a time. Each register tile of the second product runs over one chunk, so a short chunk costs loads and
-/// stores of the sums; a long one does not stay in L1 (chunk x lanes) and L2 (chunk x channels).
+/// Steps packed at a time. Each register tile of the second product runs over one chunk, so a short chunk costs loads
+/// and stores of the sums; a long one does not stay in L1 (chunk x lanes) and L2 (chunk x channels).
 constexpr Index chunk = 128;
+
+/// Rows of the side that is walked over, half open.
+struct Steps {
+  Index begin, end;
+};
 
 /// Channels as packed: tails are zeros.
 ANNULUS_INLINE Index padded(Index channels) { return round_up(channels, unit); }
@@ -81,13 +86,37 @@ void pack_rows(const Source& from, DType type, Index begin, Index count, Index c
   }
 }
 
+typedef float UnitVec __attribute__((vector_size(unit * 4), aligned(4), may_alias));
+
+/// One row of padded(channels) floats into place r of every panel.
+ANNULUS_INLINE void spread_row(const float* row, Index r, Index channels, float* panels) {
+  float* to = panels + r * unit;
+  for (Index c = 0; c < channels; c += unit, to += panel_pitch)
+    *reinterpret_cast<UnitVec*>(to) = *reinterpret_cast<const UnitVec*>(row + c);
+}
+
 /// Packed rows (as pack_rows leaves them) as panels.
-void pack_panels(const float* rows, Index count, Index channels, float* to) {
-  const Index pitch = padded(channels);
-  for (Index r = 0; r < count; ++r, rows += pitch)
-    for (Index c = 0; c < pitch; c += unit)
-#pragma GCC unroll 8
-      for (int u = 0; u < unit; ++u) to[c / unit * panel_pitch + r * unit + u] = rows[c + u];
+void spread_rows(const float* rows, Index count, Index channels, float* panels) {
+  for (Index r = 0; r < count; ++r) spread_row(rows + r * padded(channels), r, channels, panels);
+}
+
+/// Rows [begin, begin + count) as panels. row: room for padded(channels) floats.
+void pack_panels(const Source& from, DType type, Index begin, Index count, Index channels, float* row, float* panels) {
+  const bool in_place = type == DType::f32 && channels % unit == 0;
+  for (Index c = channels; c < padded(channels); ++c) row[c] = 0;
+  for (Index r = 0; r < count; ++r) {
+    const std::byte* source = from.data + (begin + r) * from.pitch;
+    if (!in_place) read_row(source, type, channels, row);
+    spread_row(in_place ? reinterpret_cast<const float*>(source) : row, r, channels, panels);
+  }
+}
+
+/// Asks for part `part` of `parts` of rows [begin, end) to be brought into L2: packing is otherwise bound by the next
+/// cache's latency. Called between blocks of lanes, so that the requests are spread over the arithmetic.
+void prefetch_rows(const Source& from, DType type, Steps rows, Index channels, Index part, Index parts) {
+  const Index count = most(rows.end - rows.begin, 0), bytes = channels * (type == DType::f32 ? 4 : 2);
+  for (Index row = rows.begin + count * part / parts; row < rows.begin + count * (part + 1) / parts; ++row)
+    for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(from.data + row * from.pitch + at, 0, 2);
 }
 
 /// Hands out the scratch of an item, piece by piece; with no memory behind it, it only counts.
@@ -101,10 +130,10 @@ struct Carver {
   }
 };
 
-/// Blocks of lanes that share a packed chunk: as many as keep their own arrays within about 200 KiB of a 512 KiB L2.
+/// Blocks of lanes that share a packed chunk: as many as keep their own arrays within about 300 KiB of a 512 KiB L2.
 ANNULUS_INLINE Index blocks_of(const Shape& shape) {
   const Index each = lanes * (shape.channels + shape.value_channels) * 4;
-  return least(16, most(1, 200 * 1024 / each));
+  return least(16, most(1, 300 * 1024 / each));
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ ANNULUS_INLINE void multiply(Broadcast from, const float* b, Index depth, Vec (&
   const float* row[unit];
 #pragma GCC unroll 8
   for (int r = 0; r < unit; ++r) row[r] = from.a + r * from.row_pitch;
+#pragma GCC unroll 4
   for (Index d = 0; d < depth; ++d) {
     Vec x[vectors];
 #pragma GCC unroll 3
@@ -37,7 +38,8 @@ ANNULUS_INLINE void clear(Vec (&c)[unit][vectors]) {
     for (int n = 0; n < vectors; ++n) c[r][n] = Vec{};
 }
 
-/// Rows packed as panels: [panel][step][unit], panel p holding channels p * unit ...; pitch: floats from panel to panel.
+/// Rows packed as panels: [panel][step][unit], panel p holding channels p * unit ...; pitch: floats from panel to
+/// panel.
 struct Panels {
   const float* data;
   Index pitch;

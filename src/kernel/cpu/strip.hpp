@@ -6,18 +6,14 @@ namespace {
 
 /// One block of lanes against one chunk of steps. All steps are counted from the chunk's first.
 struct Strip {
-  Index begin, end;            ///< steps that some lane sees
-  Index full_begin, full_end;  ///< steps that every lane sees: no test is needed
+  Index begin, end;                      ///< steps that some lane sees
+  Index full_begin, full_end;            ///< steps that every lane sees: no test is needed
   alignas(64) int lo[lanes], hi[lanes];  ///< a lane sees lo <= step <= hi
 
-  bool whole(Index step) const { return step >= full_begin && step + unit <= full_end; }
+  bool whole(Index step) const { return step >= full_begin && step < full_end; }
 };
 
-/// Steps of the piece that lane rows [begin, end) see, in the piece's own rows (empty when begin >= end).
-struct Steps {
-  Index begin, end;
-};
-
+/// Steps of the piece that lane rows [begin, end) see (empty when begin >= end).
 ANNULUS_INLINE Steps steps_seen(const Piece& piece, Index begin, Index end) {
   const Index first = most(begin, piece.lane_begin), last = least(end, piece.lane_end) - 1;
   if (first > last) return {0, 0};
@@ -31,13 +27,16 @@ bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index siz
   strip.end = least(seen.end - from, size);
   if (strip.begin >= strip.end) return false;
   const bool every = piece.lane_begin <= row && row + count <= piece.lane_end;
-  strip.full_begin = every ? most(piece.step_begin, row + count - 1 + piece.lo) - from : size;
-  strip.full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
-  if (strip.begin >= strip.full_begin && strip.end <= strip.full_end && (strip.end - strip.begin) % unit == 0) return true;
+  const Index full_begin = every ? most(piece.step_begin, row + count - 1 + piece.lo) - from : size;
+  const Index full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
+  strip.full_begin = least(most(full_begin, strip.begin), strip.end);
+  strip.full_end = least(most(full_end, strip.full_begin), strip.end);
+  if (strip.begin == strip.full_begin && strip.end == strip.full_end) return true;
   for (Index lane = 0; lane < lanes; ++lane) {
     const Index a = row + lane;
     const bool inside = lane < count && a >= piece.lane_begin && a < piece.lane_end;
-    const Index lo = most(piece.step_begin, a + piece.lo) - from, hi = least(piece.step_end, a + piece.hi + 1) - from - 1;
+    const Index lo = most(piece.step_begin, a + piece.lo) - from,
+                hi = least(piece.step_end, a + piece.hi + 1) - from - 1;
     strip.lo[lane] = inside ? static_cast<int>(least(most(lo, 0), size)) : static_cast<int>(size);
     strip.hi[lane] = inside ? static_cast<int>(least(most(hi, -1), size - 1)) : -1;
   }
@@ -48,6 +47,20 @@ bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index siz
 ANNULUS_INLINE IntVec sees(const Strip& strip, Index step, int n) {
   const IntVec at = splat(static_cast<int>(step));
   return ~((at < load(strip.lo + n * width)) | (at > load(strip.hi + n * width)));
+}
+
+/// S^T = K Q^T of the strip (or any product of rows of steps with [channel][lane]), into s[step][lane]. Computes whole
+/// units: up to unit - 1 rows beyond the strip's end are written, for which rows.a and s must have room.
+[[gnu::noinline]] void score_strip(Broadcast rows, const float* b, Index channels, const Strip& strip, float* s) {
+  for (Index step = strip.begin; step < strip.end; step += unit) {
+    Vec sum[unit][vectors];
+    clear(sum);
+    multiply({rows.a + step * rows.row_pitch, rows.row_pitch, 1}, b, channels, sum);
+#pragma GCC unroll 8
+    for (int r = 0; r < unit; ++r)
+#pragma GCC unroll 3
+      for (int n = 0; n < vectors; ++n) store(s + (step + r) * lanes + n * width, sum[r][n]);
+  }
 }
 
 }  // namespace

@@ -27,15 +27,18 @@ Index group_lanes(const Shape& shape, Pass pass) {
 
 Index scratch_floats(const Shape& shape, Pass pass) {
   switch (pass) {
-    case Pass::forward: return forward_room(shape, nullptr).floats;
-    case Pass::backward: return backward_room(shape, nullptr).floats;
-    case Pass::observe: return trace_room(shape, nullptr).floats;
+    case Pass::forward:
+      return forward_room(shape, nullptr).floats;
+    case Pass::backward:
+      return backward_room(shape, nullptr).floats;
+    case Pass::observe:
+      return trace_room(shape, nullptr).floats;
   }
   return 0;
 }
 
-const Tier table = {lanes,   width,           group_lanes,   scratch_floats, forward,
-                    query_gradients, key_gradients, row_traces,     received, peak};
+const Tier table = {lanes,           width,         group_lanes, scratch_floats, forward,
+                    query_gradients, key_gradients, row_traces,  received,       peak};
 
 }  // namespace
 }  // namespace annulus::cpu

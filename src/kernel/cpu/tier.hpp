@@ -4,8 +4,8 @@
 #include "annulus/base/types.hpp"
 
 // What the kernel class (tiled.cpp, compiled for every machine) says to the code of one tier (portable.cpp, avx2.cpp,
-// avx512.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define an
-// inline function: two tiers would compile it differently under one name, and the linker would keep either.
+// avx512.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
+// an inline function: two tiers would compile it differently under one name, and the linker would keep either.
 
 namespace annulus::cpu {
 
@@ -25,8 +25,9 @@ struct Shape {
   float scale;  ///< softmax_scale
 };
 
-/// A tile as seen by rows that lie in SIMD lanes and walk over steps. Forward: lanes are queries, steps are keys; gradients
-/// of keys: the reverse. Lane row a sees step row b iff lane and step are inside and lo <= b - a <= hi (local rows).
+/// A tile as seen by rows that lie in SIMD lanes and walk over steps. Forward: lanes are queries, steps are keys;
+/// gradients of keys: the reverse. Lane row a sees step row b iff lane and step are inside and lo <= b - a <= hi (local
+/// rows).
 struct Piece {
   Index lane_begin, lane_end, step_begin, step_end;
   Index lo, hi;
@@ -84,13 +85,13 @@ struct ReceivedItem {
 
 enum class Pass { forward, backward, observe };
 
-/// The functions of one tier. Scratch: floats aligned to 64 bytes, zeroed when they were allocated; what they hold between
-/// calls does not matter.
+/// The functions of one tier. Scratch: floats aligned to 64 bytes, zeroed when they were allocated; what they hold
+/// between calls does not matter.
 struct Tier {
-  Index lanes;                                          ///< rows side by side in a register tile
-  Index float_width;                                    ///< floats in a vector
-  Index (*group_lanes)(const Shape&, Pass);             ///< rows that should share a chunk of packed steps, at most
-  Index (*scratch_floats)(const Shape&, Pass);          ///< what the functions of this pass need
+  Index lanes;                                  ///< rows side by side in a register tile
+  Index float_width;                            ///< floats in a vector
+  Index (*group_lanes)(const Shape&, Pass);     ///< rows that should share a chunk of packed steps, at most
+  Index (*scratch_floats)(const Shape&, Pass);  ///< what the functions of this pass need
   void (*forward)(const ForwardItem&, float* scratch);
   void (*query_gradients)(const QueryGradientItem&, float* scratch);
   void (*key_gradients)(const KeyGradientItem&, float* scratch);

@@ -1,4 +1,7 @@
 # One translation unit per tier of instructions, each with its own flags; which one runs is decided at run time.
+# Headers of this room are not public.
+target_include_directories(annulus_core PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+
 # Products and sums may be contracted into fused multiply-adds; nothing else is relaxed.
 set(tier_flags -ffp-contract=fast)
 foreach(tier portable avx2 avx512)
@@ -9,4 +12,13 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
     COMPILE_OPTIONS "${tier_flags};-mavx2;-mfma;-mf16c")
   set_source_files_properties(kernel/cpu/avx512.cpp PROPERTIES
     COMPILE_OPTIONS "${tier_flags};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mfma;-mf16c;-mprefer-vector-width=512")
+endif()
+
+# No tier may leak code into the rest of the program. Deferred: tests are switched on after this directory.
+if(ANNULUS_TESTS)
+  cmake_language(DEFER DIRECTORY ${PROJECT_SOURCE_DIR} CALL add_test NAME kernel.tiers_define_only_their_tables COMMAND
+    ${CMAKE_COMMAND} -DLIBRARY=$<TARGET_FILE:annulus_core> -DNM=${CMAKE_NM}
+    -P ${PROJECT_SOURCE_DIR}/tests/kernel/tier_symbols.cmake)
+  cmake_language(DEFER DIRECTORY ${PROJECT_SOURCE_DIR} CALL set_tests_properties kernel.tiers_define_only_their_tables
+    PROPERTIES LABELS pure)
 endif()

@@ -182,7 +182,8 @@ class Tiled final : public Kernel {
     const int threads = static_cast<int>(scratch_.size());
     for (Scratch& scratch : scratch_) scratch.grow(tier_.scratch_floats(shape_, pass));
     for_each_item(threads, static_cast<Index>(groups.size()) * heads, [&](Index item, int thread) {
-      work(groups[static_cast<std::size_t>(item / heads)], item % heads, scratch_[static_cast<std::size_t>(thread)].data());
+      work(groups[static_cast<std::size_t>(item / heads)], item % heads,
+           scratch_[static_cast<std::size_t>(thread)].data());
     });
   }
 

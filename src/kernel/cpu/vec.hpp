@@ -78,9 +78,9 @@ ANNULUS_INLINE bool any(IntVec mask) {
 #endif
 }
 
-/// 2^t to 1e-7 relative. t below -125 (also -inf) gives 0; t above 127 gives 2^127, which callers take for an overflow; NaN
-/// stays NaN. With n = round(t), f = t - n in [-0.5, 0.5]: 2^n is added to the exponent of the polynomial
-/// 1 + f P(f), P interpolating (2^f - 1)/f at the six Chebyshev points (error 5e-9; 1 at 0 exactly).
+/// 2^t to 1e-7 relative. t below -125 (also -inf) gives 0; t above 127 gives 2^127, which callers take for an overflow;
+/// NaN stays NaN. With n = round(t), f = t - n in [-0.5, 0.5]: 2^n is added to the exponent of the polynomial 1 + f
+/// P(f), P interpolating (2^f - 1)/f at the six Chebyshev points (error 5e-9; 1 at 0 exactly).
 ANNULUS_INLINE Vec exp2(Vec t) {
   const Vec bounded = at_most(t, splat(127.0F));
   const Vec shifted = bounded + splat(12582912.0F);  // 1.5 * 2^23: the sum's last bits count whole numbers

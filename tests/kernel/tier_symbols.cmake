@@ -1,0 +1,20 @@
+# cmake -DLIBRARY=libannulus_core.a -DNM=nm -P tier_symbols.cmake
+#
+# A tier's object file may define nothing but its table: were it to define a weak symbol (an inline function of the standard
+# library, say), the linker could keep that copy for the whole program, and it would fault on a processor without the tier.
+execute_process(COMMAND ${NM} -A -C --defined-only ${LIBRARY} OUTPUT_VARIABLE listing RESULT_VARIABLE failed)
+if(failed)
+  message(FATAL_ERROR "nm failed on ${LIBRARY}")
+endif()
+string(REGEX MATCHALL "[^\n]*(portable|avx2|avx512)\\.cpp\\.o:[^\n]*" lines "${listing}")
+set(tables 0)
+foreach(line IN LISTS lines)
+  if(line MATCHES " [A-Z] annulus::cpu::(portable|avx2|avx512)_tier$")
+    math(EXPR tables "${tables} + 1")
+  elseif(line MATCHES " [A-Zuvw] " AND NOT line MATCHES " (__asan|__odr_asan|DW\\.ref|_GLOBAL_|__tsan|__ubsan)")
+    message(SEND_ERROR "a tier defines a symbol that others could link to: ${line}")
+  endif()
+endforeach()
+if(NOT tables EQUAL 3)
+  message(FATAL_ERROR "expected the tables of 3 tiers in ${LIBRARY}, found ${tables}")
+endif()
