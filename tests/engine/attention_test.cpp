@@ -4,6 +4,7 @@
 
 #include <mutex>
 
+#include "annulus/kernel/cpu.hpp"
 #include "support/engine_errors.hpp"
 #include "support/ranks.hpp"
 
@@ -135,6 +136,27 @@ TEST(Attention, ErrorsDoNotGrowWithTheNumberOfRanks) {
       EXPECT_LE(errors.forward(), 1e-6) << name_of(type) << " on " << ranks << " ranks";
       EXPECT_LE(errors.gradients(), 5e-6) << name_of(type) << " on " << ranks << " ranks";
     }
+  }
+}
+
+// Every tier of the CPU kernel that runs here, in the engine: the bounds hold for every mask, partition and rank count.
+TEST(Attention, TheTiledKernelsKeepTheBoundsOnAnyNumberOfRanks) {
+  for (const std::string_view tier : cpu_tiers()) {
+    if (!cpu_tier_refusal(tier).empty()) continue;
+    const MakeKernel tiled = [&](const Problem& p) { return make_tiled_kernel(p, {1}, tier); };
+    for (const DType type : {DType::f32, DType::bf16, DType::f16})
+      for (const char* terms : {"causal", "full", "causal+window:20,0+sink:3", "causal+documents"}) {
+        const Mask mask = Mask::parse(terms, {233, 233, {0, 40, 41, 160, 233}});
+        const Dense dense = make_dense({4, 2, 24, 20, type, 0.2}, mask, 6);
+        for (const Grid& grid : {Grid{1, 1, 1}, Grid{1, 2, 1}, Grid{2, 1, 1}, Grid{2, 2, 2}, Grid{1, 8, 1}})
+          for (const char* partition : partitions) {
+            SCOPED_TRACE(sentence(tier, " ", name_of(type), " ", terms, " ", to_text(grid), " ", partition));
+            const Errors errors = run(dense, make_schedule(grid, partition, mask), tiled);
+            ASSERT_LE(errors.forward(), 1e-6);
+            ASSERT_LE(errors.gradients(), 5e-6);
+            ASSERT_LE(errors.statistics(), 5e-6);
+          }
+      }
   }
 }
 
