@@ -148,7 +148,9 @@ void Traces::settle(Transport& transport, const Rows& lse) {
           Failure::runtime, sentence("the attention received by keys must sum to the number of queries: it is off by ",
                                      deviation_, " of it, and ", most_deviation, " is allowed"));
   }
-  agree(transport, broken.get());
+  together(transport, [&] {
+    if (broken != nullptr) throw Error(*broken);
+  });
 }
 
 void Traces::write(RowWriter& writer, const Rows& lse) const {
