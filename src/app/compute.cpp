@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
-#include "annulus/memory/numbers16.hpp"
+#include "annulus/memory/number.hpp"
 #include "annulus/transport/collectives.hpp"
 #include "app/backends.hpp"
 #include "app/help.hpp"
@@ -22,20 +22,6 @@ std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, cons
 
 Index work_of(const Job& job, Rank rank, Index heads) {
   return job.schedule.plans[static_cast<std::size_t>(job.schedule.seat_of(rank))].pairs() * std::max<Index>(1, heads);
-}
-
-bool is_nan(const Rows& rows, Index token, Index i) {
-  switch (rows.type) {
-    case DType::f32:
-      return std::isnan(rows.at<const float>(token)[i]);
-    case DType::f64:
-      return std::isnan(rows.at<const double>(token)[i]);
-    case DType::bf16:
-      return std::isnan(from_bf16(rows.at<const std::uint16_t>(token)[i]));
-    case DType::f16:
-      return std::isnan(from_f16(rows.at<const std::uint16_t>(token)[i]));
-  }
-  return false;
 }
 
 Index position_of(std::span<const Run> runs, Index row) {
@@ -123,8 +109,9 @@ Layout share_layout(Transport& transport, Layout mine) {
 void check_numbers(const Rows& rows, const std::string& what, std::span<const Run> runs) {
   for (Index i = 0; i < rows.tokens; ++i)
     for (Index x = 0; x < rows.heads * rows.channels; ++x)
-      require<Failure::file>(!is_nan(rows, i, x), what, " must hold numbers: token ", position_of(runs, i), ", head ",
-                             x / rows.channels, ", channel ", x % rows.channels, " is NaN");
+      require<Failure::file>(!std::isnan(number(rows, i, 0, x)), what, " must hold numbers: token ",
+                             position_of(runs, i), ", head ", x / rows.channels, ", channel ", x % rows.channels,
+                             " is NaN");
 }
 
 void write_timeline(const std::string& path, RankTools& tools) {
