@@ -1,6 +1,10 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
+#include <span>
+
 #include "kernel/support.hpp"
 
 // How far a tier may be from the naive float64 kernel on the same (rounded) inputs, pass by pass.

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "kernel/agreement.hpp"
 
 // Scores that are huge, infinite or no numbers; equal scores; any number of threads; wrong shapes.
