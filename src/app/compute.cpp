@@ -53,6 +53,7 @@ Machine Compute::machine() {
 }
 
 void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
+  progress_.begin();
   attention_.forward(q, kv, out, lse);
   const auto runs = job_.schedule.queries.runs(tools_.transport.rank());
   together(tools_.transport, [&] {

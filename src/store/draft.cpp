@@ -59,7 +59,7 @@ void require_absent(const std::string& path, bool overwrite) {
   const auto status = std::filesystem::symlink_status(path, code);
   require<Failure::file>(status.type() != std::filesystem::file_type::directory, path, ": this is a directory");
   require<Failure::file>(overwrite || !std::filesystem::exists(status), path,
-                         ": the file exists, and existing files are replaced only with overwrite");
+                         ": the file exists, and existing files are replaced only with --overwrite");
 }
 
 /// V18 object headers carry checksums and hold attributes of any length; the superblock stays readable for old readers.

@@ -115,6 +115,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   Traces traces(choice, *job, tools, "trace");
   if (choice.any()) compute.observe(t.q, t.kv.k, t.lse, traces);
   if (backward) compute.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dk, t.dv});
+  compute.finish();
   const double writes = tools.timeline.now();
   together(tools.transport, [&] { write(layout, *job, t, traces, tools.transport.rank(), backward); });
   together(tools.transport, [&] {

@@ -88,6 +88,7 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   compute.forward(q, kv, out, lse);
   Traces traces(traces_choice, *job, tools, layer + "/attention");
   if (traces_choice.any()) compute.observe(q, kv.k, lse, traces);
+  compute.finish();
   const double reads = tools.timeline.now();
   together(tools.transport, [&] { sequence->read_out(*job, rank, traces, lse); });
   sequence->collect(tools.transport);
