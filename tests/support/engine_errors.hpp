@@ -64,7 +64,7 @@ inline Errors engine_errors(const Dense& dense, const Schedule& job, const MakeK
   for (Index i = 0; i < rows; ++i)
     for (Index h = 0; h < s.query_heads; ++h) {
       const Index query = job.queries.position(r, i);
-      const double* p = &dense.probability[static_cast<std::size_t>((query * s.query_heads + h) * dense.keys)];
+      const double* p = dense.probability.data() + (query * s.query_heads + h) * dense.keys;
       std::vector<double> best(p, p + dense.keys);
       std::ranges::sort(best, std::greater{});
       for (Index x = 0; x < std::min<Index>(3, dense.mask.seen_by(query)); ++x) {
