@@ -4,6 +4,7 @@
 
 #include "annulus/kernel/cpu.hpp"
 #include "support/engine_errors.hpp"
+#include "support/sanitized.hpp"
 
 namespace annulus {
 namespace {
@@ -123,23 +124,25 @@ TEST(Attention, ErrorsDoNotGrowWithTheNumberOfRanks) {
 
 // Every tier of the CPU kernel that runs here, in the engine: the bounds hold for every mask, partition and rank count.
 TEST(Attention, TheTiledKernelsKeepTheBoundsOnAnyNumberOfRanks) {
-  for (const std::string_view tier : cpu_tiers()) {
-    if (!cpu_tier_refusal(tier).empty()) continue;
-    const MakeKernel tiled = [&](const Problem& p) { return make_tiled_kernel(p, {1}, tier); };
-    for (const DType type : {DType::f32, DType::bf16, DType::f16})
-      for (const char* terms : {"causal", "full", "causal+window:20,0+sink:3", "causal+documents"}) {
-        const Mask mask = Mask::parse(terms, {233, 233, {0, 40, 41, 160, 233}});
-        const Dense dense = make_dense({4, 2, 24, 20, type, 0.2}, mask, 6);
-        for (const Grid& grid : {Grid{1, 1, 1}, Grid{1, 2, 1}, Grid{2, 1, 1}, Grid{2, 2, 2}, Grid{1, 8, 1}})
-          for (const char* partition : partitions) {
+  constexpr int one_in = sanitized ? 5 : 1;  // cases, without favour: 5 divides no count below
+  int cases = 0;
+  for (const DType type : {DType::f32, DType::bf16, DType::f16})
+    for (const char* terms : {"causal", "full", "causal+window:20,0+sink:3", "causal+documents"}) {
+      const Mask mask = Mask::parse(terms, {233, 233, {0, 40, 41, 160, 233}});
+      const Dense dense = make_dense({4, 2, 24, 20, type, 0.2}, mask, 6);
+      for (const Grid& grid :
+           {Grid{1, 1, 1}, Grid{1, 2, 1}, Grid{2, 1, 1}, Grid{2, 2, 2}, Grid{1, 8, 1}, Grid{1, 3, 1}})
+        for (const char* partition : partitions)
+          for (const std::string_view tier : cpu_tiers()) {
+            if (!cpu_tier_refusal(tier).empty() || cases++ % one_in != 0) continue;
             SCOPED_TRACE(sentence(tier, " ", name_of(type), " ", terms, " ", to_text(grid), " ", partition));
+            const MakeKernel tiled = [&](const Problem& p) { return make_tiled_kernel(p, {1}, tier); };
             const Errors errors = run(dense, make_schedule(grid, partition, mask), tiled);
             ASSERT_LE(errors.forward(), 1e-6);
             ASSERT_LE(errors.gradients(), 5e-6);
             ASSERT_LE(errors.statistics(), 5e-6);
           }
-      }
-  }
+    }
 }
 
 TEST(Attention, RowsThatSeeNothingAreNeutral) {
