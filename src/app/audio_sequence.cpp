@@ -150,7 +150,7 @@ class AudioSequence final : public Sequence {
         table.columns[c++].push_back(value);
       }
       table.score.push_back(p.mean_score);
-      table.text.push_back(describe(p, model_));
+      table.text.push_back(describe(p, model_) + ", " + length_text(seconds(p.tokens())));
       heads.push_back(head);
     }
     write_passages(draft, table, what);
@@ -164,8 +164,8 @@ class AudioSequence final : public Sequence {
 
   void print() const override {
     const Index channels = recording_.source_channels();
-    std::printf("  input     %s, %s Hz, %s -> %s tokens of %.0f ms\n", length_text(recording_.seconds()).c_str(),
-                grouped(recording_.source_rate()).c_str(),
+    std::printf("  input     %s: %s, %s Hz, %s; %s tokens of %.0f ms\n", recording_.path().c_str(),
+                length_text(recording_.seconds()).c_str(), grouped(recording_.source_rate()).c_str(),
                 channels == 1   ? "mono"
                 : channels == 2 ? "stereo"
                                 : sentence(channels, " channels").c_str(),
@@ -179,7 +179,7 @@ class AudioSequence final : public Sequence {
 
  private:
   static std::string only_file(const SequenceChoice& choice) {
-    require(choice.files.size() == 1, "one recording makes a sequence: ", choice.files.size(), " files were given");
+    require(choice.files.size() == 1, "a run takes one recording, but ", choice.files.size(), " files were given");
     return choice.files.front();
   }
   double seconds(Index token) const { return static_cast<double>(token) * model_.token_seconds(); }
@@ -198,7 +198,8 @@ class AudioSequence final : public Sequence {
 
   void print_repeats() const {
     constexpr std::size_t shown = 12;
-    std::printf("\n  phrases that occur twice, longest first: %s\n",
+    std::printf("\n  phrases of at least %.2f s that occur twice, longest first: %s\n",
+                seconds(std::max(choice_.passage_tokens, shortest_phrase(model_))),
                 grouped(static_cast<Index>(repeats_.size())).c_str());
     if (!repeats_.empty()) std::printf("    %-25s  %-25s  %9s  %6s\n", "first time", "again", "length", "alike");
     for (std::size_t i = 0; i < std::min(shown, repeats_.size()); ++i) {

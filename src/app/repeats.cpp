@@ -53,6 +53,13 @@ void append_repeat_links(const SimilarityModel& model, Index head, Index query, 
     if (links[n].first > links[n].second) std::swap(links[n].first, links[n].second);
 }
 
+Index shortest_phrase(const SimilarityModel& model) {
+  Index shortest = far;
+  for (Index h = 0; h < model.heads(); ++h)
+    if (window_seconds(model, h) >= trusted_seconds) shortest = std::min(shortest, similarity_rules(model, h).minimum);
+  return shortest;
+}
+
 std::vector<Repeat> repeated_phrases(const SimilarityModel& model, const std::vector<std::vector<Link>>& links,
                                      Index least_tokens) {
   std::vector<Index> heads(static_cast<std::size_t>(model.heads()));

@@ -17,6 +17,9 @@ struct Repeat {
 void append_repeat_links(const SimilarityModel& model, Index head, Index query, const TopKeys& top,
                          std::vector<Link>& links);
 
+/// Tokens of the shortest phrase that can be found.
+Index shortest_phrase(const SimilarityModel& model);
+
 /// Phrases that sound alike, longest first. links: by head. Windows of a second and more find phrases (shorter sounds
 /// may be alike by chance), the longest window that hears a phrase first; shorter windows then say where it begins and
 /// ends, as they overlap less with what stands beside it. least_tokens: the shortest phrase that is kept.
