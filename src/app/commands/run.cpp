@@ -57,7 +57,7 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   sequence->prepare(tools.transport);
   together(tools.transport, [&] {
     job = make_job(settings, place, sequence->shape(), sequence->mask(settings.text("mask")), false);
-    check_memory(*job, false, job->shape.query_heads * 4 * (5 + 4 * traces_choice.top_k));
+    check_memory(*job, false, trace_bytes(traces_choice, *job));
   });
   Compute compute(settings, *job, tools, 1 + (traces_choice.any() ? 1 : 0));
   Layout mine;
