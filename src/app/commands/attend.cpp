@@ -94,7 +94,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   together(tools.transport, [&] {
     input = open_tensors(path, settings, backward);
     job = make_job(settings, place, input->shape, input->mask, backward);
-    check_memory(*job, backward, job->shape.query_heads * 4 * (5 + 3 * choice.top_k));
+    check_memory(*job, backward, trace_bytes(choice, *job));
   });
   Compute compute(settings, *job, tools, 1 + (choice.any() ? 1 : 0) + (backward ? 3 : 0));
   Layout mine;
