@@ -11,7 +11,8 @@
 namespace annulus::app {
 
 /// Options that several commands share.
-std::vector<Option> distribution_options();  ///< strategy, grid, partition, weights, ranks, threads, kernel, ...
+std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks
+std::vector<Option> distribution_options();                     ///< those, and threads, device, kernel, transport, ...
 Option mask_option(std::string fallback);
 Option dtype_option(std::string fallback);
 std::vector<Option> shape_options();
@@ -39,8 +40,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
 Prices prices_of(const AttentionShape& shape, bool backward);
 
 /// Throws Error (fit) when the ranks of this node would need more memory than there is, with the number that would fit.
-/// extra: bytes a rank needs besides (traces).
-void check_memory(const Job& job, bool backward, Index extra_per_token);
+/// extra_bytes: what a rank needs besides (traces).
+void check_memory(const Job& job, bool backward, Index extra_bytes);
 
 /// "ring 1x4x1, zigzag, 4 ranks x 1 thread, mpi"
 std::string describe(const Job& job, const Context& context);

@@ -53,7 +53,7 @@ TEST_F(DraftTest, AnAbandonedDraftLeavesNothingBehind) {
 
 TEST_F(DraftTest, AnExistingFileIsReplacedOnlyOnRequest) {
   put_bytes(at("x.h5"), "precious");
-  expect_error(Failure::file, "only with overwrite", [&] { Draft draft(at("x.h5")); });
+  expect_error(Failure::file, "only with --overwrite", [&] { Draft draft(at("x.h5")); });
   EXPECT_EQ(bytes_in(at("x.h5")), "precious");
   EXPECT_EQ(files(), 1);
   Draft draft(at("x.h5"), true);
@@ -69,7 +69,7 @@ TEST_F(DraftTest, AFileThatAppearsMeanwhileIsNotReplaced) {
     Draft draft(at("x.h5"));
     draft.seal();
     put_bytes(at("x.h5"), "precious");
-    expect_error(Failure::file, "only with overwrite", [&] { draft.commit(); });
+    expect_error(Failure::file, "only with --overwrite", [&] { draft.commit(); });
   }
   EXPECT_EQ(bytes_in(at("x.h5")), "precious");
   EXPECT_EQ(files(), 1);

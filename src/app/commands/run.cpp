@@ -56,7 +56,8 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   together(tools.transport, [&] { sequence = make_sequence(choice); });
   together(tools.transport, [&] {
     job = make_job(settings, place, sequence->shape(), sequence->mask(settings.text("mask")), false);
-    check_memory(*job, false, job->shape.query_heads * 4 * (5 + 4 * traces_choice.top_k) + sequence->bytes_per_token());
+    check_memory(*job, false,
+                 trace_bytes(traces_choice, *job) + job->schedule.queries.largest() * sequence->bytes_per_token());
   });
   sequence->prepare(tools.transport);
   Compute compute(settings, *job, tools, 1 + (traces_choice.any() ? 1 : 0));
@@ -88,6 +89,7 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   compute.forward(q, kv, out, lse);
   Traces traces(traces_choice, *job, tools, layer + "/attention");
   if (traces_choice.any()) compute.observe(q, kv.k, lse, traces);
+  compute.finish();
   const double reads = tools.timeline.now();
   together(tools.transport, [&] { sequence->read_out(*job, rank, traces, lse); });
   sequence->collect(tools.transport);

@@ -1,0 +1,81 @@
+"""Every command in README.md and in the comments of configs/*.ini runs as it stands there."""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from program import PROGRAM, ProgramTest, environment
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
+
+
+def run(command, seconds):
+    """From the top of the project, with the program under test first on the path."""
+    env = environment()
+    env["PATH"] = f"{pathlib.Path(PROGRAM).parent}{os.pathsep}{env['PATH']}"
+    # README points at the release build; the program under test stands in for it.
+    command = command.replace('export PATH="$PWD/build/release:$PATH"', ":")
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, errors="replace", timeout=seconds)
+
+
+class Readme(ProgramTest):
+    def test_its_blocks_run_one_after_another(self):
+        self.needs_mpirun()
+        try:
+            import h5py  # noqa: F401
+        except ImportError as reason:
+            self.skipTest(f"h5py is not here: {reason}")
+        ran = 0
+        for language, text in BLOCKS:
+            if text.strip() in ("launch/test", "launch/demo"):
+                continue  # the first runs this test; the second has a test of its own
+            with self.subTest(block=text):
+                command = f"{sys.executable} - <<'PYTHON'\n{text}\nPYTHON" if language == "python" else text
+                done = run(command, 100)
+                self.assertEqual(done.returncode, 0, f"{text}\n{done.stdout}\n{done.stderr}")
+                ran += 1
+        self.assertGreaterEqual(ran, 5)
+
+    def test_it_opens_with_the_two_commands(self):
+        commands = [text.strip() for language, text in BLOCKS if language == "sh"][:2]
+        self.assertEqual(commands, ["launch/demo", "launch/test"])
+        self.assertIn("launch/test", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+
+    def test_the_demo_ends_with_a_summary_and_a_result(self):
+        """Over two small texts; from nothing to everything is what launch/demo without arguments does."""
+        if pathlib.Path(PROGRAM).parent != ROOT / "build" / "release":
+            self.skipTest("launch/demo builds and runs build/release")
+        self.needs_mpirun()
+        with tempfile.TemporaryDirectory() as folder:
+            output = pathlib.Path(folder) / "my texts.h5"
+            done = run(f"launch/demo README.md CHANGELOG.md -- --output '{output}' --passage-tokens 3", 200)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            for part in ["annulus run: model induction", "passages that occur twice", str(output)]:
+                self.assertIn(part, done.stdout)
+            self.assertTrue(output.exists())
+
+
+class Configs(ProgramTest):
+    def test_every_example_file_is_a_configuration_of_its_command(self):
+        files = sorted((ROOT / "configs").glob("*.ini"))
+        self.assertGreaterEqual(len(files), 3)
+        for file in files:
+            with self.subTest(file=file.name):
+                command = re.search(r"annulus (\w+)", file.read_text(encoding="utf-8")).group(1)
+                stand_in = {"run": ["README.md"], "attend": ["README.md"], "plan": []}[command]
+                done = self.succeeds(command, *stand_in, "--config", file, "--print-config", cwd=ROOT)
+                self.assertIn(file.name, done.stdout)
+
+    def test_the_cluster_plan_runs(self):
+        done = self.succeeds("plan", "--config", ROOT / "configs" / "plan-cluster.ini")
+        self.assertIn("hybrid", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
