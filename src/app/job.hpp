@@ -40,8 +40,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
 Prices prices_of(const AttentionShape& shape, bool backward);
 
 /// Throws Error (fit) when the ranks of this node would need more memory than there is, with the number that would fit.
-/// extra: bytes a rank needs besides (traces).
-void check_memory(const Job& job, bool backward, Index extra_per_token);
+/// extra_bytes: what a rank needs besides (traces).
+void check_memory(const Job& job, bool backward, Index extra_bytes);
 
 /// "ring 1x4x1, zigzag, 4 ranks x 1 thread, mpi"
 std::string describe(const Job& job, const Context& context);

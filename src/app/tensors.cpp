@@ -43,7 +43,11 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
   if (shape.type == DType::f64) shape.type = DType::f32;
   if (softmax_scale == 0) shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
   Extent extent{q.dims[0], k.dims[0], {}};
-  if (file.has("documents")) extent.documents = file.read_integers("documents");
+  if (file.has("documents")) {
+    extent.documents = file.read_integers("documents");
+    require<Failure::file>(!extent.documents.empty(), "dataset documents of ", path,
+                           " must hold offsets, the first 0 and the last the number of tokens: it is empty");
+  }
   try {
     return {std::move(file), shape, Mask::parse(mask, extent)};
   } catch (const Error& e) {  // offsets that make no sense are the file's fault

@@ -41,6 +41,20 @@ TraceChoice trace_choice(const Settings& settings) {
   return choice;
 }
 
+Index trace_bytes(const TraceChoice& choice, const Job& job) {
+  const Index heads = job.shape.query_heads, rows = job.schedule.queries.largest();
+  constexpr Index number = sizeof(float), index = sizeof(Index);
+  Index bytes = 0;
+  if (choice.statistics) bytes += 4 * number * rows * heads;
+  if (choice.received) bytes += number * job.schedule.keys.largest() * heads;
+  if (choice.edges) bytes += (2 * number + index) * rows * heads * choice.top_k;
+  if (choice.map) {  // twice: it is summed over the ranks
+    const Blocks blocks = blocks_of(job.schedule.mask, choice.map_blocks);
+    bytes += 2 * static_cast<Index>(sizeof(double)) * heads * blocks.queries * blocks.keys;
+  }
+  return bytes;
+}
+
 Traces::Traces(const TraceChoice& choice, const Job& job, const RankTools& tools, std::string group)
     : choice_(choice), job_(job), rank_(tools.transport.rank()), group_(std::move(group)) {
   const Index rows = job.schedule.queries.rows(rank_), keys = job.schedule.keys.rows(rank_),

@@ -19,6 +19,9 @@ struct TraceChoice {
 };
 TraceChoice trace_choice(const Settings& settings);
 
+/// Bytes of memory that a rank's traces need at most.
+Index trace_bytes(const TraceChoice& choice, const Job& job);
+
 /// One rank's attention traces: made neutral, filled by Attention::observe, written under a group of the result.
 class Traces {
  public:

@@ -126,7 +126,7 @@ constexpr Index header_bytes = Index{64} << 10;
 void require_space(const std::string& path, Index bytes) {
   struct statvfs disk {};
   const auto parent = std::filesystem::absolute(path).parent_path();
-  if (::statvfs(parent.c_str(), &disk) != 0) return;
+  if (::statvfs(parent.c_str(), &disk) != 0 || disk.f_blocks == 0) return;  // no disk, such as /proc
   const auto available = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
   require<Failure::fit>(static_cast<double>(bytes) <= available, path, ": the result needs ", bytes,
                         " bytes on the disk, but only ", static_cast<Index>(available), " are free");

@@ -2,13 +2,25 @@
 
 ANNULUS_PROGRAM names the program, ANNULUS_MPIRUN the launcher (empty: tests over several processes are skipped).
 """
+import importlib.util
 import os
+import pathlib
 import signal
 import subprocess
+import sys
+import tempfile
 import unittest
 
 PROGRAM = os.environ["ANNULUS_PROGRAM"]
 MPIRUN = os.environ.get("ANNULUS_MPIRUN", "")
+
+
+def needs(*modules):
+    """Ends the test file as skipped, with the reason, where a Python module is missing."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        print(f"skipped: {sys.executable} has no {', '.join(missing)}")
+        sys.exit(0)
 
 
 def environment():
@@ -23,25 +35,36 @@ def environment():
     return {**os.environ, **more}
 
 
+def start(*arguments, ranks=0, cwd=None):
+    """The running process, leader of a group of its own; ranks = 0: without mpirun."""
+    launcher = [MPIRUN, "-n", str(ranks), "--oversubscribe", "--bind-to", "none"] if ranks else []
+    command = [*launcher, PROGRAM, *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
+
+
 def annulus(*arguments, ranks=0, seconds=60, cwd=None):
     """The finished process: returncode, stdout, stderr as text. ranks = 0: without mpirun.
     Raises subprocess.TimeoutExpired after `seconds`, with every process it started gone."""
-    launcher = [MPIRUN, "-n", str(ranks), "--oversubscribe", "--bind-to", "none"] if ranks else []
-    command = [*launcher, PROGRAM, *map(str, arguments)]
-    process = subprocess.Popen(
-        command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
+    process = start(*arguments, ranks=ranks, cwd=cwd)
     try:
         stdout, stderr = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 class ProgramTest(unittest.TestCase):
     """Claims about one run of the program."""
+
+    @classmethod
+    def setUpClass(cls):
+        scratch = tempfile.TemporaryDirectory(prefix="annulus-cli-")
+        cls.addClassCleanup(scratch.cleanup)
+        cls.scratch = pathlib.Path(scratch.name)  # empty at first, shared by the tests of the class
 
     def succeeds(self, *arguments, **how):
         """The command ends with code 0; returns the finished process."""

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdio>
+#include <future>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -88,22 +89,21 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   std::optional<TensorInput> input;
   std::optional<Job> job;
   std::optional<Draft> draft;
-  std::string hash;
+  std::future<std::string> hash;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] {
     input = open_tensors(path, settings, backward);
     job = make_job(settings, place, input->shape, input->mask, backward);
-    check_memory(*job, backward, job->shape.query_heads * 4 * (5 + 3 * choice.top_k));
+    check_memory(*job, backward, trace_bytes(choice, *job));
   });
   Compute compute(settings, *job, tools, 1 + (choice.any() ? 1 : 0) + (backward ? 3 : 0));
   Layout mine;
   together(tools.transport, [&] {
     if (!tools.lead) return;
-    hash = content_hash(path);
+    hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     describe_result(*draft, settings, context, *job, "annulus-attend", compute.kernel());
     draft->attribute("/", "input", path);
-    draft->attribute("/", "input_hash", hash);
     declare(*draft, *job, choice, backward);
     mine = draft->seal();
   });
@@ -121,6 +121,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   together(tools.transport, [&] {
     if (!tools.lead) return;
     traces.write_small(*draft);
+    draft->attribute("/", "input_hash", hash.get());
     draft->commit();
   });
   write_timeline(settings.text("timeline"), tools);

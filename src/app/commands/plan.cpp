@@ -23,6 +23,8 @@ struct Subject {
   Mask mask;
 };
 
+constexpr Index most_documents = Index{1} << 20;
+
 // Document offsets for a mask with `documents` but no input: equal documents of so many tokens.
 std::vector<Index> equal_documents(Index tokens, Index each) {
   std::vector<Index> offsets{0};
@@ -38,7 +40,12 @@ Subject subject_of(const Settings& s, bool backward) {
   }
   Extent extent{s.count("tokens"), s.has("keys") ? s.count("keys") : s.count("tokens"), {}};
   require(extent.queries <= far / 4 && extent.keys <= far / 4, "--tokens and --keys must be below 2^58");
-  if (s.has("document-tokens")) extent.documents = equal_documents(extent.queries, s.count("document-tokens", 1));
+  if (s.has("document-tokens")) {
+    const Index each = s.count("document-tokens", 1);
+    require(extent.queries / each < most_documents, s.name_of("document-tokens"), " must not make more than ",
+            most_documents, " documents: ", extent.queries, " tokens / ", each, " are more");
+    extent.documents = equal_documents(extent.queries, each);
+  }
   AttentionShape shape{s.count("query-heads", 1),
                        s.has("kv-heads") ? s.count("kv-heads", 1) : s.count("query-heads", 1),
                        s.count("channels", 1),

@@ -55,6 +55,7 @@ class Tiled final : public Kernel {
   DType accumulator() const override { return DType::f32; }
 
   void forward(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) override {
+    if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
     const auto groups = by_lanes(tiles, queries_in_lanes, q.tokens, problem_.query_heads, Pass::forward);
     run(groups, problem_.query_heads, Pass::forward, [&](const RowGroup& group, Index h, float* scratch) {
@@ -72,6 +73,7 @@ class Tiled final : public Kernel {
   }
 
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
+    if (problem_.query_heads == 0) return;
     check_backward(problem_, tiles, saved, kv, into);
     const auto queries = by_lanes(tiles, queries_in_lanes, saved.q.tokens, problem_.query_heads, Pass::backward);
     run(queries, problem_.query_heads, Pass::backward, [&](const RowGroup& group, Index h, float* scratch) {
@@ -110,6 +112,7 @@ class Tiled final : public Kernel {
 
   void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
                const Observation& into) override {
+    if (problem_.query_heads == 0) return;
     check_observe(problem_, tiles, q, k, lse, into);
     const bool map = !into.block_mass.empty();
     if (map || !(into.entropy.absent() && into.max_probability.absent() && into.sink_mass.absent() &&
