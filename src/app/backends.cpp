@@ -5,6 +5,7 @@
 
 #include "annulus/kernel/cpu.hpp"
 #include "annulus/kernel/reference.hpp"
+#include "app/sequence.hpp"
 #if ANNULUS_HAS_MPI
 #include "annulus/transport/mpi.hpp"
 #endif
@@ -96,6 +97,14 @@ std::string mpi_library() { return "not compiled in"; }
 #endif
 
 bool has_audio() { return ANNULUS_HAS_AUDIO != 0; }
+#if ANNULUS_HAS_AUDIO
+std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice) { return make_audio_sequence(choice); }
+#else
+std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice) {
+  throw Error(Failure::usage, sentence("this build cannot read recordings, and ", choice.files.front(),
+                                       " is one: build with libsndfile, libsoxr and kissfft"));
+}
+#endif
 bool has_threads() { return ANNULUS_HAS_OPENMP != 0; }
 
 }  // namespace annulus::app

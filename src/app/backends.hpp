@@ -10,6 +10,9 @@
 
 namespace annulus::app {
 
+class Sequence;
+struct SequenceChoice;
+
 /// All kernels, best first. `auto` takes the first that can run the problem.
 std::span<const KernelRow> kernels();
 /// The kernel of this name, or the best one for `auto`. Throws Error (usage) with the reason when it cannot run here.
@@ -30,6 +33,8 @@ std::unique_ptr<Processes> join_processes();
 /// "Open MPI v4.1.4", or why there is none.
 std::string mpi_library();
 bool has_audio();
+/// make_audio_sequence. Throws Error (usage) when this build cannot read recordings.
+std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice);
 bool has_threads();
 
 }  // namespace annulus::app

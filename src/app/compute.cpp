@@ -1,12 +1,12 @@
 #include "app/compute.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
-#include "annulus/memory/numbers16.hpp"
 #include "annulus/transport/collectives.hpp"
 #include "app/backends.hpp"
 #include "app/help.hpp"
@@ -24,18 +24,30 @@ Index work_of(const Job& job, Rank rank, Index heads) {
   return job.schedule.plans[static_cast<std::size_t>(job.schedule.seat_of(rank))].pairs() * std::max<Index>(1, heads);
 }
 
-bool is_nan(const Rows& rows, Index token, Index i) {
+// The first element of a row that is NaN, or -1.
+template <class T, class IsNan>
+Index first_nan(const T* row, Index count, const IsNan& is_nan) {
+  bool any = false;
+  for (Index i = 0; i < count; ++i) any |= is_nan(row[i]);
+  if (!any) return -1;
+  return std::find_if(row, row + count, is_nan) - row;
+}
+
+Index first_nan(const Rows& rows, Index token) {
+  const Index count = rows.heads * rows.channels;
   switch (rows.type) {
     case DType::f32:
-      return std::isnan(rows.at<const float>(token)[i]);
+      return first_nan(rows.at<const float>(token), count, [](float x) { return x != x; });
     case DType::f64:
-      return std::isnan(rows.at<const double>(token)[i]);
+      return first_nan(rows.at<const double>(token), count, [](double x) { return x != x; });
     case DType::bf16:
-      return std::isnan(from_bf16(rows.at<const std::uint16_t>(token)[i]));
+      return first_nan(rows.at<const std::uint16_t>(token), count,
+                       [](std::uint16_t x) { return (x & 0x7fff) > 0x7f80; });
     case DType::f16:
-      return std::isnan(from_f16(rows.at<const std::uint16_t>(token)[i]));
+      return first_nan(rows.at<const std::uint16_t>(token), count,
+                       [](std::uint16_t x) { return (x & 0x7fff) > 0x7c00; });
   }
-  return false;
+  return -1;
 }
 
 Index position_of(std::span<const Run> runs, Index row) {
@@ -67,6 +79,7 @@ Machine Compute::machine() {
 }
 
 void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
+  progress_.begin();
   attention_.forward(q, kv, out, lse);
   const auto runs = job_.schedule.queries.runs(tools_.transport.rank());
   together(tools_.transport, [&] {
@@ -121,10 +134,12 @@ Layout share_layout(Transport& transport, Layout mine) {
 }
 
 void check_numbers(const Rows& rows, const std::string& what, std::span<const Run> runs) {
-  for (Index i = 0; i < rows.tokens; ++i)
-    for (Index x = 0; x < rows.heads * rows.channels; ++x)
-      require<Failure::file>(!is_nan(rows, i, x), what, " must hold numbers: token ", position_of(runs, i), ", head ",
-                             x / rows.channels, ", channel ", x % rows.channels, " is NaN");
+  for (Index token = 0; token < rows.tokens; ++token) {
+    const Index x = first_nan(rows, token);
+    if (x < 0) continue;
+    throw Error(Failure::file, sentence(what, " must hold numbers: token ", position_of(runs, token), ", head ",
+                                        x / rows.channels, ", channel ", x % rows.channels, " is NaN"));
+  }
 }
 
 void write_timeline(const std::string& path, RankTools& tools) {

@@ -22,6 +22,8 @@ class Compute {
   void observe(const Rows& q, const Rows& k, const Rows& lse, Traces& traces);
   void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                 const Gradients& into);
+  /// All passes are done: ends the progress display.
+  void finish() { progress_.finish(); }
   std::string kernel() const { return std::string(kernel_->name()); }
 
  private:

@@ -26,8 +26,8 @@ std::string padded(std::string text, std::size_t columns) {
   return text;
 }
 
-/// Words of the text in lines that start at help_column; the first line's start is already there.
-std::string wrapped(std::string_view text) {
+/// One line of the text, starting at help_column and broken where the page ends.
+std::string wrapped_line(std::string_view text) {
   std::string lines;
   std::size_t column = help_column;
   while (!text.empty()) {
@@ -46,6 +46,17 @@ std::string wrapped(std::string_view text) {
   return lines + "\n";
 }
 
+/// The text's lines, each starting at help_column; the first one's start is already there.
+std::string wrapped(std::string_view text) {
+  std::string page;
+  for (bool first = true; first || !text.empty(); first = false) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    page += (first ? "" : std::string(help_column, ' ')) + wrapped_line(line);
+  }
+  return page;
+}
+
 /// "(default: auto)", without the parentheses a described default has of its own.
 std::string default_note(const Option& option) {
   std::string_view value = option.fallback;
@@ -56,8 +67,9 @@ std::string default_note(const Option& option) {
 
 std::string option_lines(const Option& option) {
   const std::string usage = "  " + usage_of(option);
-  std::string text = option.help + default_note(option);
-  if (option.repeats) text += "; may be repeated";
+  std::string text = option.help;
+  text.insert(std::min(text.find('\n'), text.size()),
+              default_note(option) + (option.repeats ? "; may be repeated" : ""));
   if (usage.size() + 2 <= help_column) return padded(usage, help_column) + wrapped(text);
   return usage + "\n" + std::string(help_column, ' ') + wrapped(text);
 }

@@ -29,7 +29,7 @@ std::vector<double> weights_of(const Settings& settings, int ranks) {
 
 }  // namespace
 
-std::vector<Option> distribution_options() {
+std::vector<Option> plan_options(std::string ranks_fallback) {
   const std::string group = "Distribution";
   return {
       {.name = "strategy",
@@ -53,10 +53,16 @@ std::vector<Option> distribution_options() {
        .help = "relative speeds of the ranks, for --partition balanced"},
       {.name = "ranks",
        .value = "P",
-       .fallback = "(mpirun's, else 1)",
+       .fallback = std::move(ranks_fallback),
        .group = group,
        .help = "ranks; without mpirun they are threads of this process",
        .check = whole_number(1)},
+  };
+}
+
+std::vector<Option> distribution_options() {
+  const std::string group = "Distribution";
+  std::vector<Option> more{
       {.name = "threads",
        .value = "N",
        .fallback = "(cores / ranks on the node)",
@@ -84,6 +90,7 @@ std::vector<Option> distribution_options() {
        .group = group,
        .help = "the same plan gives the same bits, whatever the timing (always so on CPUs)"},
   };
+  return joined({plan_options("(mpirun's, else 1)"), std::move(more)});
 }
 
 Option mask_option(std::string fallback) {

@@ -30,8 +30,14 @@ Progress::Progress(const std::string& mode, bool lead, std::string what, Index t
   style_ = mode == "json" ? Style::json : isatty(STDERR_FILENO) != 0 ? Style::bar : Style::lines;
 }
 
-Progress::~Progress() {
+void Progress::begin() {
+  if (!begun_) start_ = shown_ = Clock::now();
+  begun_ = true;
+}
+
+void Progress::finish() {
   if (spoke_) show(true);
+  spoke_ = false;
 }
 
 void Progress::add(Index units) {

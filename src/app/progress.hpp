@@ -12,8 +12,12 @@ class Progress {
  public:
   /// mode: auto, none or json. total: units of this rank's work.
   Progress(const std::string& mode, bool lead, std::string what, Index total);
-  ~Progress();
+  ~Progress() { finish(); }
+  /// Work begins now: the clock starts.
+  void begin();
   void add(Index units);
+  /// The last word, if any was spoken.
+  void finish();
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -23,7 +27,7 @@ class Progress {
   std::string what_;
   Index total_, done_ = 0;
   Clock::time_point start_ = Clock::now(), shown_ = start_;
-  bool spoke_ = false;
+  bool begun_ = false, spoke_ = false;
 };
 
 /// 75.2 -> "1 min 15 s"; 0.5 -> "0.5 s".

@@ -13,7 +13,7 @@ namespace annulus::app {
 
 /// What `run` is asked to look at, and all that `verify` needs to see the same again.
 struct SequenceChoice {
-  std::string model = "auto";  ///< induction or similarity; auto: by the kind of the first file
+  std::string model = "auto";  ///< induction or similarity; auto: similarity when the first file is a sound file
   std::string tokens = "words";
   std::vector<std::string> files;
   DType type = DType::f32;
@@ -33,6 +33,10 @@ class Sequence {
   /// The mask when none is asked for; a mask of its own when the term algebra cannot say it.
   virtual Mask mask(const std::string& terms) const = 0;
   virtual std::vector<std::string> files() const = 0;
+  /// What a token is: words, bytes, sounds.
+  virtual std::string token_kind() const = 0;
+  /// Bytes a rank keeps for each of its tokens, besides rows and traces.
+  virtual Index bytes_per_token() const { return 0; }
   /// Global sums and maxima that embedding needs.
   virtual void prepare(Transport& transport) = 0;
   /// Rows of the tokens at `runs`; absent views are not wanted.
@@ -50,6 +54,11 @@ class Sequence {
 
 std::unique_ptr<Sequence> make_sequence(const SequenceChoice& choice);
 std::unique_ptr<Sequence> make_text_sequence(const SequenceChoice& choice);
+/// One recording. Only in builds that have audio; backends.hpp knows.
+std::unique_ptr<Sequence> make_audio_sequence(const SequenceChoice& choice);
+/// Whether a file is meant as sound: by its name (.wav, .flac, .ogg and others that libsndfile reads), else by its first
+/// bytes. A file that cannot be read is not.
+bool is_sound_file(const std::string& path);
 
 /// The passages of a sequence as datasets under /passages, one row each.
 struct PassageTable {

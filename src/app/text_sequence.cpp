@@ -25,6 +25,7 @@ class TextSequence final : public Sequence {
   }
 
   std::string model() const override { return "induction"; }
+  std::string token_kind() const override { return choice_.tokens; }
   AttentionShape shape() const override {
     return {model_.heads(), model_.heads(), model_.channels, model_.value_channels, choice_.type, model_.softmax_scale};
   }
@@ -205,21 +206,6 @@ class TextSequence final : public Sequence {
 
 std::unique_ptr<Sequence> make_text_sequence(const SequenceChoice& choice) {
   return std::make_unique<TextSequence>(choice);
-}
-
-std::unique_ptr<Sequence> make_sequence(const SequenceChoice& choice) { return make_text_sequence(choice); }
-
-void write_passages(Draft& draft, const PassageTable& table, const std::string& what) {
-  static constexpr const char* names[5] = {"first_begin", "first_end", "second_begin", "second_end", "links"};
-  const Index rows = static_cast<Index>(table.text.size());
-  for (std::size_t c = 0; c < 5; ++c)
-    draft.write_small(
-        {std::string("passages/") + names[c], {rows}, Element::i64, {"passage"}, c < 4 ? "token" : "1", what},
-        table.columns[c]);
-  draft.write_small(
-      {"passages/mean_score", {rows}, Element::f64, {"passage"}, "1", "mean of q.k over the passage; 1 is the same"},
-      table.score);
-  draft.write_small({"passages/text", {rows}, Element::text, {"passage"}, "", what}, table.text);
 }
 
 }  // namespace annulus::app

@@ -60,6 +60,7 @@ constexpr std::array<Row, 7> rows{{
 
 Terms read_terms(std::string_view text) {
   Terms terms;
+  std::array<bool, rows.size()> given{};
   for (std::string_view rest = text; !rest.empty() || rest.data() == text.data();) {
     const auto plus = rest.find('+');
     const std::string_view term = rest.substr(0, plus);
@@ -69,6 +70,9 @@ Terms read_terms(std::string_view text) {
     require(row != rows.end(), "mask '", text, "' has an unknown term '", name,
             "'; the terms are full, causal, window:B,A, sink:S, global:LIST, prefix:P and documents, joined by '+'");
     require(row->takes_value == (colon != term.npos), "mask term '", term, "' must be written ", row->help.usage);
+    bool& before = given[static_cast<std::size_t>(row - rows.begin())];
+    require(!before, "mask '", text, "' has the term ", name, " twice");
+    before = true;
     try {
       row->read(colon == term.npos ? std::string_view{} : term.substr(colon + 1), terms);
     } catch (const Error& e) {
@@ -84,6 +88,9 @@ Terms read_terms(std::string_view text) {
 void check(const Terms& terms, const Extent& extent) {
   require(extent.queries >= 0 && extent.keys >= 0, "lengths must not be negative: queries = ", extent.queries,
           ", keys = ", extent.keys);
+  constexpr Index longest = Index{1} << 31;  // pairs are counted in 64 bits
+  require(extent.queries <= longest && extent.keys <= longest,
+          "a mask must not have more than 2^31 queries or keys: queries = ", extent.queries, ", keys = ", extent.keys);
   const bool square = extent.queries == extent.keys;
   require(square || terms.prefix == 0, "mask term prefix needs as many queries as keys: queries = ", extent.queries,
           ", keys = ", extent.keys);

@@ -26,7 +26,8 @@ Index parse_count(std::string_view text, Index least) {
   const auto unit = std::ranges::find(suffixes, suffix, &std::pair<std::string_view, Index>::first);
   require(problem == std::errc{} && unit != suffixes.end(), "'", text,
           "' is not a whole number (suffixes: k M G for thousands, Ki Mi Gi for powers of 1024)");
-  require(std::abs(value) <= far / unit->second, "'", text, "' is beyond 2^60");
+  const Index most = far / unit->second;
+  require(-most <= value && value <= most, "'", text, "' is beyond 2^60");
   value *= unit->second;
   require(value >= least, "'", text, "' is below the least value allowed, ", least);
   return value;

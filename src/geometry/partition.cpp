@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <optional>
 
@@ -93,6 +94,36 @@ double ring_imbalance(const Partition& partition, const Mask& mask, std::span<co
   return ideal > 0 ? path / ideal + penalty * (std::ranges::max(total) / ideal - 1) : 1.0;
 }
 
+// Whether two runs own a token together: a common position is first + i stride for both, inside both.
+bool meet_somewhere(const Run& a, const Run& b) {
+  const Index begin = std::max(a.first, b.first), end = std::min(a.at(a.count - 1), b.at(b.count - 1));
+  const Index common = std::gcd(a.stride, b.stride);
+  if (begin > end || (a.first - b.first) % common != 0) return false;
+  const Run &wide = a.stride >= b.stride ? a : b, &narrow = a.stride >= b.stride ? b : a;
+  Index at = wide.at(std::max<Index>(0, ceil_div(begin - wide.first, wide.stride)));
+  for (Index tried = 0; at <= end && tried < narrow.stride / common; ++tried, at += wide.stride)
+    if ((at - narrow.first) % narrow.stride == 0) return true;
+  return false;
+}
+
+// Whether no token is owned twice. Runs of one stride need a look at their neighbours only.
+bool disjoint(const std::vector<std::vector<Run>>& shards) {
+  std::map<Index, std::vector<Run>> by_stride;
+  for (const auto& mine : shards)
+    for (const Run& run : mine) by_stride[run.count == 1 ? 1 : run.stride].push_back(run);
+  for (auto& [stride, runs] : by_stride) {
+    std::ranges::sort(runs, {}, [s = stride](const Run& run) { return std::pair(run.first % s, run.first); });
+    for (std::size_t i = 1; i < runs.size(); ++i)
+      if (meet_somewhere(runs[i - 1], runs[i])) return false;
+  }
+  for (auto one = by_stride.begin(); one != by_stride.end(); ++one)
+    for (auto other = std::next(one); other != by_stride.end(); ++other)
+      for (const Run& a : one->second)
+        for (const Run& b : other->second)
+          if (meet_somewhere(a, b)) return false;
+  return true;
+}
+
 }  // namespace
 
 Partition::Partition(Index tokens, std::vector<std::vector<Run>> runs, std::string name)
@@ -162,6 +193,7 @@ Partition Partition::of(Index tokens, std::vector<std::vector<Run>> runs, std::s
     }
   require(sound && owned == tokens, "the runs of a partition must cover every token exactly once: they hold ", owned,
           " of ", tokens, " tokens");
+  require(disjoint(runs), "the runs of a partition must cover every token exactly once: some token has two owners");
   return {tokens, std::move(runs), std::move(name)};
 }
 
@@ -180,6 +212,7 @@ Index Partition::largest() const { return std::ranges::max(rows_); }
 
 Index Partition::position(Rank rank, Index row) const {
   for (const Run& run : runs(rank)) {
+    if (row < 0) break;
     if (row < run.count) return run.at(row);
     row -= run.count;
   }

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "annulus/memory/numbers16.hpp"
+#include "annulus/memory/number.hpp"
 
 namespace annulus {
 namespace {
@@ -46,20 +46,6 @@ void finish_as(const Partial& p, const Rows& lse) {
       for (Index c = 0; c < p.out.channels; ++c) out[c] = seen ? out[c] / sum : T{0};
       *lse.at<T>(i, h) = seen ? top + std::log(sum) : minus_infinity<T>;
     }
-}
-
-double number(const Rows& rows, Index token, Index head, Index c) {
-  switch (rows.type) {
-    case DType::f32:
-      return rows.at<const float>(token, head)[c];
-    case DType::f64:
-      return rows.at<const double>(token, head)[c];
-    case DType::bf16:
-      return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
-    case DType::f16:
-      return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
-  }
-  return 0;
 }
 
 void check(const Partial& p) {

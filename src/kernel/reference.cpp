@@ -4,7 +4,7 @@
 #include <limits>
 #include <vector>
 
-#include "annulus/memory/numbers16.hpp"
+#include "annulus/memory/number.hpp"
 
 // Attention written as it is defined, one pair at a time, in float64:
 //   s_ij = scale q_i . k_j        p_ij = exp(s_ij - lse_i)        o_i = sum_j p_ij v_j
@@ -16,20 +16,6 @@ namespace {
 
 constexpr double nothing = -std::numeric_limits<double>::infinity();
 
-double load(const Rows& rows, Index token, Index head, Index c = 0) {
-  switch (rows.type) {
-    case DType::f32:
-      return rows.at<const float>(token, head)[c];
-    case DType::f64:
-      return rows.at<const double>(token, head)[c];
-    case DType::bf16:
-      return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
-    case DType::f16:
-      return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
-  }
-  return 0;
-}
-
 void store(const Rows& rows, Index token, Index head, Index c, double value) {
   if (rows.type == DType::f64) {
     rows.at<double>(token, head)[c] = value;
@@ -39,7 +25,7 @@ void store(const Rows& rows, Index token, Index head, Index c, double value) {
 }
 
 void increase(const Rows& rows, Index token, Index head, Index c, double value) {
-  store(rows, token, head, c, load(rows, token, head, c) + value);
+  store(rows, token, head, c, number(rows, token, head, c) + value);
 }
 
 class Reference final : public Kernel {
@@ -67,14 +53,14 @@ class Reference final : public Kernel {
         const double p = std::exp(s[static_cast<std::size_t>(j - keys.begin)] - m);
         l += p;
         for (Index c = 0; c < problem_.value_channels; ++c)
-          o[static_cast<std::size_t>(c)] += p * load(kv.v, tile.k.begin + j, g, c);
+          o[static_cast<std::size_t>(c)] += p * number(kv.v, tile.k.begin + j, g, c);
       }
       // join (o, l, m) with what the row has met before
-      const double before = load(into.top, row, h), top = std::max(before, m);
+      const double before = number(into.top, row, h), top = std::max(before, m);
       const double keep = before == nothing ? 0.0 : std::exp(before - top), join = std::exp(m - top);
       for (Index c = 0; c < problem_.value_channels; ++c)
-        store(into.out, row, h, c, keep * load(into.out, row, h, c) + join * o[static_cast<std::size_t>(c)]);
-      store(into.sum, row, h, 0, keep * load(into.sum, row, h) + join * l);
+        store(into.out, row, h, c, keep * number(into.out, row, h, c) + join * o[static_cast<std::size_t>(c)]);
+      store(into.sum, row, h, 0, keep * number(into.sum, row, h) + join * l);
       store(into.top, row, h, 0, top);
     });
   }
@@ -83,17 +69,18 @@ class Reference final : public Kernel {
     for_each_row(tiles, [&](const Tile& tile, Index i, Index row, Index h) {
       const Range keys = tile.keys_of(i);
       const Index g = problem_.kv_head(h);
-      const double lse = load(saved.lse, row, h), delta = load(saved.delta, row, h);
+      const double lse = number(saved.lse, row, h), delta = number(saved.delta, row, h);
       if (lse == nothing) return;
       for (Index j = tile.k.begin + keys.begin; j < tile.k.begin + keys.end; ++j) {
         const double p = std::exp(score(saved.q, row, h, kv.k, j) - lse);
         double dp = 0;
-        for (Index c = 0; c < problem_.value_channels; ++c) dp += load(saved.dout, row, h, c) * load(kv.v, j, g, c);
+        for (Index c = 0; c < problem_.value_channels; ++c) dp += number(saved.dout, row, h, c) * number(kv.v, j, g, c);
         const double ds = problem_.softmax_scale * p * (dp - delta);
-        for (Index c = 0; c < problem_.value_channels; ++c) increase(into.dv, j, g, c, p * load(saved.dout, row, h, c));
+        for (Index c = 0; c < problem_.value_channels; ++c)
+          increase(into.dv, j, g, c, p * number(saved.dout, row, h, c));
         for (Index c = 0; c < problem_.channels; ++c) {
-          increase(into.dq, row, h, c, ds * load(kv.k, j, g, c));
-          increase(into.dk, j, g, c, ds * load(saved.q, row, h, c));
+          increase(into.dq, row, h, c, ds * number(kv.k, j, g, c));
+          increase(into.dk, j, g, c, ds * number(saved.q, row, h, c));
         }
       }
     });
@@ -103,14 +90,14 @@ class Reference final : public Kernel {
                const Observation& into) override {
     for_each_row(tiles, [&](const Tile& tile, Index i, Index row, Index h) {
       const Range keys = tile.keys_of(i);
-      const double l = load(lse, row, h);
+      const double l = number(lse, row, h);
       const Index query = tile.q_at + i * tile.stride;
       for (Index j = keys.begin; j < keys.end; ++j) {
         const Index key = tile.k_at + j * tile.stride;
         const double s = score(q, row, h, k, tile.k.begin + j);
         const double p = s == nothing ? 0.0 : std::exp(s - l);
         if (!into.entropy.absent() && p > 0) increase(into.entropy, row, h, 0, p * (l - s));
-        if (!into.max_probability.absent() && p > load(into.max_probability, row, h))
+        if (!into.max_probability.absent() && p > number(into.max_probability, row, h))
           store(into.max_probability, row, h, 0, p);
         if (!into.sink_mass.absent() && key < into.sink_tokens) increase(into.sink_mass, row, h, 0, p);
         if (!into.mean_distance.absent())
@@ -129,7 +116,7 @@ class Reference final : public Kernel {
   double score(const Rows& q, Index row, Index h, const Rows& k, Index key) const {
     const Index g = problem_.kv_head(h);
     double dot = 0;
-    for (Index c = 0; c < problem_.channels; ++c) dot += load(q, row, h, c) * load(k, key, g, c);
+    for (Index c = 0; c < problem_.channels; ++c) dot += number(q, row, h, c) * number(k, key, g, c);
     return problem_.softmax_scale * dot;
   }
 
@@ -138,13 +125,13 @@ class Reference final : public Kernel {
     const Index k = into.top_score.channels;
     Index* indices = &into.top_index[static_cast<std::size_t>((row * into.top_score.heads + h) * k)];
     const auto before = [&](Index place) {  // does the list's entry come before (s, key)?
-      const double other = load(into.top_score, row, h, place);
+      const double other = number(into.top_score, row, h, place);
       return indices[place] >= 0 && (other > s || (other == s && indices[place] < key));
     };
     if (k == 0 || s == nothing || before(k - 1)) return;
     Index place = k - 1;
     for (; place > 0 && !before(place - 1); --place) {
-      store(into.top_score, row, h, place, load(into.top_score, row, h, place - 1));
+      store(into.top_score, row, h, place, number(into.top_score, row, h, place - 1));
       indices[place] = indices[place - 1];
     }
     store(into.top_score, row, h, place, s);

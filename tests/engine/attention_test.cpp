@@ -2,29 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include <mutex>
-
 #include "annulus/kernel/cpu.hpp"
 #include "support/engine_errors.hpp"
-#include "support/ranks.hpp"
 
 namespace annulus {
 namespace {
-
-// Runs on threads; the worst of all ranks.
-Errors run(const Dense& dense, const Schedule& job, const MakeKernel& make, FaultyTransport::Faults faults = {}) {
-  Errors worst;
-  std::mutex lock;
-  on_ranks(
-      job.grid.ranks(),
-      [&](Transport& transport) {
-        const Errors mine = engine_errors(dense, job, make, transport);
-        const std::lock_guard guard(lock);
-        worst.include(mine);
-      },
-      20, faults);
-  return worst;
-}
 
 const std::vector<Grid> grids{{1, 1, 1}, {1, 2, 1}, {1, 3, 1}, {2, 1, 1}, {1, 4, 1}, {2, 2, 1},
                               {4, 1, 1}, {1, 2, 2}, {1, 5, 1}, {3, 2, 1}, {1, 7, 1}, {1, 8, 1},

@@ -10,27 +10,13 @@
 #include "annulus/kernel/partial.hpp"
 #include "annulus/kernel/reference.hpp"
 #include "annulus/memory/device.hpp"
-#include "annulus/memory/numbers16.hpp"
+#include "annulus/memory/number.hpp"
 
 // What the kernel tests share: rows with gaps that hold NaN, random problems, and every pass by the float64 reference.
 
 namespace annulus::test {
 
 constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
-
-inline double number(const Rows& rows, Index token, Index head, Index c = 0) {
-  switch (rows.type) {
-    case DType::f32:
-      return rows.at<const float>(token, head)[c];
-    case DType::f64:
-      return rows.at<const double>(token, head)[c];
-    case DType::bf16:
-      return from_bf16(rows.at<const std::uint16_t>(token, head)[c]);
-    case DType::f16:
-      return from_f16(rows.at<const std::uint16_t>(token, head)[c]);
-  }
-  return 0;
-}
 
 inline void set_number(const Rows& rows, Index token, Index head, Index c, double value) {
   const auto f = static_cast<float>(value);

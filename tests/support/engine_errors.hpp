@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <functional>
+#include <mutex>
 
 #include "annulus/engine/attention.hpp"
 #include "support/oracle.hpp"
+#include "support/ranks.hpp"
 
 namespace annulus {
 
@@ -85,6 +87,22 @@ inline Errors engine_errors(const Dense& dense, const Schedule& job, const MakeK
   note(worst.sink, sink, dense.sink, job.queries);
   note(worst.distance, distance, dense.distance, job.queries);
   note(worst.received, received, dense.received, job.keys);
+  return worst;
+}
+
+/// The same on threads, one for each rank of the job: the worst of all ranks.
+inline Errors run(const Dense& dense, const Schedule& job, const MakeKernel& make,
+                  FaultyTransport::Faults faults = {}) {
+  Errors worst;
+  std::mutex lock;
+  on_ranks(
+      job.grid.ranks(),
+      [&](Transport& transport) {
+        const Errors mine = engine_errors(dense, job, make, transport);
+        const std::lock_guard guard(lock);
+        worst.include(mine);
+      },
+      20, faults);
   return worst;
 }
 

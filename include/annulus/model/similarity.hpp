@@ -50,8 +50,8 @@ struct SimilarityModel {
 
 /// Sums over frames that can be added across ranks; the mean picture is what windows are compared against.
 struct BandSums {
-  explicit BandSums(Index mel_bands) : sums(static_cast<std::size_t>(mel_bands + 1)) {}
-  std::vector<double> sums;  ///< [mel_bands + 1], the last one counts frames; added element by element over ranks
+  explicit BandSums(Index bands) : sums(static_cast<std::size_t>(bands + 1)) {}
+  std::vector<double> sums;  ///< [bands + 1], the last one counts frames; added element by element over ranks
   /// frames: [n, mel_bands], finished mel.
   void add(std::span<const float> frames);
   /// [mel_bands]; zeros when there were no frames.

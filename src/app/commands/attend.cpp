@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdio>
+#include <future>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -88,7 +89,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   std::optional<TensorInput> input;
   std::optional<Job> job;
   std::optional<Draft> draft;
-  std::string hash;
+  std::future<std::string> hash;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] {
     input = open_tensors(path, settings, backward);
@@ -99,11 +100,10 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   Layout mine;
   together(tools.transport, [&] {
     if (!tools.lead) return;
-    hash = content_hash(path);
+    hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     describe_result(*draft, settings, context, *job, "annulus-attend", compute.kernel());
     draft->attribute("/", "input", path);
-    draft->attribute("/", "input_hash", hash);
     declare(*draft, *job, choice, backward);
     mine = draft->seal();
   });
@@ -115,11 +115,13 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   Traces traces(choice, *job, tools, "trace");
   if (choice.any()) compute.observe(t.q, t.kv.k, t.lse, traces);
   if (backward) compute.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dk, t.dv});
+  compute.finish();
   const double writes = tools.timeline.now();
   together(tools.transport, [&] { write(layout, *job, t, traces, tools.transport.rank(), backward); });
   together(tools.transport, [&] {
     if (!tools.lead) return;
     traces.write_small(*draft);
+    draft->attribute("/", "input_hash", hash.get());
     draft->commit();
   });
   write_timeline(settings.text("timeline"), tools);

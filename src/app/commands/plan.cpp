@@ -200,7 +200,7 @@ Command plan_command() {
                                .check = positive_number()},
                               mask_option("causal"),
                               dtype_option("(as the input, else f32)")},
-                             distribution_options(),
+                             plan_options("(mpirun's, else 4)"),
                              {{.name = "ranks-per-node",
                                .value = "N",
                                .fallback = "(all)",

@@ -36,13 +36,13 @@ void declare(Draft& draft, const Sequence& sequence, const Job& job, const Trace
   Traces::declare(draft, traces, job, layer + "/attention");
 }
 
-void describe_input(Draft& draft, const Sequence& sequence, const SequenceChoice& choice) {
+void describe_input(Draft& draft, const Sequence& sequence) {
   std::vector<std::string> hashes;
   for (const std::string& file : sequence.files()) hashes.push_back(content_hash(file));
   draft.attribute("/", "inputs", sequence.files());
   draft.attribute("/", "input_hashes", hashes);
   draft.attribute("/", "model", sequence.model());
-  draft.attribute("/", "token_kind", choice.tokens);
+  draft.attribute("/", "token_kind", sequence.token_kind());
 }
 
 void run_rank(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
@@ -54,18 +54,19 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   std::optional<Draft> draft;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] { sequence = make_sequence(choice); });
-  sequence->prepare(tools.transport);
   together(tools.transport, [&] {
     job = make_job(settings, place, sequence->shape(), sequence->mask(settings.text("mask")), false);
-    check_memory(*job, false, trace_bytes(traces_choice, *job));
+    check_memory(*job, false,
+                 trace_bytes(traces_choice, *job) + job->schedule.queries.largest() * sequence->bytes_per_token());
   });
+  sequence->prepare(tools.transport);
   Compute compute(settings, *job, tools, 1 + (traces_choice.any() ? 1 : 0));
   Layout mine;
   together(tools.transport, [&] {
     if (!tools.lead) return;
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     describe_result(*draft, settings, context, *job, "annulus-run", compute.kernel());
-    describe_input(*draft, *sequence, choice);
+    describe_input(*draft, *sequence);
     declare(*draft, *sequence, *job, traces_choice);
     mine = draft->seal();
   });
@@ -88,6 +89,7 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   compute.forward(q, kv, out, lse);
   Traces traces(traces_choice, *job, tools, layer + "/attention");
   if (traces_choice.any()) compute.observe(q, kv.k, lse, traces);
+  compute.finish();
   const double reads = tools.timeline.now();
   together(tools.transport, [&] { sequence->read_out(*job, rank, traces, lse); });
   sequence->collect(tools.transport);
@@ -135,37 +137,36 @@ int run(const Settings& settings, Context& context) {
 }  // namespace
 
 Command run_command() {
-  return {
-      .name = "run",
-      .summary = "documents or a recording -> activations and attention traces in HDF5",
-      .arguments = {"FILE...", 1, 1'000'000},
-      .options = joined(
-          {{{.name = "model",
-             .value = "auto|induction|similarity",
-             .fallback = "auto",
-             .group = "Model",
-             .help =
-                 "induction: what followed the same words before (texts)\nsimilarity: what sounds alike (recordings)"},
-            {.name = "tokens",
-             .value = "words|bytes",
-             .fallback = "words",
-             .group = "Model",
-             .help = "what a token of a text is"},
-            {.name = "passage-tokens",
-             .value = "N",
-             .fallback = "12",
-             .group = "Model",
-             .help = "shortest passage reported, in tokens",
-             .check = whole_number(1)},
-            mask_option("(the model's: causal)"),
-            dtype_option("f32")},
-           trace_options("full"),
-           distribution_options(),
-           output_options()}),
-      .examples = {"annulus run book.txt --output book.h5",
-                   "mpirun -n 4 annulus run chapters/*.txt --output book.h5 --overwrite",
-                   "annulus run talk.flac --output talk.h5 --ranks 2"},
-      .run = run};
+  return {.name = "run",
+          .summary = "documents or a recording -> activations and attention traces in HDF5",
+          .arguments = {"FILE...", 1, 1'000'000},
+          .options = joined(
+              {{{.name = "model",
+                 .value = "auto|induction|similarity",
+                 .fallback = "auto",
+                 .group = "Model",
+                 .help = "induction: what followed the same words before (texts)\nsimilarity: what sounds alike (one "
+                         "recording: wav, flac, ogg)\nauto: by the first file's name, else by its first bytes"},
+                {.name = "tokens",
+                 .value = "words|bytes",
+                 .fallback = "words",
+                 .group = "Model",
+                 .help = "what a token of a text is; a recording's is 50 ms of sound"},
+                {.name = "passage-tokens",
+                 .value = "N",
+                 .fallback = "12",
+                 .group = "Model",
+                 .help = "shortest passage reported, in tokens",
+                 .check = whole_number(1)},
+                mask_option("(the model's: causal for texts, all that came before for recordings)"),
+                dtype_option("f32")},
+               trace_options("full"),
+               distribution_options(),
+               output_options()}),
+          .examples = {"annulus run book.txt --output book.h5",
+                       "mpirun -n 4 annulus run chapters/*.txt --output book.h5 --overwrite",
+                       "annulus run talk.flac --output talk.h5 --ranks 2"},
+          .run = run};
 }
 
 }  // namespace annulus::app

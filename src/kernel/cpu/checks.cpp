@@ -1,5 +1,6 @@
 #include "kernel/cpu/checks.hpp"
 
+#include <cstdint>
 #include <string_view>
 
 namespace annulus::cpu {

@@ -7,8 +7,10 @@
 //   P^T = 2^(c S^T - base)           c = scale log2(e), base = top log2(e), per lane
 //   O^T = O^T + V^T P^T              [value_channels, lanes], unnormalised f32
 // There is no running maximum. The reference `top` of a lane is the largest of the first scores it meets; f32 keeps its
-// relative precision at any reference, so it only has to move when the sum leaves 2^32: then the chunk is computed
-// again with a new one (`settle`).
+// relative precision at any reference, so it only has to move when the sum leaves 2^32: then the strip is computed
+// again with a new one. base is rounded to f32, the same way whenever the same top comes back, so out and sum share its
+// error and it cancels. (Only scores beyond 2^30, whose f32 neighbours are 64 nats apart, can be lost to that
+// rounding.)
 
 namespace annulus::cpu {
 namespace {

@@ -1,5 +1,6 @@
 #include <array>
 #include <cstring>
+#include <memory>
 #include <new>
 
 #include "annulus/kernel/cpu.hpp"

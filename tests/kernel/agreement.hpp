@@ -1,0 +1,230 @@
+#pragma once
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <span>
+
+#include "kernel/support.hpp"
+
+// How far a tier may be from the naive float64 kernel on the same (rounded) inputs, pass by pass.
+//
+// Forward bound, relative to the row's largest sum of |p v| (relative to |out| nothing can hold: out may cancel to 0).
+// With u = 2^-24: a score is a sum of d products whose partial sums grow to about sqrt(d) before the scale 1/sqrt(d),
+// so in the problems below its error has a standard deviation of about u sqrt(d)/3; where one key dominates a row it
+// does not average out, and four deviations are 4/3 u sqrt(d). The exponential adds 2 u, the sums of a chunk
+// sqrt(128)/2 u = 6 u: 1e-6 = 17 u up to d = 128.
+
+namespace annulus::test {
+
+inline constexpr double forward_bound = 1e-6, gradient_bound = 5e-6;
+
+inline double forward_bound_of(Index channels) {
+  return std::max(forward_bound, 4.0 / 3 * 0x1p-24 * std::sqrt(static_cast<double>(channels)));
+}
+
+struct ForwardResult {
+  PartialSheets partial;
+  Sheet lse;
+};
+
+inline ForwardResult forward_by(Kernel& kernel, std::span<const Tile> tiles, const Inputs& in, const Rows& v,
+                                Index gap = 0) {
+  const Problem& p = in.problem;
+  ForwardResult r{{kernel.accumulator(), in.queries(), p.query_heads, p.value_channels, gap},
+                  {kernel.accumulator(), in.queries(), p.query_heads, 1}};
+  kernel.forward(tiles, in.q, {in.k, v}, r.partial.view());
+  return r;
+}
+
+/// What an exact kernel finds, and the sums of |p v| that errors are measured against.
+struct Truth {
+  Truth(std::span<const Tile> tiles, const Inputs& in)
+      : kernel(make_reference_kernel(in.problem)),
+        forward(forward_by(*kernel, tiles, in, in.v)),
+        magnitude(forward),
+        delta(DType::f64, in.queries(), in.problem.query_heads, 1) {
+    Sheet absolute(in.v);
+    absolute.each([&](Index i, Index h, Index c) { return std::abs(in.v.at(i, h, c)); });
+    magnitude = Sheets(forward_by(*kernel, tiles, in, absolute));
+    finish(forward.partial.view(), forward.lse);
+    row_dot(in.dout, forward.partial.out, delta);
+  }
+  struct Sheets {  // so that a result can be replaced
+    explicit Sheets(const ForwardResult& r) : value(std::make_unique<ForwardResult>(r)) {
+      finish(value->partial.view(), value->lse);
+    }
+    Sheets& operator=(Sheets&&) = default;
+    std::unique_ptr<ForwardResult> value;
+  };
+  std::unique_ptr<Kernel> kernel;
+  ForwardResult forward;
+  Sheets magnitude;
+  Sheet delta;
+};
+
+inline void expect_forward(Kernel& kernel, std::span<const Tile> tiles, const Inputs& in, const Truth& truth,
+                           double at_least = 0) {
+  const Problem& p = in.problem;
+  const double bound = std::max(at_least, forward_bound_of(p.channels));
+  ForwardResult result = forward_by(kernel, tiles, in, in.v, 7);
+  finish(result.partial.view(), result.lse);
+  for (Index i = 0; i < in.queries(); ++i)
+    for (Index h = 0; h < p.query_heads; ++h) {
+      const double lse = truth.forward.lse.at(i, h);
+      if (lse == minus_infinity) {
+        EXPECT_EQ(result.lse.at(i, h), minus_infinity) << "row " << i << " head " << h;
+      } else {
+        EXPECT_NEAR(result.lse.at(i, h), lse, bound * (2 + std::abs(lse))) << "row " << i << " head " << h;
+      }
+      double error = 0, high = 0;
+      for (Index c = 0; c < p.value_channels; ++c) {
+        const double difference = std::abs(result.partial.out.at(i, h, c) - truth.forward.partial.out.at(i, h, c));
+        if (!(difference <= error)) error = difference;  // NaN sticks
+        high = std::max(high, truth.magnitude.value->partial.out.at(i, h, c));
+      }
+      ASSERT_LE(error, bound * high) << "row " << i << " head " << h;
+    }
+}
+
+/// The f32 statistics of the forward pass that backward and observe start from.
+inline Sheet rounded(const Rows& from, Index gap = 0) {
+  Sheet to(DType::f32, from.tokens, from.heads, from.channels, gap);
+  to.each([&](Index i, Index h, Index c) { return number(from, i, h, c); });
+  return to;
+}
+
+struct GradientSheets {
+  GradientSheets(DType type, const Inputs& in, Index gap)
+      : dq(type, in.queries(), in.problem.query_heads, in.problem.channels, gap),
+        dk(type, in.keys(), in.problem.kv_heads, in.problem.channels, gap),
+        dv(type, in.keys(), in.problem.kv_heads, in.problem.value_channels, gap) {
+    dq.fill(0.5);  // gradients are added to what is there
+    dk.fill(-0.25);
+    dv.fill(2);
+  }
+  Gradients view() const { return {dq, dk, dv}; }
+  Sheet dq, dk, dv;
+};
+
+// Errors against the largest gradient, and against the rounding of dP = dO V^T, which dP - delta may cancel: u times
+// its largest sum of magnitudes, times what it is multiplied by.
+inline void expect_gradient(const Sheet& got, const Sheet& truth, double dp_rounding, const char* name) {
+  const double bound = gradient_bound * largest(truth) + dp_rounding;
+  const Rows& rows = got.rows();
+  for (Index i = 0; i < rows.tokens; ++i)
+    for (Index h = 0; h < rows.heads; ++h)
+      for (Index c = 0; c < rows.channels; ++c)
+        ASSERT_NEAR(got.at(i, h, c), truth.at(i, h, c), bound)
+            << name << " row " << i << " head " << h << " channel " << c;
+}
+
+inline void expect_backward(Kernel& kernel, std::span<const Tile> tiles, const Inputs& in, const Truth& truth) {
+  const Sheet lse = rounded(truth.forward.lse, 3), delta = rounded(truth.delta, 1);
+  GradientSheets got(DType::f32, in, 4), exact(DType::f64, in, 0);
+  kernel.backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
+  truth.kernel->backward(tiles, {in.q, in.dout, truth.forward.lse, truth.delta}, {in.k, in.v}, exact.view());
+  const double dp = static_cast<double>(in.problem.value_channels) * largest(in.dout) * largest(in.v);
+  const double rounding = 0x1p-24 * dp * in.problem.softmax_scale;
+  expect_gradient(got.dq, exact.dq, rounding * largest(in.k), "dq");
+  expect_gradient(got.dk, exact.dk, rounding * largest(in.q), "dk");
+  expect_gradient(got.dv, exact.dv, 0, "dv");
+}
+
+struct ObservationSheets {
+  ObservationSheets(DType type, const Inputs& in, Index tops, Index block, Index gap)
+      : entropy(type, in.queries(), in.problem.query_heads, 1, gap),
+        max_probability(entropy),
+        sink_mass(entropy),
+        mean_distance(entropy),
+        received(type, in.keys(), in.problem.query_heads, 1, gap),
+        top_score(type, in.queries(), in.problem.query_heads, tops, gap),
+        top_index(static_cast<std::size_t>(in.queries() * in.problem.query_heads * tops), -1),
+        block_tokens(block),
+        query_blocks(ceil_div(in.queries(), block)),
+        key_blocks(ceil_div(in.keys(), block)),
+        block_mass(static_cast<std::size_t>(in.problem.query_heads * query_blocks * key_blocks)) {
+    for (Sheet* sheet : {&entropy, &max_probability, &sink_mass, &mean_distance, &received}) sheet->fill(0);
+    top_score.fill(minus_infinity);
+  }
+  Observation view() {
+    return {.entropy = entropy,
+            .max_probability = max_probability,
+            .sink_mass = sink_mass,
+            .mean_distance = mean_distance,
+            .received = received,
+            .top_score = top_score,
+            .top_index = top_index,
+            .block_mass = block_mass,
+            .sink_tokens = 6,
+            .block_tokens = block_tokens,
+            .key_blocks = key_blocks,
+            .query_blocks = query_blocks};
+  }
+  bool same_bits(const ObservationSheets& o) const {
+    return entropy.same_bits(o.entropy) && max_probability.same_bits(o.max_probability) &&
+           sink_mass.same_bits(o.sink_mass) && mean_distance.same_bits(o.mean_distance) &&
+           received.same_bits(o.received) && top_score.same_bits(o.top_score) && top_index == o.top_index &&
+           block_mass == o.block_mass;
+  }
+  Sheet entropy, max_probability, sink_mass, mean_distance, received, top_score;
+  std::vector<Index> top_index;
+  Index block_tokens, query_blocks, key_blocks;
+  std::vector<double> block_mass;
+};
+
+inline void expect_near(const Sheet& got, const Sheet& truth, double bound, const char* name) {
+  const Rows& rows = got.rows();
+  for (Index i = 0; i < rows.tokens; ++i)
+    for (Index h = 0; h < rows.heads; ++h)
+      for (Index c = 0; c < rows.channels; ++c) {
+        const double want = truth.at(i, h, c);
+        if (std::isinf(want)) {
+          ASSERT_EQ(got.at(i, h, c), want) << name << " row " << i << " head " << h;
+        } else {
+          ASSERT_NEAR(got.at(i, h, c), want, bound * (1 + std::abs(want))) << name << " row " << i << " head " << h;
+        }
+      }
+}
+
+inline void expect_observe(Kernel& kernel, std::span<const Tile> tiles, const Inputs& in, const Truth& truth,
+                           Index block) {
+  constexpr Index tops = 5;
+  const Sheet lse = rounded(truth.forward.lse, 3);
+  ObservationSheets got(DType::f32, in, tops, block, 2), exact(DType::f64, in, tops, block, 0);
+  kernel.observe(tiles, in.q, in.k, lse, got.view());
+  truth.kernel->observe(tiles, in.q, in.k, truth.forward.lse, exact.view());
+  const double bound = 5e-6;  // scores err by 8 u, times an entropy's weight |lse - s| of up to 10
+  expect_near(got.entropy, exact.entropy, bound, "entropy");
+  expect_near(got.max_probability, exact.max_probability, bound, "max probability");
+  expect_near(got.sink_mass, exact.sink_mass, bound, "sink mass");
+  expect_near(got.mean_distance, exact.mean_distance, bound, "mean distance");
+  expect_near(got.received, exact.received, bound, "received");
+  expect_near(got.top_score, exact.top_score, bound, "top score");
+  for (std::size_t n = 0; n < got.block_mass.size(); ++n)
+    ASSERT_NEAR(got.block_mass[n], exact.block_mass[n], bound * (1 + exact.block_mass[n])) << "map cell " << n;
+  for (std::size_t n = 0; n < got.top_index.size(); ++n) {
+    if (got.top_index[n] == exact.top_index[n]) continue;
+    // scores that are closer than their rounding may change places
+    const auto cell = static_cast<Index>(n);
+    const Index heads = in.problem.query_heads, i = cell / tops / heads, h = cell / tops % heads, c = cell % tops;
+    const double s = exact.top_score.at(i, h, c);
+    const double above = c > 0 ? exact.top_score.at(i, h, c - 1) : s + 1;
+    const double below = c + 1 < tops ? exact.top_score.at(i, h, c + 1) : s;
+    EXPECT_LT(std::min(above - s, s - below), 4 * bound * (1 + std::abs(s))) << "top index row " << i << " head " << h;
+  }
+}
+
+inline Problem problem_of(Index channels, Index value_channels, DType type) {
+  return {.query_heads = 3,
+          .kv_heads = 2,
+          .channels = channels,
+          .value_channels = value_channels,
+          .group = 2,
+          .phase = 1,
+          .type = type,
+          .softmax_scale = 1 / std::sqrt(static_cast<double>(channels)),
+          .query_shift = 4};
+}
+
+}  // namespace annulus::test

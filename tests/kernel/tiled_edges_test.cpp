@@ -1,0 +1,196 @@
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+#include "kernel/agreement.hpp"
+
+// Scores that are huge, infinite or no numbers; equal scores; any number of threads; wrong shapes.
+
+namespace annulus::test {
+namespace {
+
+// Scores that jump by thousands, up and down, between blocks of keys: the reference has to move, and nothing overflows.
+TEST(Tiled, HugeScoresNeitherOverflowNorVanish) {
+  for (const double jump : {60.0, 1000.0, 1e4, -1e4, 1e6}) {
+    Inputs in({.channels = 4, .value_channels = 6, .softmax_scale = 1}, 40, 700, 16);
+    in.q.each([&](Index, Index, Index c) { return c == 0 ? 1.0 : 0.0; });
+    in.k.each([&](Index j, Index, Index c) {
+      return c == 0 ? static_cast<double>(j / 100 % 4) * jump + 0.25 * static_cast<double>(j % 3) : 0.0;
+    });
+    const std::vector<Tile> tiles{tile({0, 40}, {0, 700}, {-far, 660})};
+    const Truth truth(tiles, in);
+    for (const std::string& tier : runnable_tiers()) {
+      SCOPED_TRACE(sentence("jump ", jump, ", ", tier));
+      // t = c s - base is rounded once, but base and c s are rounded numbers of size log2(e) |s| themselves
+      expect_forward(*make_tiled_kernel(in.problem, {}, tier), tiles, in, truth, 1e-6 + 3 * 0x1p-24 * std::abs(jump));
+    }
+  }
+}
+
+TEST(Tiled, ARisingSequenceOfScoresMovesTheReferenceManyTimes) {
+  Inputs in({.channels = 2, .value_channels = 3, .softmax_scale = 1}, 30, 2000, 17);
+  in.q.each([](Index, Index, Index c) { return c == 0 ? 1.0 : 0.0; });
+  in.k.each([](Index j, Index, Index c) { return c == 0 ? static_cast<double>(j) * 0.5 : 0.0; });
+  const std::vector<Tile> tiles{tile({0, 30}, {0, 2000})};
+  const Truth truth(tiles, in);
+  for (const std::string& tier : runnable_tiers())
+    expect_forward(*make_tiled_kernel(in.problem, {}, tier), tiles, in, truth, 1e-6 + 1500 * 0x1p-24);
+}
+
+TEST(Tiled, AScoreOfMinusInfinityIsAKeyThatDoesNotCount) {
+  Inputs in({.channels = 3, .value_channels = 5, .softmax_scale = 0.5}, 50, 260, 18);
+  const double infinite = std::numeric_limits<double>::infinity();
+  in.q.each([](Index, Index, Index) { return 1.0; });
+  for (Index j = 0; j < 260; ++j)
+    if (j < 150 || j % 3 == 0) in.k.set(j, 0, 1, -infinite);
+  // the first 20 queries see nothing but such keys
+  const std::vector<Tile> tiles{tile({0, 20}, {0, 140}), tile({20, 50}, {0, 260})};
+  const Truth truth(tiles, in);
+  ASSERT_EQ(truth.forward.lse.at(0, 0), minus_infinity);
+  for (const std::string& tier : runnable_tiers()) {
+    SCOPED_TRACE(tier);
+    const auto kernel = make_tiled_kernel(in.problem, {}, tier);
+    expect_forward(*kernel, tiles, in, truth);
+    const Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
+    ObservationSheets seen(DType::f32, in, 4, 32, 0);
+    kernel->observe(tiles, in.q, in.k, lse, seen.view());
+    EXPECT_EQ(seen.entropy.at(0, 0), 0);
+    EXPECT_EQ(seen.top_index[0], -1);
+    EXPECT_FALSE(std::isnan(seen.entropy.at(30, 0)));
+    EXPECT_GE(seen.top_index[30 * 4], 150);
+  }
+}
+
+TEST(Tiled, RowsWithoutMassHaveNoGradient) {
+  Inputs in(problem_of(8, 8, DType::f32), 40, 40, 19);
+  const std::vector<Tile> tiles{tile({0, 40}, {0, 40})};
+  Truth truth(tiles, in);
+  Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
+  for (Index h = 0; h < 3; ++h) {
+    lse.set(7, h, 0, minus_infinity);
+    truth.forward.lse.set(7, h, 0, minus_infinity);
+    delta.set(7, h, 0, std::numeric_limits<double>::quiet_NaN());
+  }
+  for (const std::string& tier : runnable_tiers()) {
+    GradientSheets got(DType::f32, in, 0);
+    make_tiled_kernel(in.problem, {}, tier)->backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
+    for (Index c = 0; c < 8; ++c) EXPECT_EQ(got.dq.at(7, 1, c), 0.5);
+    EXPECT_FALSE(std::isnan(largest(got.dk) + largest(got.dv)));
+    expect_backward(*make_tiled_kernel(in.problem, {}, tier), tiles, in, truth);
+  }
+}
+
+TEST(Tiled, NotANumberIsNotHidden) {
+  Inputs in({.channels = 5, .value_channels = 2, .softmax_scale = 0.5}, 30, 300, 20);
+  in.k.set(222, 0, 3, std::numeric_limits<double>::quiet_NaN());
+  const std::vector<Tile> tiles{tile({0, 30}, {0, 300}, {-far, 205})};
+  for (const std::string& tier : runnable_tiers()) {
+    ForwardResult r = forward_by(*make_tiled_kernel(in.problem, {}, tier), tiles, in, in.v);
+    for (Index i = 0; i < 30; ++i)
+      EXPECT_EQ(std::isnan(r.partial.out.at(i, 0, 0)), i + 205 >= 222) << tier << " row " << i;
+  }
+}
+
+TEST(Tiled, TheBitsDoNotDependOnThreads) {
+  const Layout layout = layouts()[7];
+  const Inputs in(problem_of(40, 24, DType::f32), layout.queries, layout.keys, 21);
+  const Truth truth(layout.tiles, in);
+  const Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
+  for (const std::string& tier : runnable_tiers()) {
+    SCOPED_TRACE(tier);
+    const auto run = [&](int threads) {
+      const auto kernel = make_tiled_kernel(in.problem, {.threads = threads}, tier);
+      auto result = std::make_tuple(PartialSheets(DType::f32, in.queries(), 3, 24), GradientSheets(DType::f32, in, 0),
+                                    ObservationSheets(DType::f32, in, 5, 16, 0));
+      kernel->forward(layout.tiles, in.q, {in.k, in.v}, std::get<0>(result).view());
+      kernel->backward(layout.tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, std::get<1>(result).view());
+      kernel->observe(layout.tiles, in.q, in.k, lse, std::get<2>(result).view());
+      return result;
+    };
+    const auto one = run(1);
+    for (const int threads : {1, 2, 3}) {
+      const auto other = run(threads);
+      EXPECT_TRUE(std::get<0>(one).same_bits(std::get<0>(other)));
+      EXPECT_TRUE(std::get<1>(one).dq.same_bits(std::get<1>(other).dq));
+      EXPECT_TRUE(std::get<1>(one).dk.same_bits(std::get<1>(other).dk));
+      EXPECT_TRUE(std::get<1>(one).dv.same_bits(std::get<1>(other).dv));
+      EXPECT_TRUE(std::get<2>(one).same_bits(std::get<2>(other)));
+    }
+  }
+}
+
+TEST(Tiled, KeysOfEqualScoreRankByPosition) {
+  Inputs in({.channels = 7, .value_channels = 1, .softmax_scale = 1}, 33, 200, 22);
+  in.k.fill(0.5);
+  const std::vector<Tile> tiles{tile({0, 33}, {100, 200}), tile({0, 33}, {0, 100})};  // later keys first
+  const Truth truth(tiles, in);
+  const Sheet lse = rounded(truth.forward.lse);
+  for (const std::string& tier : runnable_tiers()) {
+    ObservationSheets seen(DType::f32, in, 4, 64, 0);
+    make_tiled_kernel(in.problem, {}, tier)->observe(tiles, in.q, in.k, lse, seen.view());
+    for (Index i = 0; i < 33; ++i)
+      for (Index n = 0; n < 4; ++n)
+        EXPECT_EQ(seen.top_index[static_cast<std::size_t>(i * 4 + n)], n) << tier << " row " << i;
+  }
+}
+
+TEST(Tiled, WhatKeysReceiveSumsToTheQueries) {
+  const Inputs in(problem_of(16, 4, DType::f32), 500, 500, 23);
+  const std::vector<Tile> tiles{tile({0, 500}, {0, 500}, {-far, 0})};
+  for (const std::string& tier : runnable_tiers()) {
+    const auto kernel = make_tiled_kernel(in.problem, {.threads = 2}, tier);
+    ForwardResult forward = forward_by(*kernel, tiles, in, in.v);
+    finish(forward.partial.view(), forward.lse);
+    ObservationSheets seen(DType::f32, in, 1, 100, 0);
+    kernel->observe(tiles, in.q, in.k, forward.lse, seen.view());
+    double total = 0, mass = 0;
+    for (Index j = 0; j < 500; ++j)
+      for (Index h = 0; h < 3; ++h) total += seen.received.at(j, h);
+    for (const double m : seen.block_mass) mass += m;
+    EXPECT_NEAR(total, 1500, 1500 * 1e-6) << tier;
+    EXPECT_NEAR(mass, 1500, 1500 * 1e-6) << tier;
+  }
+}
+
+TEST(Tiled, StridedRowsKeepTheirGlobalPositions) {
+  const Inputs in(problem_of(12, 4, DType::f32), 70, 80, 24);
+  Tile strided = tile({0, 70}, {0, 80}, {-30, 12});
+  strided.q_at = 3, strided.k_at = 1, strided.stride = 5;
+  const std::vector<Tile> tiles{strided};
+  const Truth truth(tiles, in);
+  const Sheet lse = rounded(truth.forward.lse);
+  for (const std::string& tier : runnable_tiers())
+    for (const Index block : {1, 7, 64, 1000}) {
+      ObservationSheets got(DType::f32, in, 2, block, 0), exact(DType::f64, in, 2, block, 0);
+      for (ObservationSheets* sheets : {&got, &exact}) {
+        sheets->query_blocks = ceil_div(Index{70 * 5 + 3}, block);
+        sheets->key_blocks = ceil_div(Index{80 * 5 + 3}, block);
+        sheets->block_mass.assign(static_cast<std::size_t>(3 * sheets->query_blocks * sheets->key_blocks), 0);
+      }
+      make_tiled_kernel(in.problem, {.threads = 2}, tier)->observe(tiles, in.q, in.k, lse, got.view());
+      truth.kernel->observe(tiles, in.q, in.k, truth.forward.lse, exact.view());
+      for (std::size_t n = 0; n < got.block_mass.size(); ++n)
+        ASSERT_NEAR(got.block_mass[n], exact.block_mass[n], 1e-5) << tier << " block " << block << " cell " << n;
+      expect_near(got.mean_distance, exact.mean_distance, 5e-6, "mean distance");
+      EXPECT_EQ(got.top_index, exact.top_index);
+    }
+}
+
+TEST(Tiled, WrongShapesAreRefusedWithTheRule) {
+  const Inputs in(problem_of(8, 8, DType::f32), 10, 12, 25);
+  const auto kernel = make_tiled_kernel(in.problem, {}, "portable");
+  PartialSheets partial(DType::f32, 10, 3, 8), wrong(DType::f32, 10, 3, 7), doubles(DType::f64, 10, 3, 8);
+  const std::vector<Tile> fits{tile({0, 10}, {0, 12})}, outside{tile({0, 11}, {0, 12})};
+  EXPECT_THROW(kernel->forward(outside, in.q, {in.k, in.v}, partial.view()), Error);
+  EXPECT_THROW(kernel->forward(fits, in.q, {in.k, in.v}, wrong.view()), Error);
+  EXPECT_THROW(kernel->forward(fits, in.q, {in.k, in.v}, doubles.view()), Error);
+  EXPECT_THROW(kernel->forward(fits, in.dout.rows().slice(0, 5), {in.k, in.v}, partial.view()), Error);
+  EXPECT_NO_THROW(kernel->forward({}, in.q, {in.k, in.v}, partial.view()));
+  EXPECT_THROW(make_tiled_kernel(problem_of(8, 8, DType::f64), {}, "portable"), Error);
+  EXPECT_THROW(make_tiled_kernel(problem_of(513, 8, DType::f32), {}, "portable"), Error);
+  EXPECT_THROW(make_tiled_kernel(in.problem, {.threads = 0}, "portable"), Error);
+  EXPECT_THROW(make_tiled_kernel(in.problem, {}, "abacus"), Error);
+}
+
+}  // namespace
+}  // namespace annulus::test
