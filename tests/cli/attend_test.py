@@ -1,4 +1,5 @@
 """attend against attention in float64, written independently in oracle.py."""
+import json
 import unittest
 
 from program import ProgramTest, needs
@@ -326,6 +327,36 @@ class Traces(AttendTest):
             self.assertEqual(file.attrs["status"], "complete")
             self.assertEqual(file.attrs["ranks"], 2)
             self.assertAlmostEqual(file.attrs["softmax_scale"], 8**-0.5)
+
+
+class Said(AttendTest):
+    def test_a_config_file_stands_for_the_command_line(self):
+        random = np.random.default_rng(SEED + 18)
+        path, config = self.scratch / "in.h5", self.scratch / "job.ini"
+        case(random, path, "f32", 31, 31, (4, 2), 8, 8, dout=True)
+        options = ["--mask", "causal+window:4,0", "--ranks", 3, "--partition", "striped", "--backward", "--trace", "full"]
+        config.write_text(self.succeeds("attend", path, *options, "--print-config").stdout)
+        said, written = self.attend(path, *options), self.attend(path, "--config", config)
+        for name in said:
+            if name != "attributes":
+                self.assertEqual(said[name].tobytes(), written[name].tobytes(), name)
+        won = self.attend(path, "--config", config, "--mask", "full")
+        self.assertEqual(won["attributes"]["mask"], "full", "the command line wins")
+        self.assertIn("mask = full", won["attributes"]["configuration"])
+
+    def test_the_timeline_shows_every_rank(self):
+        random = np.random.default_rng(SEED + 19)
+        path, timeline = self.scratch / "in.h5", self.scratch / "timeline.json"
+        case(random, path, "f32", 64, 64, (4, 2), 16, 16)
+        for options, ranks in [(["--ranks", 3], 0), ([], 3)]:
+            if ranks:
+                self.needs_mpirun()
+            self.attend(path, "--timeline", timeline, "--mask", "full", *options, ranks=ranks)
+            events = json.loads(timeline.read_text())["traceEvents"]
+            self.assertEqual({event["tid"] for event in events}, {0, 1, 2})
+            for event in events:
+                self.assertEqual(event["ph"], "X")
+                self.assertGreaterEqual(event["dur"], 0)
 
 
 class Ranks(AttendTest):
