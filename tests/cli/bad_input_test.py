@@ -373,8 +373,8 @@ class Killed(Refused):
         while time.monotonic() < deadline and not list(self.room.glob("out.h5.partial-*")):
             self.assertIsNone(process.poll(), "it must not end before it is killed")
             os.sched_yield()
-        ranks = [int(pid) for pid in subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True,
-                                                    text=True).stdout.split()]
+        children = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+        ranks = [int(pid) for of_thread in children for pid in of_thread.read_text().split()]
         self.assertEqual(len(ranks), 3, "three ranks run")
         ends = [os.pidfd_open(pid) for pid in ranks]
         os.kill(ranks[1], signal.SIGKILL)
