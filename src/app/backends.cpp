@@ -101,8 +101,8 @@ bool has_audio() { return ANNULUS_HAS_AUDIO != 0; }
 std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice) { return make_audio_sequence(choice); }
 #else
 std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice) {
-  throw Error(Failure::usage, sentence("this build cannot read recordings, and ", choice.files.front(),
-                                       " is one: build with libsndfile, libsoxr and kissfft"));
+  throw Error(Failure::usage, sentence("this build cannot read recordings such as ", choice.files.front(),
+                                       ": build with libsndfile, libsoxr and kissfft"));
 }
 #endif
 bool has_threads() { return ANNULUS_HAS_OPENMP != 0; }

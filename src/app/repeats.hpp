@@ -22,7 +22,8 @@ Index shortest_phrase(const SimilarityModel& model);
 
 /// Phrases that sound alike, longest first. links: by head. Windows of a second and more find phrases (shorter sounds
 /// may be alike by chance), the longest window that hears a phrase first; shorter windows then say where it begins and
-/// ends, as they overlap less with what stands beside it. least_tokens: the shortest phrase that is kept.
+/// ends, as they overlap less with what stands beside it. least_tokens: the shortest phrase that is kept, at least
+/// shortest_phrase().
 std::vector<Repeat> repeated_phrases(const SimilarityModel& model, const std::vector<std::vector<Link>>& links,
                                      Index least_tokens);
 

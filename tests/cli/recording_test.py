@@ -147,6 +147,7 @@ class Recording(ProgramTest):
         for options in [["--mask", "full"], ["--mask", "causal"], ["--mask", "window:400,0"], ["--dtype", "bf16"]]:
             with self.subTest(options=options):
                 self.expect_phrase(path, "--ranks", 2, *options)
+                self.assertIn("verdict: ok", self.succeeds("verify", self.at("result.h5")).stdout)
         done, _ = self.run_over(path, "--mask", "window:100,0")
         self.assertIn("longest first: 0\n", done.stdout, "the phrase comes again 15 s later, and 5 s are seen")
 
