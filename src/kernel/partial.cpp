@@ -41,7 +41,7 @@ void finish_as(const Partial& p, const Rows& lse) {
   for (Index i = 0; i < p.out.tokens; ++i)
     for (Index h = 0; h < p.out.heads; ++h) {
       const T sum = *p.sum.at<const T>(i, h), top = *p.top.at<const T>(i, h);
-      const bool seen = sum > 0;
+      const bool seen = sum != 0;  // a sum that is not a number must show
       T* out = p.out.at<T>(i, h);
       for (Index c = 0; c < p.out.channels; ++c) out[c] = seen ? out[c] / sum : T{0};
       *lse.at<T>(i, h) = seen ? top + std::log(sum) : minus_infinity<T>;

@@ -44,7 +44,7 @@ class Reference final : public Kernel {
       double m = nothing;
       for (Index j = keys.begin; j < keys.end; ++j) {
         s.push_back(score(q, row, h, kv.k, tile.k.begin + j));
-        m = std::max(m, s.back());
+        if (s.back() > m || std::isnan(s.back())) m = s.back();  // not a number stays so
       }
       if (m == nothing) return;  // every score is -inf: no key counts
       double l = 0;

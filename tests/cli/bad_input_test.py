@@ -137,6 +137,15 @@ class BadFiles(Refused):
                             options=["--backward", "--ranks", 3])
         self.attend(5, "dataset dout ", "NaN", input=path, options=["--backward"], ranks=self.processes()[1:])
 
+    def test_infinities_that_cancel(self):
+        values = np.random.default_rng(SEED + 2).standard_normal((12, 4, 8))
+        values[7, 2, 3:5] = np.inf, -np.inf
+        ones = np.ones((12, 2, 8))
+        for kernel in ["auto", "reference"]:
+            self.attend(1, "token 7, head 2 ", "not a number", input=self.tensors(q=values, k=ones),
+                        options=["--ranks", 3, "--kernel", kernel])
+        self.attend(1, "token 7, head 2 ", "not a number", input=self.tensors(q=values, k=ones), ranks=self.processes()[1:])
+
     def test_document_offsets_that_make_no_sense(self):
         for offsets in [[1, 12], [0, 11], [0, 7, 5, 12], [0, -3, 12], [0, 13, 12], []]:
             path = self.tensors()
@@ -318,9 +327,11 @@ class Sizes(Refused):
                 self.one_sentence(2, option, command=["plan", option, value])
         self.one_sentence(2, "--tokens", command=["plan", "--tokens", "1000000Ti"])
         self.one_sentence(2, "--ranks", command=["plan", "--ranks", "1000000"])
+        for tokens in ["1Ti", "100000Ti"]:
+            self.one_sentence(2, "2^31", command=["plan", "--tokens", tokens])
 
     def test_plans_that_are_large_end_soon(self):
-        for arguments in [["--tokens", "1Ti", "--ranks", "8"], ["--tokens", "100000Ti", "--mask", "full"], ["--tokens", "0"],
+        for arguments in [["--tokens", "1Gi", "--ranks", "8"], ["--tokens", "2Gi", "--mask", "full"], ["--tokens", "0"],
                           ["--tokens", "1", "--ranks", "64"], ["--tokens", "1M", "--query-heads", "1M"]]:
             done = self.succeeds("plan", *arguments, seconds=10)
             self.assertNotRegex(done.stdout, r"[ (]-\d", "sizes do not overflow")
@@ -362,8 +373,8 @@ class Killed(Refused):
         while time.monotonic() < deadline and not list(self.room.glob("out.h5.partial-*")):
             self.assertIsNone(process.poll(), "it must not end before it is killed")
             os.sched_yield()
-        ranks = [int(pid) for pid in subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True,
-                                                    text=True).stdout.split()]
+        children = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+        ranks = [int(pid) for of_thread in children for pid in of_thread.read_text().split()]
         self.assertEqual(len(ranks), 3, "three ranks run")
         ends = [os.pidfd_open(pid) for pid in ranks]
         os.kill(ranks[1], signal.SIGKILL)

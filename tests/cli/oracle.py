@@ -64,7 +64,7 @@ class Attention:
         k_of_head, v_of_head = np.repeat(self.k, self.group, 1), np.repeat(self.v, self.group, 1)
         dp = np.einsum("ihc,jhc->hij", dout, v_of_head)
         ds = self.scale * self.p * (dp - (self.p * dp).sum(2, keepdims=True))
-        over_group = lambda x: x.reshape(x.shape[0], -1, self.group, x.shape[2]).sum(2)
+        over_group = lambda x: x.reshape(x.shape[0], self.k.shape[1], self.group, x.shape[2]).sum(2)
         dk, dv = np.einsum("hij,ihc->jhc", ds, self.q), np.einsum("hij,ihc->jhc", self.p, dout)
         return np.einsum("hij,jhc->ihc", ds, k_of_head), over_group(dk), over_group(dv)
 

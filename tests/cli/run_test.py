@@ -4,7 +4,7 @@ import random
 import unicodedata
 import unittest
 
-from program import ProgramTest, needs
+from program import MPIRUN, ProgramTest, needs
 
 needs("numpy", "h5py")
 
@@ -172,7 +172,6 @@ class Words(RunTest):
         one = self.result(*options)
         self.check_passages(one, documents, self.small, 8)
         self.check_predictions(one)
-        from program import MPIRUN
         runs = [(["--ranks", 2], 0), (["--ranks", 4, "--strategy", "ulysses"], 0), (["--ranks", 3, "--partition", "striped"], 0)]
         runs += [([], 2), ([], 4)] if MPIRUN else []
         for more, ranks in runs:

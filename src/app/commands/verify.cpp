@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -151,12 +152,10 @@ std::vector<Index> choose_rows(const Settings& settings, const Subject& subject,
                          static_cast<Index>(budget / (cost * static_cast<double>(subject.source.mask.keys()))), 4, 64);
   wish = std::min(wish, queries);
   std::mt19937_64 random(static_cast<std::uint64_t>(settings.count("seed")));
-  while (static_cast<Index>(rows.size()) < wish) {
-    rows.push_back(static_cast<Index>(random() % static_cast<std::uint64_t>(queries)));
-    std::ranges::sort(rows);
-    rows.erase(std::ranges::unique(rows).begin(), rows.end());
-  }
-  return rows;
+  std::set<Index> chosen;
+  while (static_cast<Index>(chosen.size()) < wish)
+    chosen.insert(static_cast<Index>(random() % static_cast<std::uint64_t>(queries)));
+  return {chosen.begin(), chosen.end()};
 }
 
 // Half a unit in the last place of what is stored, relative.

@@ -38,8 +38,8 @@ void check_optional(std::string_view what, const Rows& rows, Index tokens, Index
 void check_problem(const Problem& p) {
   require(p.type != DType::f64, "the tiled kernel computes f32, bf16 and f16; f64 is the reference kernel's");
   require(p.query_heads >= 0 && p.kv_heads >= 0 && p.channels > 0 && p.value_channels > 0,
-          "channels must be positive, and heads not negative: query heads = ", p.query_heads, ", kv heads = ", p.kv_heads,
-          ", channels = ", p.channels, ", value channels = ", p.value_channels);
+          "channels must be positive, and heads not negative: query heads = ", p.query_heads,
+          ", kv heads = ", p.kv_heads, ", channels = ", p.channels, ", value channels = ", p.value_channels);
   require(p.channels <= 512 && p.value_channels <= 512, "channels must not exceed 512: channels = ", p.channels,
           ", value channels = ", p.value_channels);
   if (p.query_heads == 0) return;  // a rank beyond the heads of the grid: it has nothing to compute

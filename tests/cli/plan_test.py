@@ -1,0 +1,229 @@
+"""plan, info and inspect: what they promise, checked against counting by hand."""
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import unittest
+import wave
+
+from program import PROGRAM, ProgramTest, environment, needs, start
+
+needs("numpy", "h5py")
+
+import h5py
+import numpy as np
+
+from oracle import visible
+from tensors import random_tensors, write
+
+SEED = 1234
+STRATEGIES = ["ring", "double-ring", "ulysses", "hybrid", "all-gather", "pass-q", "tree"]
+
+
+class Plan(ProgramTest):
+    def plan(self, *arguments):
+        twin = self.scratch / "plan.json"
+        page = self.succeeds("plan", *arguments, "--json", twin, seconds=20).stdout
+        return page, json.loads(twin.read_text())
+
+    def test_pairs_are_those_of_the_mask_at_any_number_of_ranks(self):
+        masks = ["full", "causal", "window:9,0", "window:3,5+sink:2", "causal+window:7,0+sink:3", "prefix:12+causal",
+                 "window:2,2+global:0,31,40-42", "causal+documents", "documents+window:4,4"]
+        for number, mask in enumerate(masks):
+            for ranks in [1, 3, 8, 60]:
+                for tokens, each in [(53, 20), (5, 2)]:
+                    if "global" in mask and tokens < 43:
+                        continue
+                    with self.subTest(mask=mask, ranks=ranks, tokens=tokens):
+                        partition = ["contiguous", "zigzag", "striped", "balanced"][(number + ranks) % 4]
+                        page, plan = self.plan("--tokens", tokens, "--mask", mask, "--ranks", ranks, "--document-tokens", each,
+                                               "--partition", partition)
+                        documents = [*range(0, tokens, each), tokens]
+                        pairs = int(visible(mask, tokens, tokens, documents).sum())
+                        self.assertEqual(plan["pairs"], pairs)
+                        self.assertEqual(sum(step["pairs"] for step in plan["steps"]), pairs)
+                        self.assertIn(f"visible pairs   {pairs:,} ", page)
+                        self.assertGreaterEqual(plan["imbalance"], 1)
+
+    def test_pairs_of_cross_attention(self):
+        for tokens, keys in [(13, 61), (61, 13), (0, 7), (7, 0)]:
+            for mask in ["full", "causal", "window:8,0+sink:2"]:
+                with self.subTest(lengths=(tokens, keys), mask=mask):
+                    _, plan = self.plan("--tokens", tokens, "--keys", keys, "--mask", mask, "--ranks", 3)
+                    self.assertEqual(plan["pairs"], int(visible(mask, tokens, keys).sum()))
+
+    def test_every_strategy_is_legal_or_has_a_reason(self):
+        for ranks in [1, 2, 6, 8]:
+            page, plan = self.plan("--tokens", "4Ki", "--ranks", ranks, "--query-heads", 6, "--kv-heads", 2)
+            self.assertEqual([row["name"] for row in plan["strategies"]], STRATEGIES)
+            for row in plan["strategies"]:
+                self.assertTrue(row["verdict"])
+                self.assertEqual(row["verdict"].startswith("legal: "), row["grid"] != "-", row)
+                self.assertRegex(page, rf"(?m)^    {row['name']} ")
+            for promised in ["visible pairs", "imbalance", "exchange", "memory", " per rank", "busiest/mean", "step"]:
+                self.assertIn(promised, page)
+
+    def test_the_legal_strategies_run(self):
+        random = np.random.default_rng(SEED)
+        path = write(self.scratch / "in.h5", "f32", **random_tensors(random, 40, 40, 4, 2, 8, 8))
+        for ranks in [1, 2, 3, 4, 6]:
+            _, plan = self.plan(path, "--ranks", ranks)
+            for row in plan["strategies"]:
+                with self.subTest(ranks=ranks, **row):
+                    command = ["attend", path, "--output", self.scratch / "out.h5", "--overwrite", "--ranks", ranks, "--strategy",
+                               row["name"]]
+                    if row["verdict"].startswith("legal: "):
+                        self.succeeds(*command)
+                    else:
+                        self.refuses(2, row["name"], command=command)
+
+    def test_an_input_gives_the_shape(self):
+        random = np.random.default_rng(SEED)
+        path = write(self.scratch / "shape.h5", "bf16", [0, 10, 30], **random_tensors(random, 30, 30, 6, 3, 16, 8))
+        page, plan = self.plan(path, "--mask", "causal+documents", "--ranks", 2)
+        self.assertEqual(plan["pairs"], 10 * 11 // 2 + 20 * 21 // 2)
+        self.assertIn("30 queries x 30 keys, 6:3 heads, 16:8 channels, bf16", page)
+
+    def test_a_ring_moves_every_block_to_everybody(self):
+        # full attention on a ring of P: each rank receives the K/V rows of the P - 1 others, once
+        for ranks in [2, 4, 5]:
+            _, plan = self.plan("--tokens", 60, "--mask", "full", "--strategy", "ring", "--ranks", ranks, "--partition",
+                                "contiguous", "--query-heads", 4, "--kv-heads", 2, "--channels", 8, "--value-channels", 16)
+            row = 2 * (8 + 16) * 4
+            self.assertEqual(plan["block_bytes_total"], 60 * (ranks - 1) * row)
+            self.assertEqual(plan["block_bytes_into_busiest_rank"], 60 * (ranks - 1) // ranks * row)
+
+    def test_memory_is_what_attend_takes(self):
+        """Informative: the figure is about the arrays, and may be off by what a process needs besides."""
+        if b"__asan_init" in pathlib.Path(PROGRAM).read_bytes() or b"__tsan_init" in pathlib.Path(PROGRAM).read_bytes():
+            self.skipTest("a sanitizer keeps memory of its own")
+        tokens, heads, channels = 30000, 8, 64
+        random = np.random.default_rng(SEED)
+        arrays = {name: random.random((tokens, heads, channels), np.float32) for name in "qkv"}
+        path = self.scratch / "large.h5"
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file[name] = values
+        options = ["--mask", "window:15,0", "--ranks", 2]
+        _, plan = self.plan(path, *options)
+        process = start("attend", path, "--output", self.scratch / "large-out.h5", *options)
+        process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0, process.stderr.read())
+        process.communicate()
+        predicted, peak = 2 * plan["memory_bytes_per_rank"], usage.ru_maxrss * 1024
+        base = 150 << 20  # program, libraries, staging buffers
+        self.assertGreater(peak, 0.7 * predicted)
+        self.assertLess(peak, 1.5 * predicted + base)
+
+
+class Info(ProgramTest):
+    def test_info_says_what_is_here(self):
+        twin = self.scratch / "info.json"
+        page = self.succeeds("info", "--json", twin).stdout
+        info = json.loads(twin.read_text())
+        self.assertEqual(info["version"], self.succeeds("--version").stdout.split()[1])
+        names = [kernel["name"] for kernel in info["kernels"]]
+        self.assertIn("reference", names)
+        self.assertTrue(any(kernel["refusal"] == "" for kernel in info["kernels"]))
+        for name in names:
+            self.assertIn(name, page)
+        self.assertEqual(info["cores"], len(os.sched_getaffinity(0)))
+
+    def test_under_mpirun_one_rank_speaks(self):
+        self.needs_mpirun()
+        page = self.succeeds("info", ranks=3).stdout
+        self.assertEqual(len(re.findall(r"(?m)^  processor ", page)), 1)
+        self.assertIn("3 here", page)
+
+
+class Inspect(ProgramTest):
+    def test_numbers_are_those_of_the_file(self):
+        random = np.random.default_rng(SEED)
+        path = write(self.scratch / "in.h5", "bf16", **random_tensors(random, 37, 37, 4, 2, 8, 8))
+        output, twin = self.scratch / "out.h5", self.scratch / "inspect.json"
+        self.succeeds("attend", path, "--output", output, "--trace", "full", "--ranks", 2)
+        page = self.succeeds("inspect", output, "--json", twin).stdout
+        seen = json.loads(twin.read_text())
+        with h5py.File(output, "r") as file:
+            self.assertEqual(set(seen["attributes"]), set(file.attrs))
+            self.assertEqual(seen["attributes"]["mask"], "causal")
+            names = []
+            file.visititems(lambda name, it: names.append(name) if isinstance(it, h5py.Dataset) else None)
+            self.assertEqual(sorted(dataset["path"].strip("/") for dataset in seen["datasets"]), sorted(names))
+            for dataset in seen["datasets"]:
+                values = file[dataset["path"]]
+                self.assertEqual(tuple(dataset["shape"]), values.shape)
+                self.assertEqual(dataset["units"], values.attrs["units"])
+                self.assertIn(dataset["path"], page)
+                if dataset["summary"] is not None:
+                    numbers = values[()].astype(np.float64)
+                    self.assertAlmostEqual(dataset["summary"]["least"], numbers.min(), 6)
+                    self.assertAlmostEqual(dataset["summary"]["mean"], numbers.mean(), 6)
+                    self.assertAlmostEqual(dataset["summary"]["largest"], numbers.max(), 6)
+
+    def test_files_of_others_can_be_inspected(self):
+        path = self.scratch / "others.h5"
+        with h5py.File(path, "w") as file:
+            file["vector"] = np.arange(5.0)
+            file["scalar"] = 3
+            file["deep/er/text"] = "words"
+            file["four"] = np.zeros((2, 3, 4, 5), np.float32)
+            file["nan"] = np.array([[np.nan, 1.0], [2.0, np.inf]])
+            file["nothing"] = np.zeros((0, 3))
+            file.attrs["an array"] = np.arange(3)
+        page = self.succeeds("inspect", path).stdout
+        for name in ["vector", "scalar", "deep/er/text", "four", "nothing"]:
+            self.assertIn(name, page)
+        self.assertRegex(page, r"nan .*holds NaN")
+
+
+class Examples(ProgramTest):
+    """Every example of every --help runs, over small files of those names."""
+
+    def stand_ins(self, folder):
+        random = np.random.default_rng(SEED)
+        write(folder / "qkv.h5", "f32", **random_tensors(random, 64, 64, 4, 4, 16, 16, dout=True))
+        text = "a rose is a rose is a rose, and so on and so on\n" * 8
+        (folder / "book.txt").write_text(text)
+        (folder / "chapters").mkdir()
+        for name in ["one.txt", "two.txt"]:
+            (folder / "chapters" / name).write_text(text + name)
+        (folder / "results").mkdir()
+        self.succeeds("run", folder / "book.txt", "--output", folder / "results" / "demo.h5", cwd=folder)
+        with wave.open(str(folder / "talk.flac"), "wb") as sound:  # what it holds counts, not its name
+            sound.setparams((1, 2, 16000, 0, "NONE", ""))
+            seconds = np.arange(4 * 16000) / 16000
+            sound.writeframes((8000 * np.sin(2 * np.pi * 300 * seconds * (1 + seconds % 2))).astype("<i2").tobytes())
+
+    def test_every_example_runs(self):
+        folder = self.scratch
+        self.stand_ins(folder)
+        pages = {command: self.succeeds(command, "--help").stdout for command in
+                 ["run", "attend", "plan", "verify", "inspect", "info"]}
+        recordings = "libsndfile" in self.succeeds("info").stdout
+        env = {**environment(), "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
+               "PATH": f"{pathlib.Path(PROGRAM).parent}{os.pathsep}{os.environ['PATH']}"}
+        for command, page in pages.items():
+            for example in page.split("Examples:\n")[1].split("\n\n")[0].splitlines():
+                with self.subTest(example=example.strip()):
+                    if "mpirun" in example:
+                        self.needs_mpirun()
+                    if ".flac" in example and not recordings:
+                        self.skipTest("this build has no recordings")
+                    if command in ("run", "attend"):
+                        for output in re.findall(r"--output (\S+)", example):
+                            (folder / output).unlink(missing_ok=True)
+                    done = subprocess.run(["bash", "-c", example], cwd=folder, env=env, capture_output=True, text=True,
+                                          stdin=subprocess.DEVNULL, timeout=60)
+                    self.assertEqual(done.returncode, 0, f"{example}\n{done.stdout}\n{done.stderr}")
+                    for twin in re.findall(r"--json (\S+)", example):
+                        json.loads((folder / twin).read_text())
+                    self.assertIn(command, shlex.split(example))
+
+
+if __name__ == "__main__":
+    unittest.main()
