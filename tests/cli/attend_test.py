@@ -15,8 +15,8 @@ from tensors import element, random_tensors, rounded, write
 SEED = 20260
 UNUSED = 2**32 - 1
 
-# Largest error over largest value of what is summed. f32 sums of up to 128 products and of up to 128 exponentials, errors of both signs:
-# sqrt(128) * 2^-24 = 7e-7 at the worst element. Gradients go through five products instead of two.
+# Largest error over largest value of what is summed. f32 sums of up to 128 products and of up to 128 exponentials, with
+# errors of both signs: sqrt(128) * 2^-24 = 7e-7 at the worst element. Gradients go through five products instead of two.
 FORWARD, BACKWARD = 1e-6, 5e-6
 # dq and dk are differences, p (dp - delta), which may cancel to nothing; what is subtracted has about this size.
 TERMS = 1.0

@@ -184,7 +184,8 @@ class BadOptions(Refused):
                 ("--top-k", "2000"), ("--softmax-scale", "0"), ("--softmax-scale", "nan"), ("--ranks", "0"), ("--ranks", "-2"),
                 ("--ranks", "two"), ("--ranks", "100000"), ("--threads", "0"), ("--threads", "1000000"), ("--timeout", "-1"),
                 ("--weights", "1,2"), ("--map-blocks", "0"), ("--map-blocks", "5000"), ("--progress", "bar")]:
-            self.attend(2, option.removeprefix("--"), input=path, options=[option, value, *([] if option == "--trace" else ["--trace", "full"])])
+            traces = [] if option == "--trace" else ["--trace", "full"]
+            self.attend(2, option.removeprefix("--"), input=path, options=[option, value, *traces])
         self.attend(2, "mask", "casual", input=path, options=["--mask", "casual"], ranks=self.processes())
 
     def test_terms_that_need_equal_lengths(self):

@@ -147,8 +147,8 @@ class RunTest(ProgramTest):
 class Words(RunTest):
     def test_tokens_are_words_with_their_places(self):
         path = self.scratch / "odd.txt"
-        path.write_text("Don\u2019t stop \u2018here\u2019, it's NA\u00cfVE na\u00efve\u2014r\u00e9sum\u00e9s' 3.14 \u4e2d\u6587 'quoted' o''clock\n\u00a9 x_y \U0001f600 end",
-                        encoding="utf-8")
+        path.write_text("Don\u2019t stop \u2018here\u2019, it's NA\u00cfVE na\u00efve\u2014r\u00e9sum\u00e9s' "
+                        "3.14 \u4e2d\u6587 'quoted' o''clock\n\u00a9 x_y \U0001f600 end", encoding="utf-8")
         result = self.result(path)
         expected = tokens_of(path)
         found = [(result["tokens/vocabulary"][i].decode(), int(b), int(e)) for i, b, e in
@@ -186,8 +186,8 @@ class Words(RunTest):
         right = result["predictions/token"][follows] == ids[follows + 1][:, None]
         self.assertTrue(np.isnan(np.delete(result["predictions/bits"], follows, 0)).all(), "nothing follows, no bits")
         np.testing.assert_allclose(result["predictions/accuracy"][:-1], right.mean(0), atol=1e-9)
-        np.testing.assert_allclose(result["predictions/bits_per_token"][:-1], result["predictions/bits"][follows].mean(0, dtype=np.float64),
-                                   rtol=1e-6)
+        bits = result["predictions/bits"][follows].mean(0, dtype=np.float64)
+        np.testing.assert_allclose(result["predictions/bits_per_token"][:-1], bits, rtol=1e-6)
         counts = np.bincount(ids)
         self.assertAlmostEqual(result["predictions/accuracy"][-1], np.mean(ids[follows + 1] == counts.argmax()))
         self.assertAlmostEqual(result["predictions/bits_per_token"][-1], -np.log2(counts / counts.sum())[ids[follows + 1]].mean(), 6)
@@ -226,7 +226,8 @@ class Words(RunTest):
         quote = "the quick brown fox doesn't jump over the lazy dog at night"
         first, second = self.scratch / "first.txt", self.scratch / "second.txt"
         first.write_text(f"before {quote} after")
-        second.write_text("> > elsewhere: \u201cThe QUICK,\n# brown-fox DOESN\u2019T  jump\n * over the \u2014 lazy dog at night\u201d!", encoding="utf-8")
+        second.write_text("> > elsewhere: \u201cThe QUICK,\n# brown-fox DOESN\u2019T  jump\n"
+                          " * over the \u2014 lazy dog at night\u201d!", encoding="utf-8")
         documents = [tokens_of(path) for path in [first, second]]
         result = self.result(first, second, "--passage-tokens", 12)
         self.assertEqual(self.passages(result), [(1, 13, 15, 27)])
