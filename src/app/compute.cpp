@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -140,6 +141,18 @@ void check_numbers(const Rows& rows, const std::string& what, std::span<const Ru
     throw Error(Failure::file, sentence(what, " must hold numbers: token ", position_of(runs, token), ", head ",
                                         x / rows.channels, ", channel ", x % rows.channels, " is NaN"));
   }
+}
+
+void check_outputs(const Settings& settings, const std::vector<std::string>& inputs) {
+  const std::string &output = settings.text("output"), &timeline = settings.text("timeline");
+  for (const std::string& input : inputs) {
+    std::error_code ignored;  // no such file: not the same
+    require(!std::filesystem::equivalent(input, output, ignored), settings.name_of("output"),
+            " must not be an input: it is ", input);
+  }
+  if (timeline.empty()) return;
+  const std::ofstream file(timeline, std::ios::app);
+  require<Failure::file>(file.good(), settings.name_of("timeline"), " cannot be written: ", timeline);
 }
 
 void write_timeline(const std::string& path, RankTools& tools) {

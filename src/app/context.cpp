@@ -76,10 +76,18 @@ void Context::on_every_rank(int ranks, double patience_seconds, const std::funct
       throw Error(Failure::runtime, e.what());
     }
   };
+  const auto named = [&](Rank rank, const Error& e) {
+    return ranks > 1 ? Error(e.failure(), sentence("rank ", rank, ": ", e.what()), e.where()) : e;
+  };
   if (under_mpi()) {
     state_->transport = state_->launched->transport(patience_seconds);
-    run(*state_->transport, lead());
-    return;
+    try {
+      return run(*state_->transport, lead());
+    } catch (const Agreed&) {
+      throw;
+    } catch (const Error& e) {
+      throw named(state_->transport->rank(), e);
+    }
   }
   Fabric fabric(ranks, patience_seconds);
   std::vector<std::thread> threads;
@@ -91,7 +99,7 @@ void Context::on_every_rank(int ranks, double patience_seconds, const std::funct
       } catch (const Agreed& e) {
         transport->fail(e);
       } catch (const Error& e) {
-        transport->fail(Error(e.failure(), ranks > 1 ? sentence("rank ", r, ": ", e.what()) : std::string(e.what())));
+        transport->fail(named(r, e));
       }
     });
   for (auto& thread : threads) thread.join();

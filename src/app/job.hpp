@@ -12,7 +12,7 @@ namespace annulus::app {
 
 /// Options that several commands share.
 std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks
-std::vector<Option> distribution_options();                     ///< those, and threads, device, kernel, transport, ...
+std::vector<Option> distribution_options();                    ///< those, and threads, device, kernel, transport, ...
 Option mask_option(std::string fallback);
 Option dtype_option(std::string fallback);
 std::vector<Option> shape_options();

@@ -63,7 +63,7 @@ RowWriter::RowWriter(const Layout& layout) : layout_(layout) {
 }
 
 RowWriter::RowWriter(RowWriter&& other) noexcept
-    : layout_(std::move(other.layout_)), file_(std::exchange(other.file_, -1)) {}
+    : layout_(std::move(other.layout_)), file_(std::exchange(other.file_, -1)), wrote_(other.wrote_) {}
 
 RowWriter::~RowWriter() {
   if (file_ >= 0) ::close(file_);
@@ -85,6 +85,7 @@ void RowWriter::write_at(const Layout::Dataset& dataset, Index row, const std::b
                   sentence(place_of(layout_, dataset.name), ": ", count, " bytes cannot be written at byte ", at, ": ",
                            store::reason_of(code)));
     }
+    wrote_ = true;
     bytes += written;
     at += written;
     count -= written;
@@ -154,7 +155,7 @@ void RowWriter::write_integer_rows(const std::string& name, std::span<const Run>
 void RowWriter::finish() {
   const int file = std::exchange(file_, -1);
   require(file >= 0, layout_.path, ": finish() was called twice");
-  int code = ::fsync(file) == 0 ? 0 : errno;
+  int code = !wrote_ || ::fsync(file) == 0 ? 0 : errno;  // many ranks may own no rows
   if (::close(file) != 0 && code == 0) code = errno;
   const bool full = code == ENOSPC || code == EDQUOT;
   if (code != 0)

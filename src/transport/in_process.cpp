@@ -56,8 +56,8 @@ void check_failure(const Fabric::State& state) {  // the lock is held
 
 class InProcessBatch final : public Pending::Batch {
  public:
-  InProcessBatch(std::shared_ptr<Fabric::State> state, std::shared_ptr<Progress> progress, Rank rank, Index batch)
-      : state_(std::move(state)), progress_(std::move(progress)), rank_(rank), batch_(batch) {}
+  InProcessBatch(std::shared_ptr<Fabric::State> state, std::shared_ptr<Progress> progress, Index batch)
+      : state_(std::move(state)), progress_(std::move(progress)), batch_(batch) {}
   // A batch given up (its rank is failing) takes its halves back, so that nobody touches memory that is about to go.
   ~InProcessBatch() override {
     std::unique_lock lock(state_->mutex);
@@ -78,14 +78,13 @@ class InProcessBatch final : public Pending::Batch {
     const bool in_time = state_->changed.wait_for(lock, std::chrono::duration<double>(state_->patience_seconds), done);
     if (progress_->open == 0) return;
     check_failure(*state_);
-    require<Failure::communication>(in_time, "rank ", rank_, " waited ", state_->patience_seconds, " s in batch ",
+    require<Failure::communication>(in_time, "waited ", state_->patience_seconds, " s in batch ",
                                     batch_, " for ", progress_->open, " messages: a rank is lost or far behind");
   }
 
  private:
   std::shared_ptr<Fabric::State> state_;
   std::shared_ptr<Progress> progress_;
-  Rank rank_;
   Index batch_;
 };
 
@@ -101,7 +100,7 @@ class InProcess final : public Transport {
     const Index batch = batches_++;
     auto progress = std::make_shared<Progress>();
     progress->open = static_cast<Index>(sends.size() + recvs.size());
-    auto pending = std::make_unique<InProcessBatch>(state_, progress, rank_, batch);  // cleans up if posting fails
+    auto pending = std::make_unique<InProcessBatch>(state_, progress, batch);  // cleans up if posting fails
     std::map<Rank, int> to, from;                                                     // how many messages so far
     for (const Send& send : sends) {
       check_rank(send.to);

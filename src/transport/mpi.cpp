@@ -23,8 +23,8 @@ void check(int code, const char* what) {
 
 class MpiBatch final : public Pending::Batch {
  public:
-  MpiBatch(std::vector<MPI_Request> requests, Rank rank, Index batch, double patience_seconds)
-      : requests_(std::move(requests)), rank_(rank), batch_(batch), patience_seconds_(patience_seconds) {}
+  MpiBatch(std::vector<MPI_Request> requests, Index batch, double patience_seconds)
+      : requests_(std::move(requests)), batch_(batch), patience_seconds_(patience_seconds) {}
 
   bool poll() override {
     int done = 0;
@@ -38,7 +38,7 @@ class MpiBatch final : public Pending::Batch {
     const auto deadline = Clock::now() + std::chrono::duration<double>(patience_seconds_);
     for (Index round = 1; !poll(); ++round) {
       if (round % spins == 0) std::this_thread::yield();  // ranks may outnumber cores
-      require<Failure::communication>(round % (16 * spins) != 0 || Clock::now() < deadline, "rank ", rank_, " waited ",
+      require<Failure::communication>(round % (16 * spins) != 0 || Clock::now() < deadline, "waited ",
                                       patience_seconds_, " s in batch ", batch_,
                                       " for its messages: a rank is lost or far behind");
     }
@@ -47,7 +47,6 @@ class MpiBatch final : public Pending::Batch {
  private:
   static constexpr Index spins = 16;
   std::vector<MPI_Request> requests_;
-  Rank rank_;
   Index batch_;
   double patience_seconds_;
 };
@@ -87,7 +86,7 @@ class MpiTransport final : public Transport {
                         &requests.emplace_back()),
               "MPI_Isend");
       });
-    return Pending(std::make_unique<MpiBatch>(std::move(requests), rank_, batch, options_.patience_seconds));
+    return Pending(std::make_unique<MpiBatch>(std::move(requests), batch, options_.patience_seconds));
   }
 
   void fail(const Error& reason) noexcept override { MPI_Abort(communicator_, reason.exit_code()); }

@@ -238,6 +238,17 @@ class BadOutputs(Refused):
         self.attend(5, "NaN", input=self.tensors(v=values), options=["--overwrite"], ranks=self.processes())
         self.assertEqual(self.output.read_text(), "precious")
 
+    def test_an_input_is_never_replaced(self):
+        path, words = self.tensors(), self.room / "words.txt"
+        words.write_text("some words\n")
+        self.one_sentence(2, "--output", "input", command=["attend", path, "--output", path, "--overwrite"], ranks=self.processes())
+        self.one_sentence(2, "--output", "input", command=["run", words, "--output", words, "--overwrite"], ranks=self.processes())
+        self.assertEqual(words.read_text(), "some words\n")
+
+    def test_a_timeline_that_cannot_be_written_is_known_before_anything_is_computed(self):
+        nowhere = self.room / "no" / "timeline.json"
+        self.attend(5, "--timeline", str(nowhere), input=self.tensors(), options=["--timeline", nowhere], ranks=self.processes())
+
     def test_directories_that_are_missing_or_in_the_way(self):
         path = self.tensors()
         self.output = self.room / "no" / "such" / "out.h5"

@@ -37,6 +37,7 @@ class RowWriter {
 
   Layout layout_;
   int file_ = -1;
+  bool wrote_ = false;
 };
 
 }  // namespace annulus

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <future>
 
 #include "annulus/base/error.hpp"
@@ -100,10 +101,11 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   Layout mine;
   together(tools.transport, [&] {
     if (!tools.lead) return;
-    hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
+    check_outputs(settings, std::vector{path});
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
+    hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
     describe_result(*draft, settings, context, *job, "annulus-attend", compute.kernel());
-    draft->attribute("/", "input", path);
+    draft->attribute("/", "input", std::filesystem::absolute(path).string());
     declare(*draft, *job, choice, backward);
     mine = draft->seal();
   });

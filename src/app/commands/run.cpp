@@ -64,6 +64,7 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   Layout mine;
   together(tools.transport, [&] {
     if (!tools.lead) return;
+    check_outputs(settings, sequence->files());
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     describe_result(*draft, settings, context, *job, "annulus-run", compute.kernel());
     describe_input(*draft, *sequence);
