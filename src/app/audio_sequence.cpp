@@ -47,7 +47,7 @@ class AudioSequence final : public Sequence {
   Index tokens() const override { return model_.tokens(frames_); }
   std::vector<Index> documents() const override { return {0, tokens()}; }
   Mask mask(const std::string& terms) const override {
-    const Mask own = model_.mask(tokens());
+    Mask own = model_.mask(tokens());
     if (terms.empty() || terms == own.name()) return own;
     const bool named = terms.ends_with(apart);
     const Mask parsed =

@@ -127,7 +127,7 @@ void describe_result(Draft& draft, const Settings& settings, const Context& cont
   draft.attributes(values);
 }
 
-Layout share_layout(Transport& transport, Layout mine) {
+Layout share_layout(Transport& transport, const Layout& mine) {
   std::vector<std::byte> bytes;
   if (transport.rank() == 0) bytes = serialise(mine);
   broadcast(transport, 0, bytes);

@@ -40,7 +40,7 @@ void describe_result(Draft& draft, const Settings& settings, const Context& cont
                      const std::string& schema, const std::string& kernel);
 
 /// Sends the lead's layout to everybody.
-Layout share_layout(Transport& transport, Layout mine);
+Layout share_layout(Transport& transport, const Layout& mine);
 
 /// Throws Error (file) naming the first element that is NaN. positions: of the rows.
 void check_numbers(const Rows& rows, const std::string& what, std::span<const Run> runs);

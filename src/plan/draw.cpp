@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/meet.hpp"
@@ -16,8 +17,8 @@ constexpr int bar_width = 4, cell_width = 10;
 std::string bar(Index value, Index most) {
   static constexpr std::array eighths{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
   if (value <= 0 || most <= 0) return std::string(bar_width, ' ');
-  const auto filled = std::max<Index>(
-      1, static_cast<Index>(static_cast<double>(value) / static_cast<double>(most) * bar_width * 8 + 0.5));
+  const double eighths_filled = static_cast<double>(value) / static_cast<double>(most) * bar_width * 8;
+  const auto filled = std::max<Index>(1, std::lround(eighths_filled));
   std::string text;
   for (Index i = 0; i < filled / 8; ++i) text += "█";
   text += eighths[static_cast<std::size_t>(filled % 8)];
@@ -54,7 +55,8 @@ std::string draw(const Schedule& job, int most_seats, int most_steps) {
   text += steps > shown_steps ? "...\n" : "\n";
   for (int r = 0; r < shown_seats; ++r) {
     text += padded(std::to_string(r), 5) + "  ";
-    for (int s = 0; s < shown_steps; ++s) text += cell(job.plans[static_cast<std::size_t>(r)].steps[static_cast<std::size_t>(s)], most);
+    for (int s = 0; s < shown_steps; ++s)
+      text += cell(job.plans[static_cast<std::size_t>(r)].steps[static_cast<std::size_t>(s)], most);
     text += "\n";
   }
   if (seats > shown_seats) text += sentence("  ... ", seats - shown_seats, " more\n");

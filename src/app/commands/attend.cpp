@@ -109,7 +109,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
     declare(*draft, *job, choice, backward);
     mine = draft->seal();
   });
-  const Layout layout = share_layout(tools.transport, std::move(mine));
+  const Layout layout = share_layout(tools.transport, mine);
   Tensors t;
   together(tools.transport, [&] { t = read(*input, *job, tools, backward); });
   const double computes = tools.timeline.now();

@@ -71,7 +71,7 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
     declare(*draft, *sequence, *job, traces_choice);
     mine = draft->seal();
   });
-  const Layout layout = share_layout(tools.transport, std::move(mine));
+  const Layout layout = share_layout(tools.transport, mine);
 
   const AttentionShape& s = job->shape;
   const auto runs = job->schedule.queries.runs(rank);
