@@ -4,6 +4,7 @@
 #include <soxr.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "annulus/base/error.hpp"
+#include "annulus/geometry/numbers.hpp"
 
 namespace annulus {
 namespace {
@@ -28,6 +30,23 @@ struct Ratio {
   explicit Ratio(Index rate)
       : up(sample_rate / std::gcd(sample_rate, rate)), down(rate / std::gcd(sample_rate, rate)) {}
 };
+
+// wav and aiff files say in bytes 4 to 8 how long they are, which libsndfile does not hold against a shorter file.
+// Programs that write into a pipe put a size near 2^31 or 2^32 there, or none.
+void check_length(const std::string& path, std::ifstream& file) {
+  std::array<unsigned char, 8> head{};
+  if (!file.read(reinterpret_cast<char*>(head.data()), head.size())) return;
+  const std::string_view magic(reinterpret_cast<const char*>(head.data()), 4);
+  const bool little = magic == "RIFF", big = magic == "RIFX" || magic == "FORM";
+  if (!little && !big) return;
+  Index size = 0;
+  for (std::size_t byte = 0; byte < 4; ++byte) size = size * 256 + Index{head[little ? 7 - byte : 4 + byte]};
+  constexpr Index piped = 0x7FFF0000;
+  const auto present = static_cast<Index>(std::filesystem::file_size(path));
+  require<Failure::file>(size >= piped || size + 8 <= present + 1,  // + 1: some leave out a last padding byte
+                         "the recording ", path, " is cut off: by its header it has ", grouped(size + 8),
+                         " bytes, but only ", grouped(present), " are there");
+}
 
 struct SoxrDeleter {
   void operator()(soxr* resampler) const { soxr_delete(resampler); }
@@ -78,7 +97,9 @@ struct Recording::File {
 Recording::Recording(const std::string& path) : path_(path) {
   require<Failure::file>(!std::filesystem::is_directory(path),
                          "a recording is needed, but this is a directory: ", path);
-  require<Failure::file>(std::ifstream(path).is_open(), "cannot read ", path, ": ", std::strerror(errno));
+  std::ifstream file(path, std::ios::binary);
+  require<Failure::file>(file.is_open(), "cannot read ", path, ": ", std::strerror(errno));
+  check_length(path, file);
   SF_INFO info = {};
   SNDFILE* opened = sf_open(path.c_str(), SFM_READ, &info);
   require<Failure::file>(opened != nullptr, "cannot read ", path, " as a recording: ", sf_strerror(nullptr));

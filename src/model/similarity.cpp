@@ -105,9 +105,9 @@ Mask SimilarityModel::mask(Index tokens) const {
 }
 
 void BandSums::add(std::span<const float> frames) {
-  const std::size_t bands = sums.size() - 1;
+  const std::size_t bands = sums.size() - 1, rows = frames.size() / bands;
   for (std::size_t n = 0; n < frames.size(); ++n) sums[n % bands] += static_cast<double>(frames[n]);
-  sums.back() += static_cast<double>(frames.size() / bands);
+  sums.back() += static_cast<double>(rows);
 }
 
 std::vector<float> BandSums::mean() const {

@@ -100,7 +100,9 @@ std::vector<InputFile::Entry> InputFile::tree(Index limit) const {
   const auto walk = [&](const auto& self, const std::string& group, int depth) -> void {
     for (const std::string& name : opened_->names(group.empty() ? "/" : group)) {
       if (static_cast<Index>(entries.size()) >= limit) return;
-      Entry entry{group.empty() ? name : group + "/" + name};
+      Entry entry{group};
+      if (!group.empty()) entry.path += '/';
+      entry.path += name;
       const Id object(H5Oopen(opened_->file.get(), entry.path.c_str(), opened_->links.get()), H5Oclose);
       entry.group = object.valid() && H5Iget_type(object.get()) == H5I_GROUP;
       entry.dataset = object.valid() && H5Iget_type(object.get()) == H5I_DATASET;

@@ -204,10 +204,22 @@ class Recording(ProgramTest):
         self.needs_mpirun()
         self.refuses(5, "cut.flac", command=["run", self.at("cut.flac"), "--output", self.at("no.h5")], ranks=2)
 
-    def test_a_wav_file_that_was_cut_off_is_what_is_left_of_it(self):
+    def test_a_wav_file_that_was_cut_off_is_refused(self):
         path = write_wav(self.at("g.wav"), planted())
-        os.truncate(path, 44 + 2 * 16000 * 24)  # behind the phrase
-        self.expect_phrase(path)
+        whole = os.path.getsize(path)
+        os.truncate(path, whole - 2)
+        self.refuses(5, "g.wav", command=["run", path, "--ranks", 2, "--output", self.at("no.h5")])
+        self.assertFalse(os.path.exists(self.at("no.h5")))
+
+    def test_a_wav_file_from_a_pipe_has_no_length_in_its_header(self):
+        path = write_wav(self.at("p.wav"), planted())
+        for size in [b"\xff\xff\xff\xff", b"\xf0\xff\xff\x7f"]:
+            with open(path, "r+b") as file:
+                file.seek(4)
+                file.write(size)
+                file.seek(40)
+                file.write(size)
+            self.expect_phrase(path)
 
     def test_the_model_is_chosen_by_name_or_first_bytes(self):
         named = write_wav(self.at("h.wav"), planted())

@@ -15,8 +15,8 @@ inline constexpr Index sample_rate = 16000;
 /// asked for. Move-only; one thread at a time.
 class Recording {
  public:
-  /// Throws Error (file) that names the file when it is missing, no sound file, or cannot be read from the middle.
-  /// A wav file that was cut off is as long as what is left of it.
+  /// Throws Error (file) that names the file when it is missing, no sound file, shorter than its header says, or cannot
+  /// be read from the middle.
   explicit Recording(const std::string& path);
   Recording(Recording&&) noexcept;
   Recording& operator=(Recording&&) noexcept;
