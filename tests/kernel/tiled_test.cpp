@@ -62,13 +62,42 @@ TEST(Tiled, TheLargestHeadsAgreeWithTheReference) {
   }
 }
 
+// 8 u: the standard deviations of agreement.hpp (3 u of the scores, 2 u of the exponential, 3 u inside chunks, 2 u of their
+// sums) over the whole result, where out is as small as its terms' random signs make it.
 TEST(Tiled, LongRowsStayAsAccurateAsShortOnes) {
-  const std::vector<Tile> tiles{tile({0, 30}, {0, 6000})};
-  const Inputs in({.channels = 16, .value_channels = 8, .softmax_scale = 0.25}, 30, 6000, 12);
-  const Truth truth(tiles, in);
-  for (const std::string& tier : runnable_tiers()) {
-    SCOPED_TRACE(tier);
-    expect_forward(*make_tiled_kernel(in.problem, {}, tier), tiles, in, truth);
+  for (const auto& [queries, keys] : {std::pair<Index, Index>{30, 6000}, {9, 65536}}) {
+    const std::vector<Tile> tiles{tile({0, queries}, {0, keys})};
+    const Inputs in({.channels = 64, .value_channels = 24, .softmax_scale = 0.125}, queries, keys, 12);
+    const Truth truth(tiles, in);
+    for (const std::string& tier : runnable_tiers()) {
+      SCOPED_TRACE(sentence(tier, ", ", keys, " keys"));
+      expect_forward(*make_tiled_kernel(in.problem, {}, tier), tiles, in, truth);
+      ForwardResult r = forward_by(*make_tiled_kernel(in.problem, {}, tier), tiles, in, in.v);
+      finish(r.partial.view(), r.lse);
+      double errors = 0, squares = 0;
+      for (Index i = 0; i < queries; ++i) {
+        for (Index c = 0; c < 24; ++c) {
+          const double exact = truth.forward.partial.out.at(i, 0, c);
+          errors += std::pow(r.partial.out.at(i, 0, c) - exact, 2);
+          squares += exact * exact;
+        }
+        EXPECT_NEAR(r.lse.at(i, 0), truth.forward.lse.at(i, 0), 8 * 0x1p-24 * truth.forward.lse.at(i, 0));
+      }
+      EXPECT_LE(std::sqrt(errors / squares), 8 * 0x1p-24);
+    }
+  }
+}
+
+TEST(Tiled, TheErrorGrowsWithTheScoresAndWithNothingElse) {
+  for (const auto& [size, channels] : {std::pair<double, Index>{10, 64}, {10, 512}, {100, 128}}) {
+    Inputs in(problem_of(channels, 16, DType::f32), 200, 200, 26);
+    in.q.each([&](Index i, Index h, Index c) { return size * in.q.at(i, h, c); });
+    const std::vector<Tile> tiles{tile({0, 200}, {0, 200}, {-far, 0})};
+    const Truth truth(tiles, in);
+    for (const std::string& tier : runnable_tiers()) {
+      SCOPED_TRACE(sentence("scores of size ", size, ", channels ", channels, ", ", tier));
+      expect_forward(*make_tiled_kernel(in.problem, {}, tier), tiles, in, truth, size * forward_bound);
+    }
   }
 }
 

@@ -63,10 +63,6 @@ ANNULUS_INLINE BackwardBlock block_at(const BackwardRoom& room, Index b) {
   return block;
 }
 
-ANNULUS_INLINE void zero(float* data, Index floats) {
-  for (Index i = 0; i < floats; ++i) data[i] = 0;
-}
-
 /// into[row][c] += from[c][lane] for the rows that a tile holds.
 void add_lanes(const float* from, const float* touched, Index row, Index count, Index channels, const Target& into) {
   for (Index lane = 0; lane < count; ++lane) {
@@ -87,9 +83,9 @@ ANNULUS_INLINE float minus_base_of_lse(float lse) { return lse == -infinity ? -i
 /// P and dS in place of S and dP over steps [begin, end). steps_are_queries: base and delta belong to the step, not to
 /// the lane.
 template <bool steps_are_queries, bool masked>
-ANNULUS_INLINE void differentiate_rows(const BackwardRoom& room, const BackwardBlock& block, float scale,
+ANNULUS_INLINE void differentiate_rows(const BackwardRoom& room, const BackwardBlock& block, const Shape& shape,
                                        const Strip& strip, Index begin, Index end) {
-  const Vec c = splat(scale * log2_e), by = splat(scale);
+  const Vec c = splat(shape.log2_scale), by = splat(shape.scale);
 #pragma GCC unroll 1
   for (Index step = begin; step < end; ++step)
 #pragma GCC unroll 3
@@ -114,10 +110,9 @@ template <bool steps_are_queries>
                                      const Strip& strip) {
   score_strip({room.x, padded(shape.channels), 1}, block.x, shape.channels, strip, room.p);
   score_strip({room.y, padded(shape.value_channels), 1}, block.y, shape.value_channels, strip, room.ds);
-  const float scale = shape.scale;
-  differentiate_rows<steps_are_queries, true>(room, block, scale, strip, strip.begin, strip.full_begin);
-  differentiate_rows<steps_are_queries, false>(room, block, scale, strip, strip.full_begin, strip.full_end);
-  differentiate_rows<steps_are_queries, true>(room, block, scale, strip, strip.full_end, strip.end);
+  differentiate_rows<steps_are_queries, true>(room, block, shape, strip, strip.begin, strip.full_begin);
+  differentiate_rows<steps_are_queries, false>(room, block, shape, strip, strip.full_begin, strip.full_end);
+  differentiate_rows<steps_are_queries, true>(room, block, shape, strip, strip.full_end, strip.end);
 }
 
 /// Rows that saw nothing have no gradient, whatever stands in dout: P = 0 there, and dP is made finite.
@@ -147,7 +142,7 @@ void query_gradients(const QueryGradientItem& item, float* scratch) {
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
     touch(*piece, group, room);
     const Steps seen = steps_seen(*piece, group.begin, group.end);
-    for (Index from = seen.begin; from < seen.end; from += chunk) {
+    for (Index from = chunk_of(*piece, seen.begin); from < seen.end; from += chunk) {
       const Index size = least(chunk, seen.end - from);
       pack_rows(item.k, shape.type, from, size, shape.channels, room.x);
       pack_rows(item.v, shape.type, from, size, shape.value_channels, room.y);
@@ -205,7 +200,7 @@ void key_gradients(const KeyGradientItem& item, float* scratch) {
     touch(*piece, group, room);
     const Steps seen = steps_seen(*piece, group.begin, group.end);
     for (Index head = 0; head < item.heads; ++head)
-      for (Index from = seen.begin; from < seen.end; from += chunk) {
+      for (Index from = chunk_of(*piece, seen.begin); from < seen.end; from += chunk) {
         const Index size = least(chunk, seen.end - from);
         pack_queries(item, head, from, size, room);
         const Steps next{from + size, least(from + size + chunk, seen.end)};

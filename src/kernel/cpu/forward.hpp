@@ -16,16 +16,21 @@ namespace annulus::cpu {
 namespace {
 
 constexpr float sum_limit = 0x1p32F;
+/// Strips summed in out before they go to total.
+constexpr float strips_in_out = 16;
 
 /// The state of one block of lanes, all [.][lanes].
 struct ForwardBlock {
   float* q;           ///< [channels]
-  float* out;         ///< [padded(value_channels)]
+  float* out;         ///< [padded(value_channels)]: of the last strips
+  float* total;       ///< the same, of all strips before
   float* top;         ///< natural logarithm; -inf: no score yet
   float* minus_base;  ///< -top log2(e) as one f32, 0 while top is -inf. Kept in memory so that no compiler re-derives
                       ///< it with another rounding: the same top must always mean the same base, across calls too
   float* sum;
-  float* touched;  ///< 1 where a tile holds the row
+  float* sum_rest;  ///< what rounding took from sum
+  float* touched;   ///< 1 where a tile holds the row
+  float* strips;    ///< [1]: how many are in out
 };
 
 struct ForwardRoom {
@@ -46,10 +51,13 @@ ForwardRoom forward_room(const Shape& shape, float* scratch) {
   const Index begin = carve.used;
   room.first.q = carve.take(shape.channels * lanes);
   room.first.out = carve.take(padded(shape.value_channels) * lanes);
+  room.first.total = carve.take(padded(shape.value_channels) * lanes);
   room.first.top = carve.take(lanes);
   room.first.minus_base = carve.take(lanes);
   room.first.sum = carve.take(lanes);
+  room.first.sum_rest = carve.take(lanes);
   room.first.touched = carve.take(lanes);
+  room.first.strips = carve.take(1);
   room.block_floats = carve.used - begin;
   room.floats = begin + room.block_floats * blocks_of(shape);
   return room;
@@ -58,7 +66,8 @@ ForwardRoom forward_room(const Shape& shape, float* scratch) {
 ANNULUS_INLINE ForwardBlock block_at(const ForwardRoom& room, Index b) {
   ForwardBlock block = room.first;
   const Index by = b * room.block_floats;
-  block.q += by, block.out += by, block.top += by, block.minus_base += by, block.sum += by, block.touched += by;
+  block.q += by, block.out += by, block.total += by, block.top += by, block.minus_base += by;
+  block.sum += by, block.sum_rest += by, block.touched += by, block.strips += by;
   return block;
 }
 
@@ -67,12 +76,15 @@ ANNULUS_INLINE float minus_base_of(float top) { return top == -infinity ? 0.0F :
 void load_block(const ForwardItem& item, Index row, Index count, float* spare, const ForwardBlock& block) {
   const Index values = item.shape.value_channels;
   pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, spare, block.q);
-  pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.out);
-  for (Index c = values * lanes; c < padded(values) * lanes; ++c) block.out[c] = 0;
+  pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
+  zero(block.total + values * lanes, (padded(values) - values) * lanes);
+  zero(block.out, padded(values) * lanes);
+  block.strips[0] = 0;
   for (Index lane = 0; lane < lanes; ++lane) {
     block.top[lane] = lane < count ? number_at(item.top, row + lane) : 0.0F;
     block.sum[lane] = lane < count ? number_at(item.sum, row + lane) : 0.0F;
     block.minus_base[lane] = minus_base_of(block.top[lane]);
+    block.sum_rest[lane] = 0;
     block.touched[lane] = 0;
   }
 }
@@ -81,9 +93,10 @@ void store_block(const ForwardItem& item, Index row, Index count, const ForwardB
   for (Index lane = 0; lane < count; ++lane) {
     if (block.touched[lane] == 0) continue;
     auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
-    for (Index c = 0; c < item.shape.value_channels; ++c) out[c] = block.out[c * lanes + lane];
+    for (Index c = 0; c < item.shape.value_channels; ++c)
+      out[c] = block.total[c * lanes + lane] + block.out[c * lanes + lane];
     number_at(item.top, row + lane) = block.top[lane];
-    number_at(item.sum, row + lane) = block.sum[lane];
+    number_at(item.sum, row + lane) = block.sum[lane] + block.sum_rest[lane];
   }
 }
 
@@ -106,7 +119,7 @@ ANNULUS_INLINE void weigh_rows(const Strip& strip, Index begin, Index end, float
 /// P^T of a strip whose scores stand in p, with the references as they are; sums: of this strip.
 [[gnu::noinline]] void weigh(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip,
                              Vec (&sums)[vectors]) {
-  const float c = shape.scale * log2_e;
+  const float c = shape.log2_scale;
   Vec sum[vectors] = {};
   weigh_rows<true>(strip, strip.begin, strip.full_begin, c, block.minus_base, room.p, sum);
   weigh_rows<false>(strip, strip.full_begin, strip.full_end, c, block.minus_base, room.p, sum);
@@ -145,14 +158,38 @@ void move_references(const ForwardBlock& block, const Shape& shape, const float*
     const double fall = static_cast<double>(block.minus_base[lane]) - static_cast<double>(minus_base);
     factor[lane] = before == -infinity ? 0.0F : static_cast<float>(__builtin_exp2(fall));
     block.sum[lane] *= factor[lane];
+    block.sum_rest[lane] *= factor[lane];
     moved = true;
   }
   if (!moved) return;
   for (Index c = 0; c < padded(shape.value_channels); ++c)
     for (int n = 0; n < vectors; ++n) {
-      float* cell = block.out + c * lanes + n * width;
-      store(cell, load(cell) * load(factor + n * width));
+      const Index cell = c * lanes + n * width;
+      const Vec by = load(factor + n * width);
+      store(block.out + cell, load(block.out + cell) * by);
+      store(block.total + cell, load(block.total + cell) * by);
     }
+}
+
+/// sum += x, exactly but for the rounding of sum_rest.
+ANNULUS_INLINE void add_to_sum(const ForwardBlock& block, const Vec (&x)[vectors]) {
+  for (int n = 0; n < vectors; ++n) {
+    const Vec before = load(block.sum + n * width), after = before + x[n], added = after - before;
+    const Vec lost = (before - (after - added)) + (x[n] - added);
+    store(block.sum + n * width, after);
+    store(block.sum_rest + n * width, load(block.sum_rest + n * width) + lost);
+  }
+}
+
+/// Counts a strip that was added to out, and moves out to total when it holds enough: sums of sums, so that rounding
+/// errors do not grow with the number of keys.
+void settle(const ForwardBlock& block, const Shape& shape) {
+  if (++block.strips[0] < strips_in_out) return;
+  block.strips[0] = 0;
+  for (Index cell = 0; cell < padded(shape.value_channels) * lanes; cell += width) {
+    store(block.total + cell, load(block.total + cell) + load(block.out + cell));
+    store(block.out + cell, Vec{});
+  }
 }
 
 /// Is there a lane among the rows of the piece that has no reference?
@@ -183,8 +220,9 @@ void attend(const ForwardRoom& room, const ForwardBlock& block, const Shape& sha
     move_references(block, shape, largest);
     weigh(room, block, shape, strip, sums);
   }
-  for (int n = 0; n < vectors; ++n) store(block.sum + n * width, load(block.sum + n * width) + sums[n]);
+  add_to_sum(block, sums);
   accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.out);
+  settle(block, shape);
 }
 
 /// All tiles of the item, one packed chunk of keys after another, each for all blocks of lanes.
@@ -199,7 +237,7 @@ void forward(const ForwardItem& item, float* scratch) {
     for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
       block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
     const Steps seen = steps_seen(*piece, group.begin, group.end);
-    for (Index from = seen.begin; from < seen.end; from += chunk) {
+    for (Index from = chunk_of(*piece, seen.begin); from < seen.end; from += chunk) {
       const Index size = least(chunk, seen.end - from);
       pack_rows(item.k, shape.type, from, size, shape.channels, room.k);
       pack_panels(item.v, shape.type, from, size, shape.value_channels, room.row, room.panels);

@@ -122,7 +122,7 @@ template <bool masked>
 ANNULUS_INLINE void trace_rows(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
                                const TraceBlock& block, const Strip& strip, Index row, Index from, Steps steps,
                                TraceSums& sums) {
-  const Vec c = splat(item.shape.scale * log2_e), scale = splat(item.shape.scale);
+  const Vec c = splat(item.shape.log2_scale), scale = splat(item.shape.scale);
   const bool ranks = item.top_score.data != nullptr && item.top_count > 0;
 #pragma GCC unroll 1
   for (Index step = steps.begin; step < steps.end; ++step) {
@@ -206,9 +206,9 @@ void row_traces(const RowTraceItem& item, float* scratch) {
 
 /// sums += P over steps [begin, end) of a strip whose scores stand in p.
 template <bool masked>
-ANNULUS_INLINE void receive_rows(const TraceRoom& room, float scale, const Strip& strip, Index begin, Index end,
+ANNULUS_INLINE void receive_rows(const TraceRoom& room, const Shape& shape, const Strip& strip, Index begin, Index end,
                                  Vec (&sums)[vectors]) {
-  const Vec c = splat(scale * log2_e);
+  const Vec c = splat(shape.log2_scale);
 #pragma GCC unroll 1
   for (Index step = begin; step < end; ++step)
 #pragma GCC unroll 3
@@ -223,9 +223,9 @@ ANNULUS_INLINE void receive_rows(const TraceRoom& room, float scale, const Strip
                                      const Strip& strip) {
   score_strip({room.k, padded(shape.channels), 1}, block.q, shape.channels, strip, room.p);
   Vec sums[vectors] = {};
-  receive_rows<true>(room, shape.scale, strip, strip.begin, strip.full_begin, sums);
-  receive_rows<false>(room, shape.scale, strip, strip.full_begin, strip.full_end, sums);
-  receive_rows<true>(room, shape.scale, strip, strip.full_end, strip.end, sums);
+  receive_rows<true>(room, shape, strip, strip.begin, strip.full_begin, sums);
+  receive_rows<false>(room, shape, strip, strip.full_begin, strip.full_end, sums);
+  receive_rows<true>(room, shape, strip, strip.full_end, strip.end, sums);
   for (int n = 0; n < vectors; ++n) store(block.sink + n * width, load(block.sink + n * width) + sums[n]);
 }
 

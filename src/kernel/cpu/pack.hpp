@@ -119,6 +119,10 @@ void prefetch_rows(const Source& from, DType type, Steps rows, Index channels, I
     for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(from.data + row * from.pitch + at, 0, 2);
 }
 
+ANNULUS_INLINE void zero(float* data, Index floats) {
+  for (Index i = 0; i < floats; ++i) data[i] = 0;
+}
+
 /// Hands out the scratch of an item, piece by piece; with no memory behind it, it only counts.
 struct Carver {
   float* base;

@@ -20,6 +20,10 @@ ANNULUS_INLINE Steps steps_seen(const Piece& piece, Index begin, Index end) {
   return {most(piece.step_begin, first + piece.lo), least(piece.step_end, last + piece.hi + 1)};
 }
 
+/// The first step of the chunk that holds step `begin`. Chunks are cut alike for every group of rows, so that the bits do
+/// not depend on how rows are grouped.
+ANNULUS_INLINE Index chunk_of(const Piece& piece, Index begin) { return begin - (begin - piece.step_begin) % chunk; }
+
 /// Fills the strip of lane rows [row, row + count) for steps [from, from + size); false when nothing is seen.
 bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index size, Strip& strip) {
   const Steps seen = steps_seen(piece, row, row + count);
@@ -49,18 +53,30 @@ ANNULUS_INLINE IntVec sees(const Strip& strip, Index step, int n) {
   return ~((at < load(strip.lo + n * width)) | (at > load(strip.hi + n * width)));
 }
 
+/// Channels summed from zero in one go. The rounding error of a sum of d products grows as d, with the blocks' sums added
+/// up as sqrt(d) sqrt(channel_block): for scores of size 1 (scale 1/sqrt(d)) it then does not grow with d. The smaller block
+/// costs AVX-512 nothing, and the smaller register tiles of the other tiers 2 % of their speed.
+constexpr Index channel_block = width == 16 ? 32 : 64;
+
 /// S^T = K Q^T of the strip (or any product of rows of steps with [channel][lane]), into s[step][lane]. Computes whole
 /// units: up to unit - 1 rows beyond the strip's end are written, for which rows.a and s must have room.
 [[gnu::noinline]] void score_strip(Broadcast rows, const float* b, Index channels, const Strip& strip, float* s) {
-  for (Index step = strip.begin; step < strip.end; step += unit) {
-    Vec sum[unit][vectors];
-    clear(sum);
-    multiply({rows.a + step * rows.row_pitch, rows.row_pitch, 1}, b, channels, sum);
+  for (Index step = strip.begin; step < strip.end; step += unit)
+    for (Index c = 0; c < channels; c += channel_block) {
+      Vec sum[unit][vectors];
+      clear(sum);
+      const Broadcast from{rows.a + step * rows.row_pitch + c, rows.row_pitch, 1};
+      if (c + channel_block <= channels)
+        multiply(from, b + c * lanes, channel_block, sum);  // the usual depth, known to the compiler
+      else multiply(from, b + c * lanes, channels - c, sum);
 #pragma GCC unroll 8
-    for (int r = 0; r < unit; ++r)
+      for (int r = 0; r < unit; ++r)
 #pragma GCC unroll 3
-      for (int n = 0; n < vectors; ++n) store(s + (step + r) * lanes + n * width, sum[r][n]);
-  }
+        for (int n = 0; n < vectors; ++n) {
+          float* cell = s + (step + r) * lanes + n * width;
+          store(cell, c == 0 ? sum[r][n] : load(cell) + sum[r][n]);
+        }
+    }
 }
 
 }  // namespace

@@ -22,8 +22,9 @@ struct Target {
 
 struct Shape {
   Index channels, value_channels;
-  DType type;   ///< of q, k, v, dout
-  float scale;  ///< softmax_scale
+  DType type;        ///< of q, k, v, dout
+  float scale;       ///< softmax_scale
+  float log2_scale;  ///< softmax_scale log2(e), rounded once
 };
 
 /// A tile as seen by rows that lie in SIMD lanes and walk over steps. Forward: lanes are queries, steps are keys;

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <numbers>
 
 #include "annulus/kernel/cpu.hpp"
 #include "kernel/cpu/checks.hpp"
@@ -45,7 +46,8 @@ class Tiled final : public Kernel {
  public:
   Tiled(const Problem& problem, const KernelOptions& options, std::string_view name, const Tier& tier)
       : problem_(problem),
-        shape_{problem.channels, problem.value_channels, problem.type, static_cast<float>(problem.softmax_scale)},
+        shape_{problem.channels, problem.value_channels, problem.type, static_cast<float>(problem.softmax_scale),
+               static_cast<float>(problem.softmax_scale * std::numbers::log2e)},
         name_(name),
         tier_(tier),
         scratch_(static_cast<std::size_t>(options.threads)) {}
@@ -166,10 +168,13 @@ class Tiled final : public Kernel {
     return overlap(Range{0, problem_.query_heads}, Range{first, first + problem_.group});
   }
 
-  // Rows per item: as many as profit from one packed chunk, unless that leaves fewer than about 32 items to share out.
+  // Rows per item: as many as profit from one packed chunk, unless that leaves too few items to share out. Forward and
+  // backward compute the same bits in any groups, so there the number of threads may decide; sums of traces may not.
   Index group_size(Index rows, Index heads, Pass pass) const {
-    const Index shared = ceil_div(rows * heads, 32 * tier_.lanes) * tier_.lanes;
-    return std::min(tier_.group_lanes(shape_, pass), std::max(tier_.lanes, shared));
+    const auto threads = static_cast<Index>(scratch_.size());
+    const Index items = pass == Pass::observe ? 32 : threads == 1 ? 1 : 12 * threads;
+    const Index groups = std::max(ceil_div(rows, tier_.group_lanes(shape_, pass)), ceil_div(items, heads));
+    return std::max<Index>(1, ceil_div(rows, groups * tier_.lanes)) * tier_.lanes;
   }
 
   std::vector<RowGroup> by_lanes(std::span<const Tile> tiles, Piece (*in_lanes)(const Tile&), Index rows, Index heads,
