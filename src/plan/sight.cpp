@@ -5,28 +5,40 @@
 namespace annulus {
 namespace {
 
-void include(std::vector<Range>& rows, Range more) {
-  if (more.empty()) return;
-  if (!rows.empty() && rows.back() == more) return;
-  rows.push_back(more);
-}
-
-// Brings rows that were included run after run into the form of united(), mostly without doing anything.
-void unite(std::vector<Range>& rows) {
-  for (std::size_t i = 1; i < rows.size(); ++i)
-    if (rows[i].begin <= rows[i - 1].end) {
-      rows = united(std::move(rows));
+// Collects rows; those that come in order are united at once, and the others at the end.
+class RowSet {
+ public:
+  explicit RowSet(std::vector<Range>& into) : into_(into) { into_.clear(); }
+  void add(Range more) {
+    if (more.empty()) return;
+    if (more.begin >= open_.begin && more.begin <= open_.end && !open_.empty()) {
+      open_.end = std::max(open_.end, more.end);
       return;
     }
-}
+    if (!open_.empty()) into_.push_back(open_);
+    open_ = more;
+  }
+  void finish() {
+    if (!open_.empty()) into_.push_back(open_);
+    for (std::size_t i = 1; i < into_.size(); ++i)
+      if (into_[i].begin <= into_[i - 1].end) {
+        into_ = united(std::move(into_));
+        return;
+      }
+  }
+
+ private:
+  std::vector<Range>& into_;
+  Range open_;
+};
 
 // One run of each side inside one region that holds both: the tile of meet(), counted only.
-void look_at_run(const Run& q, const Run& k, Index key, Band band, Sight& into) {
+inline void look_at_run(const Run& q, const Run& k, Index key, Band band, Index& pairs, RowSet& rows) {
   const Index gap = k.first - q.first, least = gap - (q.count - 1) * q.stride, most = gap + (k.count - 1) * k.stride;
   if (most < band.lo || least > band.hi) return;
   if (least >= band.lo && most <= band.hi) {
-    into.pairs += q.count * k.count;
-    include(into.rows, {key, key + k.count});
+    pairs += q.count * k.count;
+    rows.add({key, key + k.count});
     return;
   }
   const Index stride = q.count > 1 ? q.stride : k.count > 1 ? k.stride : 1;
@@ -40,32 +52,33 @@ void look_at_run(const Run& q, const Run& k, Index key, Band band, Sight& into) 
   if (j0 >= j1) return;
   if (lo > -far) lo += i0 - j0;
   if (hi < far) hi += i0 - j0;
-  into.pairs += Tile{{0, i1 - i0}, {0, j1 - j0}, {lo, hi}}.pairs();
-  include(into.rows, {key + j0, key + j1});
+  pairs += Tile{{0, i1 - i0}, {0, j1 - j0}, {lo, hi}}.pairs();
+  rows.add({key + j0, key + j1});
 }
 
 }  // namespace
 
 void look(std::span<const Run> stay, std::span<const Run> travel, const Mask& mask, Sight& into) {
   into.pairs = 0;
-  into.rows.clear();
+  RowSet rows(into.rows);
   for (const Tile& tile : meet(stay, travel, mask)) {
     into.pairs += tile.pairs();
-    include(into.rows, tile.k);
+    rows.add(tile.k);
   }
-  unite(into.rows);
+  rows.finish();
 }
 
 void look_at_ordinary(std::span<const Run> stay, std::span<const Run> travel, const Mask& mask, Sight& into) {
-  into.pairs = 0;
-  into.rows.clear();
+  Index pairs = 0;
+  RowSet rows(into.rows);
   const Band band = mask.regions().front().band;
   Index key = 0;
   for (const Run& k : travel) {
-    for (const Run& q : stay) look_at_run(q, k, key, band, into);
+    for (const Run& q : stay) look_at_run(q, k, key, band, pairs, rows);
     key += k.count;
   }
-  unite(into.rows);
+  into.pairs = pairs;
+  rows.finish();
 }
 
 bool is_ordinary(const Partition& stay, const Partition& travel, const Mask& mask) {

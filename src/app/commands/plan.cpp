@@ -81,7 +81,8 @@ void print_steps(const Job& job, const Estimate& e, json& out) {
   if (e.by_step.size() > shown) std::printf("   ... %zu more steps\n", e.by_step.size() - shown);
 }
 
-void print_strategies(const Settings& settings, const Job& job, const Placement& place, bool backward, json& out) {
+void print_strategies(const Job& job, const Estimate& mine, bool backward, json& out) {
+  const Placement& place = job.place;
   std::printf("\n  strategies for this request\n");
   const auto line = [&](std::string_view name, const std::string& grid, const std::string& verdict) {
     std::printf("    %-12s %-10s %s\n", std::string(name).c_str(), grid.c_str(), verdict.c_str());
@@ -90,8 +91,11 @@ void print_strategies(const Settings& settings, const Job& job, const Placement&
   for (const Strategy& strategy : strategies()) {
     try {
       const Grid grid = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
-      const Estimate e =
-          estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask), prices_of(job.shape, backward));
+      const auto other = [&] {
+        return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask),
+                        prices_of(job.shape, backward));
+      };
+      const Estimate e = grid == job.schedule.grid ? mine : other();
       std::string verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
                                      bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
                                      " into the busiest rank");
@@ -105,7 +109,6 @@ void print_strategies(const Settings& settings, const Job& job, const Placement&
     }
   }
   for (const char* name : {"all-gather", "pass-q", "tree"}) line(name, "-", "not in this version");
-  (void)settings;
 }
 
 int run(const Settings& settings, Context& context) {
@@ -157,7 +160,7 @@ int run(const Settings& settings, Context& context) {
   std::printf("  memory          %s per rank at most: inputs %s, results %s, visiting blocks %s, head exchange %s\n",
               text(most.total()).c_str(), text(most.inputs).c_str(), text(most.results).c_str(),
               text(most.blocks).c_str(), text(most.heads).c_str());
-  print_strategies(settings, job, place, backward, out);
+  print_strategies(job, e, backward, out);
   if (settings.has("json")) {
     std::ofstream file(settings.text("json"));
     file << out.dump(2) << '\n';
