@@ -21,10 +21,6 @@ std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, cons
   return make_kernel(settings.text("kernel"), problem, {job.place.threads});
 }
 
-Index work_of(const Job& job, Rank rank, Index heads) {
-  return job.schedule.plans[static_cast<std::size_t>(job.schedule.seat_of(rank))].pairs() * std::max<Index>(1, heads);
-}
-
 // The first element of a row that is NaN, or -1.
 template <class T, class IsNan>
 Index first_nan(const T* row, Index count, const IsNan& is_nan) {
@@ -65,9 +61,9 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, int
     : job_(job),
       tools_(tools),
       kernel_(kernel_of(settings, job, tools)),
+      attention_(job.schedule, job.shape, machine()),
       progress_(settings.text("progress"), tools.lead, "attention",
-                passes * work_of(job, tools.transport.rank(), kernel_->problem().query_heads)),
-      attention_(job.schedule, job.shape, machine()) {}
+                passes * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {}
 
 Machine Compute::machine() {
   constexpr double operations_per_thread = 1e9;

@@ -31,8 +31,8 @@ class Compute {
   const Job& job_;
   RankTools& tools_;
   std::unique_ptr<Kernel> kernel_;
-  Progress progress_;
   Attention attention_;
+  Progress progress_;
 };
 
 /// Root attributes every result has: versions, command line, configuration, plan, mask, scale, dtype.

@@ -240,9 +240,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
 void check_memory(const Job& job, bool backward, Index extra_bytes) {
   const Index available = available_memory();
   if (available == 0) return;
-  Index most = 0;
-  for (Rank rank = 0; rank < job.place.ranks; ++rank)
-    most = std::max(most, footprint(job.schedule, rank, prices_of(job.shape, backward)).total() + extra_bytes);
+  const Prices prices = prices_of(job.shape, backward);
+  const Index most = footprint(job.schedule, estimate(job.schedule, prices).buffer_rows, prices).total() + extra_bytes;
   const int neighbours = std::min(job.place.ranks, job.place.ranks_per_node);
   const double needed = static_cast<double>(most) * neighbours;
   if (needed <= static_cast<double>(available)) return;

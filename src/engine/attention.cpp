@@ -37,7 +37,11 @@ KeyValue Attention::views(const Rows& block, Index kv_heads, Index channels, Ind
 }
 
 Attention::Attention(const Schedule& schedule, const AttentionShape& shape, const Machine& machine)
+    : Attention(schedule, schedule.plan_of(schedule.seat_of(machine.transport.rank())), shape, machine) {}
+
+Attention::Attention(const Schedule& schedule, Plan plan, const AttentionShape& shape, const Machine& machine)
     : schedule_(schedule),
+      plan_(std::move(plan)),
       shape_(shape),
       machine_(machine),
       seat_(schedule.seat_of(machine.transport.rank())),
@@ -109,7 +113,7 @@ void Attention::in_batches(const Step& step, double operations_per_pair, Pending
     if (batch.empty()) return;
     const double begins = machine_.timeline.now();
     compute(std::span<const Tile>(batch));
-    machine_.timeline.record("compute", step.origin, begins);
+    machine_.timeline.record("compute", step.origin(), begins);
     if (machine_.progress) machine_.progress(batch_pairs * heads);
     batch.clear();
     batch_pairs = 0;
@@ -147,10 +151,10 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   const Partial partial{direct ? out : out_array.rows(), direct ? lse : lse_array.rows(), sum};
   reset(partial);
   const Index kv_heads = machine_.kernel.problem().kv_heads;
-  circulate(plan(), lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+  circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const KeyValue here = views(block, kv_heads, shape_.channels, shape_.value_channels);
-              in_batches(plan().steps[s], 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+              in_batches(plan_.steps[s], 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
                          [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, local.q, here, partial); });
             });
   finish(partial, partial.top);
@@ -182,11 +186,11 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   const Array own = Array::zeros(machine_.device, type, local.block.tokens, 1, local.block.channels);
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
-  Trail trail(plan(), lane_, own, machine_.device, machine_.transport, machine_.timeline);
-  circulate(plan(), lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+  Trail trail(plan_, lane_, own, machine_.device, machine_.transport, machine_.timeline);
+  circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const KeyValue here = split(block), sums = split(trail.begin(s));
-              in_batches(plan().steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+              in_batches(plan_.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
                          [&](std::span<const Tile> tiles) {
                            machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
                          });
@@ -240,8 +244,8 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
       Array::zeros(machine_.device, type, into.received.absent() ? 0 : local.block.tokens, 1, share.count());
   const bool with_received = !into.received.absent();
   std::optional<Trail> trail;
-  if (with_received) trail.emplace(plan(), lane_, received, machine_.device, machine_.transport, machine_.timeline);
-  circulate(plan(), lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+  if (with_received) trail.emplace(plan_, lane_, received, machine_.device, machine_.transport, machine_.timeline);
+  circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
               if (with_received) {
@@ -249,7 +253,7 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
                 std::swap(lane.received.heads, lane.received.channels);
               }
               in_batches(
-                  plan().steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
+                  plan_.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
                   [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
               if (with_received) trail->end(s);
             });

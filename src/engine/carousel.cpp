@@ -5,39 +5,33 @@
 namespace annulus {
 namespace {
 
-// The pieces of a move as messages: one per range of rows.
-void add_sends(std::vector<Send>& sends, Rank to, const Rows& block, const std::vector<Range>& held,
+// The pieces of a block as messages: one per range of rows.
+void add_sends(std::vector<Send>& sends, Rank to, const Rows& here, const std::vector<Move>& held, Rank owner,
                const std::vector<Range>& rows) {
   for (const Range& range : rows) {
-    const Range local = within(held, range);
-    sends.push_back({to, block.span(local.begin, local.end)});
+    const Range local = within(held, owner, range);
+    sends.push_back({to, here.span(local.begin, local.end)});
   }
 }
 
-// Rows arrive in the same pieces and lie close together.
-void add_recvs(std::vector<Recv>& recvs, Rank from, const Rows& block, const std::vector<Range>& rows) {
+// Rows arrive in the same pieces and lie close together, block after block.
+void add_recvs(std::vector<Recv>& recvs, Lane lane, const Rows& into, const std::vector<Move>& moves) {
   Index at = 0;
-  for (const Range& range : rows) {
-    recvs.push_back({from, block.span(at, at + range.count())});
-    at += range.count();
-  }
+  for (const Move& move : moves)
+    for (const Range& range : move.rows) {
+      recvs.push_back({lane.rank(move.seat), into.span(at, at + range.count())});
+      at += range.count();
+    }
 }
 
-// Adds close-together rows to the rows of `into` that they belong to.
-void add_rows(const Rows& from, const std::vector<Range>& held, const std::vector<Range>& rows, const Rows& into) {
-  Index at = 0;
-  for (const Range& range : rows) {
-    const Range local = within(held, range);
-    add(from.slice(at, at + range.count()), into.slice(local.begin, local.end));
-    at += range.count();
-  }
-}
+// The own block, as what is held in step 0.
+std::vector<Move> whole(const Plan& plan) { return {{plan.seat, united({{0, plan.key_rows}})}}; }
 
 }  // namespace
 
 void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
                const Work& work) {
-  const std::vector<Range> whole = united({{0, plan.key_rows}});
+  const std::vector<Move> mine = whole(plan);
   const Index most = plan.buffer_rows();
   std::array<Array, 2> buffers;
   for (Array& buffer : buffers) buffer = Array(device, own.type, most, own.heads, own.channels);
@@ -46,15 +40,16 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
     const Step& step = plan.steps[s];
     std::vector<Send> sends;
     std::vector<Recv> recvs;
-    if (step.forward) add_sends(sends, lane.rank(step.forward->seat), here, step.held, step.forward->rows);
-    if (step.lend) add_sends(sends, lane.rank(step.lend->seat), own, whole, step.lend->rows);
-    if (step.arrive) add_recvs(recvs, lane.rank(step.arrive->seat), next, step.arrive->rows);
+    if (step.forward)
+      add_sends(sends, lane.rank(step.forward->seat), here, step.held, step.origin(), step.forward->rows);
+    for (const Move& loan : step.lend) add_sends(sends, lane.rank(loan.seat), own, mine, plan.seat, loan.rows);
+    add_recvs(recvs, lane, next, step.arrive);
     Pending moving = transport.start(sends, recvs);
     work(s, here.slice(0, count(step.held)), moving);
     const double waits = timeline.now();
     moving.wait();
     timeline.record("wait", static_cast<Index>(s), waits);
-    if (!step.arrive) continue;
+    if (step.arrive.empty()) continue;
     // the own block is never overwritten; a visitor's buffer becomes free when the next one has arrived
     const Rows free = here.data == own.data ? spare : here;
     here = next;
@@ -65,8 +60,7 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
 Trail::Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline)
     : plan_(plan), lane_(lane), own_(own), device_(device), transport_(transport), timeline_(timeline) {
   Index back = 0;
-  for (const Step& step : plan.steps)
-    if (step.homecoming) back = std::max(back, count(step.homecoming->rows));
+  for (const Step& step : plan.steps) back = std::max(back, count(step.homecoming));
   const Index most = plan.buffer_rows();
   for (Array* buffer : {&mine_, &leaving_, &arriving_})
     *buffer = Array(device, own.type, most, own.heads, own.channels);
@@ -75,7 +69,7 @@ Trail::Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Trans
 
 Rows Trail::begin(std::size_t s) {
   const Step& step = plan_.steps[s];
-  if (step.origin == plan_.seat) return own_;
+  if (step.origin() == plan_.seat) return own_;
   const Rows rows = mine_.rows().slice(0, count(step.held));
   if (!step.tiles.empty()) clear(rows);
   return rows;
@@ -86,7 +80,12 @@ void Trail::settle() {
   const double waits = timeline_.now();
   pending_.wait();
   timeline_.record("trail wait", 0, waits);
-  if (sent_->homecoming) add_rows(returning_, united({{0, plan_.key_rows}}), sent_->homecoming->rows, own_);
+  Index at = 0;
+  for (const Move& home : sent_->homecoming)
+    for (const Range& range : home.rows) {
+      add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
+      at += range.count();
+    }
 }
 
 void Trail::end(std::size_t s) {
@@ -98,14 +97,15 @@ void Trail::end(std::size_t s) {
   }
   std::vector<Send> sends;
   std::vector<Recv> recvs;
-  const bool leaves = step.origin != plan_.seat && (step.forward || step.give_back);
-  if (leaves) {
+  if (step.origin() != plan_.seat && (step.forward || !step.give_back.empty())) {
     std::swap(mine_, leaving_);
-    if (step.forward) add_sends(sends, lane_.rank(step.forward->seat), leaving_, step.held, step.forward->rows);
-    if (step.give_back) add_sends(sends, lane_.rank(step.give_back->seat), leaving_, step.held, step.give_back->rows);
+    if (step.forward)
+      add_sends(sends, lane_.rank(step.forward->seat), leaving_, step.held, step.origin(), step.forward->rows);
+    for (const Move& home : step.give_back)
+      add_sends(sends, lane_.rank(home.seat), leaving_, step.held, home.seat, home.rows);
   }
-  if (step.arrive && step.arrives_used) add_recvs(recvs, lane_.rank(step.arrive->seat), arriving_, step.arrive->rows);
-  if (step.homecoming) add_recvs(recvs, lane_.rank(step.homecoming->seat), returning_, step.homecoming->rows);
+  if (step.arrives_used) add_recvs(recvs, lane_, arriving_, step.arrive);
+  add_recvs(recvs, lane_, returning_, step.homecoming);
   pending_ = transport_.start(sends, recvs);
   sent_ = &step;
 }

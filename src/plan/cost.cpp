@@ -3,12 +3,9 @@
 #include <algorithm>
 
 #include "annulus/base/error.hpp"
-#include "annulus/geometry/meet.hpp"
 
 namespace annulus {
-namespace {
 
-// Heads of the largest share, K/V heads replicated where a share cuts a group.
 Index largest_query_share(const Prices& p, int lanes) { return ceil_div(p.query_heads, lanes); }
 Index largest_kv_share(const Prices& p, int lanes) {
   const Index group = p.query_heads / p.kv_heads;
@@ -20,63 +17,22 @@ Index largest_kv_share(const Prices& p, int lanes) {
   return most;
 }
 
-}  // namespace
-
-Estimate estimate(const Schedule& job, const Prices& p) {
-  Estimate e;
-  const int lanes = job.grid.heads;
-  const Index width = p.channels + p.value_channels;
-  const Index row_bytes = largest_kv_share(p, lanes) * width * p.element_bytes;
-  e.steps = static_cast<Index>(job.plans.front().steps.size());
-  std::vector<Index> received(job.plans.size()), computed(job.plans.size());
-  double seconds = 0;
-  const double operations_per_pair = (p.backward ? 7.0 : 2.0) * static_cast<double>(width * largest_query_share(p, lanes));
-  for (std::size_t s = 0; s < static_cast<std::size_t>(e.steps); ++s) {
-    Index slowest = 0, most_rows = 0;
-    for (std::size_t r = 0; r < job.plans.size(); ++r) {
-      const Step& step = job.plans[r].steps[s];
-      const Index work = pairs(step.tiles), rows = step.arrive ? count(step.arrive->rows) : 0;
-      e.pairs += work;
-      computed[r] += work;
-      received[r] += rows;
-      slowest = std::max(slowest, work);
-      most_rows = std::max(most_rows, rows);
-    }
-    e.path_pairs += slowest;
-    seconds += static_cast<double>(slowest) * operations_per_pair / p.operations_per_second +
-               static_cast<double>(most_rows * row_bytes) / p.bytes_per_second + p.seconds_per_step;
-  }
-  for (std::size_t r = 0; r < received.size(); ++r) {
-    e.block_bytes_received = std::max(e.block_bytes_received, received[r] * row_bytes);
-    e.most_pairs = std::max(e.most_pairs, computed[r]);
-    e.total_bytes += received[r] * row_bytes * lanes;
-  }
-  if (lanes > 1) {  // q, k, v in and out back: all but the own share of the heads
-    const Index rows = job.queries.largest(), key_rows = job.keys.largest();
-    const Index there = rows * p.query_heads * (p.channels * p.element_bytes + 4 * p.value_channels);
-    e.exchange_bytes = (there + key_rows * p.kv_heads * width * p.element_bytes) / lanes * (lanes - 1);
-    seconds += static_cast<double>(e.exchange_bytes) / p.bytes_per_second + 2 * p.seconds_per_step;
-  }
-  e.nominal_seconds = seconds;
-  return e;
-}
-
-Footprint footprint(const Schedule& job, Rank rank, const Prices& p) {
-  const Plan& plan = job.plans[static_cast<std::size_t>(job.seat_of(rank))];
-  const Index width = p.channels + p.value_channels, rows = job.queries.rows(rank), keys = job.keys.rows(rank);
+Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
+  const Index width = p.channels + p.value_channels, rows = job.queries.largest(), keys = job.keys.largest();
+  const Index seat_queries = job.planner.queries().largest(), seat_keys = job.planner.keys().largest();
   const Index lanes = job.grid.heads, query_share = largest_query_share(p, job.grid.heads);
   const Index block_row = largest_kv_share(p, job.grid.heads) * width;
   Footprint f;
   f.inputs = (rows * p.query_heads * p.channels + keys * p.kv_heads * width) * p.element_bytes;
   f.results = rows * p.query_heads * (p.value_channels + 2) * 4;
-  f.blocks = 2 * plan.buffer_rows() * block_row * p.element_bytes;
+  f.blocks = 2 * buffer_rows * block_row * p.element_bytes;
   if (lanes > 1)
-    f.heads = plan.query_rows * query_share * (p.channels * p.element_bytes + 4 * p.value_channels) +
-              2 * plan.key_rows * block_row * p.element_bytes;
+    f.heads = seat_queries * query_share * (p.channels * p.element_bytes + 4 * p.value_channels) +
+              2 * seat_keys * block_row * p.element_bytes;
   if (!p.backward) return f;
   f.inputs += rows * p.query_heads * p.value_channels * p.element_bytes;
   f.results += 4 * (2 * rows * p.query_heads * p.channels + keys * p.kv_heads * width);
-  f.blocks += 4 * block_row * (3 * plan.buffer_rows() + 2 * plan.key_rows);
+  f.blocks += 4 * block_row * (3 * buffer_rows + 2 * seat_keys);
   return f;
 }
 

@@ -33,7 +33,7 @@ std::string padded(std::string text, std::size_t width) {
 
 std::string cell(const Step& step, Index most) {
   if (step.tiles.empty()) return padded("·", 4) + std::string(cell_width - 3, ' ');
-  return padded(std::to_string(step.origin), 3) + ' ' + bar(pairs(step.tiles), most) + "  ";
+  return padded(std::to_string(step.origin()), 3) + ' ' + bar(pairs(step.tiles), most) + "  ";
 }
 
 std::string column(std::string text) {
@@ -45,18 +45,20 @@ std::string column(std::string text) {
 }  // namespace
 
 std::string draw(const Schedule& job, int most_seats, int most_steps) {
-  const auto seats = static_cast<int>(job.plans.size()), steps = static_cast<int>(job.plans.front().steps.size());
+  const int seats = job.planner.seats(), steps = job.planner.steps();
   const int shown_seats = std::min(seats, most_seats), shown_steps = std::min(steps, most_steps);
+  std::vector<Plan> plans;
   Index most = 0;
-  for (const Plan& plan : job.plans)
-    for (const Step& step : plan.steps) most = std::max(most, pairs(step.tiles));
+  for (Rank seat = 0; seat < shown_seats; ++seat) {
+    plans.push_back(job.plan_of(seat));
+    for (const Step& step : plans.back().steps) most = std::max(most, pairs(step.tiles));
+  }
   std::string text = job.grid.heads > 1 ? " seat  " : " rank  ";
   for (int s = 0; s < shown_steps; ++s) text += column("step " + std::to_string(s));
   text += steps > shown_steps ? "...\n" : "\n";
-  for (int r = 0; r < shown_seats; ++r) {
-    text += padded(std::to_string(r), 5) + "  ";
-    for (int s = 0; s < shown_steps; ++s)
-      text += cell(job.plans[static_cast<std::size_t>(r)].steps[static_cast<std::size_t>(s)], most);
+  for (const Plan& plan : plans) {
+    text += padded(std::to_string(plan.seat), 5) + "  ";
+    for (int s = 0; s < shown_steps; ++s) text += cell(plan.steps[static_cast<std::size_t>(s)], most);
     text += "\n";
   }
   if (seats > shown_seats) text += sentence("  ... ", seats - shown_seats, " more\n");

@@ -10,7 +10,8 @@
 namespace annulus {
 namespace {
 
-int modulo(int a, int n) { return (a % n + n) % n; }
+// a modulo n, for -n <= a < 2 n.
+int modulo(int a, int n) { return a < 0 ? a + n : a >= n ? a - n : a; }
 
 // The divisor of `ranks` nearest to `wish` (in ratio) among those strictly between 1 and ranks; 1 when ranks is prime.
 int inner_divisor(int ranks, int wish) {
@@ -76,6 +77,17 @@ Rank visit(const Grid& grid, int step, Rank seat) {
   const int turn = step / grid.inner, hop = step % grid.inner;
   const int ring = modulo(seat / grid.inner - turn, grid.outer), place = modulo(seat % grid.inner - hop, grid.inner);
   return ring * grid.inner + place;
+}
+
+Rank host(const Grid& grid, int step, Rank origin) {
+  const int turn = step / grid.inner, hop = step % grid.inner;
+  const int ring = modulo(origin / grid.inner + turn, grid.outer), place = modulo(origin % grid.inner + hop, grid.inner);
+  return ring * grid.inner + place;
+}
+
+int step_of(const Grid& grid, Rank seat, Rank origin) {
+  const int turn = modulo(seat / grid.inner - origin / grid.inner, grid.outer);
+  return turn * grid.inner + modulo(seat % grid.inner - origin % grid.inner, grid.inner);
 }
 
 std::span<const Strategy> strategies() { return table; }

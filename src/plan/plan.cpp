@@ -4,6 +4,8 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/meet.hpp"
+#include "plan/reach.hpp"
+#include "plan/sight.hpp"
 
 namespace annulus {
 namespace {
@@ -11,102 +13,97 @@ namespace {
 // One seat working on one block at one step.
 struct Use {
   int step = 0;
-  Rank seat = 0;
-  std::vector<Tile> tiles;  // keys counted in the owner's rows
-  std::vector<Range> held;  // what is here: needed now or later in the chain
-  bool from_user = false;   // came from the user before, not from the owner
+  Rank seat = nobody;  // nobody: there is no such use
+  std::vector<Range> rows;
+  bool exists() const { return seat != nobody; }
 };
 
-std::vector<Range> needed(const std::vector<Tile>& tiles) {
+// Finds the uses of one block before and after a given one, each decided by looking at two seats only.
+class Chain {
+ public:
+  Chain(const Planner& planner, Rank origin) : planner_(planner), origin_(origin) {}
+
+  // The next use after step `from`, not later than step `to`.
+  Use after(int from, int to) {
+    for (int s = from + 1; s <= to && s < planner_.steps(); ++s)
+      if (Use use = at(s); use.exists()) return use;
+    return {};
+  }
+  // The last use before step `from`; the owner's own at step 0 does not count.
+  Use before(int from) {
+    for (int s = from - 1; s > 0; --s)
+      if (Use use = at(s); use.exists()) return use;
+    return {};
+  }
+  // Whether the user of the block can hand it to the next one: it holds the rows, and needs its buffer no earlier.
+  bool linked(const Use& use, const Use& next) {
+    if (!use.exists() || !next.exists() || use.step == 0 || !inside(next.rows, use.rows)) return false;
+    for (int s = use.step + 1; s < next.step; ++s)
+      if (busy(s, use.seat)) return false;
+    return true;
+  }
+
+ private:
+  Use at(int s) {
+    const Rank seat = host(planner_.grid(), planner_.visit_of(s), origin_);
+    planner_.look(seat, origin_, sight_);
+    if (sight_.none()) return {};
+    return {s, seat, sight_.rows};
+  }
+  bool busy(int s, Rank seat) {
+    const Rank origin = visit(planner_.grid(), planner_.visit_of(s), seat);
+    planner_.look(seat, origin, sight_);
+    return !sight_.none();
+  }
+  const Planner& planner_;
+  Rank origin_;
+  Sight sight_;
+};
+
+std::vector<Range> rows_needed(const std::vector<Tile>& tiles) {
   std::vector<Range> rows;
   for (const Tile& tile : tiles) rows.push_back(tile.k);
   return united(std::move(rows));
 }
 
-// uses[origin]: who works on the block, in order of steps; steps without any work are left out. Use 0 is the owner's
-// own.
-std::vector<std::vector<Use>> find_uses(const Grid& grid, const Partition& queries, const Partition& keys,
-                                        const Mask& mask, int& steps) {
-  const int seats = grid.seats();
-  std::vector<std::vector<Use>> uses(static_cast<std::size_t>(seats));
-  steps = 0;
-  for (int s = 0; s < seats; ++s) {
-    bool anybody = s == 0;
-    for (Rank r = 0; r < seats; ++r) {
-      const Rank origin = visit(grid, s, r);
-      auto tiles = meet(queries.runs(r), keys.runs(origin), mask);
-      if (tiles.empty() && s > 0) continue;
-      anybody = true;
-      Use use{steps, r, std::move(tiles), {}, false};
-      use.held = s == 0 ? united({{0, keys.rows(r)}}) : needed(use.tiles);
-      uses[static_cast<std::size_t>(origin)].push_back(std::move(use));
-    }
-    if (anybody) ++steps;
-  }
-  return uses;
+// Writes a visit into the plan: where the block comes from, and where it goes.
+void add_visit(const Planner& planner, Plan& plan, int s, Rank origin, int next_busy) {
+  const auto step = [&](int at) -> Step& { return plan.steps[static_cast<std::size_t>(at)]; };
+  Step& here = step(s);
+  Chain chain(planner, origin);
+  const Use use{s, plan.seat, rows_needed(here.tiles)};
+  const Use before = chain.before(s), next = chain.after(s, next_busy);
+  const bool from_user = chain.linked(before, use), passed_on = chain.linked(use, next);
+  const int leaves = passed_on ? next.step - 1 : s;
+  for (int at = s; at <= leaves; ++at) step(at).held = {{origin, use.rows}};
+  for (Tile& tile : here.tiles) tile.k = within(use.rows, tile.k);
+  step(s - 1).arrive = {{from_user ? before.seat : origin, use.rows}};
+  step(s - 1).arrives_used = from_user;
+  if (passed_on) step(leaves).forward = Move{next.seat, next.rows};
+  auto home = passed_on ? without(use.rows, next.rows) : use.rows;
+  if (!home.empty()) step(leaves).give_back = {{origin, std::move(home)}};
 }
 
-// next[seat][step]: the first later step in which the seat needs its buffer for another block.
-std::vector<std::vector<int>> next_uses(const std::vector<std::vector<Use>>& uses, int steps) {
-  std::vector<std::vector<int>> next(uses.size(), std::vector<int>(static_cast<std::size_t>(steps), steps));
-  std::vector<std::vector<bool>> busy(uses.size(), std::vector<bool>(static_cast<std::size_t>(steps)));
-  for (const auto& chain : uses)
-    for (const Use& use : chain) busy[static_cast<std::size_t>(use.seat)][static_cast<std::size_t>(use.step)] = true;
-  for (std::size_t r = 0; r < uses.size(); ++r)
-    for (std::size_t s = static_cast<std::size_t>(steps) - 1; s > 0; --s)
-      next[r][s - 1] = busy[r][s] ? static_cast<int>(s) : next[r][s];
-  return next;
-}
-
-// Decides who hands the block to whom, and how many rows each must hold for those behind it.
-void link(std::vector<Use>& chain, const std::vector<std::vector<int>>& next) {
-  for (std::size_t u = 2; u < chain.size(); ++u) {  // use 1 always gets the block from its owner
-    const Use& before = chain[u - 1];
-    chain[u].from_user =
-        next[static_cast<std::size_t>(before.seat)][static_cast<std::size_t>(before.step)] >= chain[u].step;
+// Writes what the owner of a block does for those who use it.
+void add_owner(const Planner& planner, Plan& plan) {
+  const auto step = [&](int at) -> Step& { return plan.steps[static_cast<std::size_t>(at)]; };
+  Chain chain(planner, plan.seat);
+  Use use;
+  for (Use next = chain.after(0, planner.steps()); next.exists();) {
+    if (!chain.linked(use, next)) step(next.step - 1).lend = {{next.seat, next.rows}};
+    use = std::move(next);
+    next = chain.after(use.step, planner.steps());
+    const bool passed_on = chain.linked(use, next);
+    auto home = passed_on ? without(use.rows, next.rows) : use.rows;
+    if (!home.empty()) step(passed_on ? next.step - 1 : use.step).homecoming = {{use.seat, std::move(home)}};
   }
-  for (std::size_t u = chain.size(); u-- > 2;) {
-    if (!chain[u].from_user) continue;
-    auto rows = chain[u - 1].held;
-    rows.insert(rows.end(), chain[u].held.begin(), chain[u].held.end());
-    chain[u - 1].held = united(std::move(rows));
-  }
-}
-
-// Writes one use of a block, its arrival and its departure into the plans.
-void enter(std::vector<Plan>& plans, Rank origin, const std::vector<Use>& chain, std::size_t u) {
-  const auto step = [&](Rank seat, int s) -> Step& {
-    return plans[static_cast<std::size_t>(seat)].steps[static_cast<std::size_t>(s)];
-  };
-  const Use& use = chain[u];
-  const bool passed_on = u > 0 && u + 1 < chain.size() && chain[u + 1].from_user;
-  const int leaves = passed_on ? chain[u + 1].step - 1 : use.step;
-  for (int s = use.step; s <= leaves; ++s) {
-    step(use.seat, s).origin = origin;
-    step(use.seat, s).held = use.held;
-  }
-  Step& here = step(use.seat, use.step);
-  here.tiles = use.tiles;
-  for (Tile& tile : here.tiles) tile.k = within(use.held, tile.k);
-  if (u == 0) return;
-  const Rank source = use.from_user ? chain[u - 1].seat : origin;
-  Step& before = step(use.seat, use.step - 1);
-  before.arrive = Move{source, use.held};
-  before.arrives_used = use.from_user;
-  Step& sender = step(source, use.step - 1);
-  (use.from_user ? sender.forward : sender.lend) = Move{use.seat, use.held};
-  auto home = passed_on ? without(use.held, chain[u + 1].held) : use.held;
-  if (home.empty()) return;
-  step(origin, leaves).homecoming = Move{use.seat, home};
-  step(use.seat, leaves).give_back = Move{origin, std::move(home)};
 }
 
 }  // namespace
 
 Index Plan::buffer_rows() const {
   Index most = 0;
-  for (const Step& step : steps)
-    if (step.arrive) most = std::max(most, count(step.arrive->rows));
+  for (const Step& step : steps) most = std::max(most, count(step.arrive));
   return most;
 }
 
@@ -116,30 +113,60 @@ Index Plan::pairs() const {
   return total;
 }
 
-std::vector<Plan> make_plans(const Grid& grid, const Partition& queries, const Partition& keys, const Mask& mask) {
-  require(queries.ranks() == grid.seats() && keys.ranks() == grid.seats(),
-          "the partitions must have one shard per seat: ", queries.ranks(), " and ", keys.ranks(), " shards, ",
-          grid.seats(), " seats");
-  require(queries.tokens() == mask.queries() && keys.tokens() == mask.keys(),
-          "the partitions must cover the tokens of the mask: ", queries.tokens(), " and ", keys.tokens(), " tokens, ",
-          mask.queries(), " queries and ", mask.keys(), " keys");
-  int steps = 0;
-  auto uses = find_uses(grid, queries, keys, mask, steps);
-  const auto next = next_uses(uses, steps);
-  std::vector<Plan> plans(uses.size());
-  for (Rank seat = 0; seat < grid.seats(); ++seat) {
-    Plan& plan = plans[static_cast<std::size_t>(seat)];
-    plan.seat = seat;
-    plan.query_rows = queries.rows(seat);
-    plan.key_rows = keys.rows(seat);
-    plan.steps.resize(static_cast<std::size_t>(steps));
+Planner::Planner(const Grid& grid, Partition queries, Partition keys, Mask mask)
+    : grid_(grid), queries_(std::move(queries)), keys_(std::move(keys)), mask_(std::move(mask)) {
+  require(queries_.ranks() == seats() && keys_.ranks() == seats(),
+          "the partitions must have one shard per seat: ", queries_.ranks(), " and ", keys_.ranks(), " shards, ",
+          seats(), " seats");
+  require(queries_.tokens() == mask_.queries() && keys_.tokens() == mask_.keys(),
+          "the partitions must cover the tokens of the mask: ", queries_.tokens(), " and ", keys_.tokens(),
+          " tokens, ", mask_.queries(), " queries and ", mask_.keys(), " keys");
+  ordinary_ = is_ordinary(queries_, keys_, mask_);
+  reach_ = find_reach(queries_, keys_, mask_);
+  std::vector<bool> active(static_cast<std::size_t>(seats()));
+  active[0] = true;
+  int idle = seats() - 1;
+  Sight sight;
+  for (int i = 0; i < seats() && idle > 0; ++i) {  // most masks show every step to the last seat or to the first
+    const Rank seat = i == 0 ? seats() - 1 : i - 1;
+    for (const Range& seen : reach_[static_cast<std::size_t>(seat)])
+      for (auto origin = static_cast<Rank>(seen.begin); origin < static_cast<Rank>(seen.end); ++origin) {
+        const auto step = static_cast<std::size_t>(step_of(grid_, seat, origin));
+        if (active[step]) continue;
+        look(seat, origin, sight);
+        if (sight.none()) continue;
+        active[step] = true;
+        --idle;
+      }
   }
-  for (Rank origin = 0; origin < grid.seats(); ++origin) {
-    auto& chain = uses[static_cast<std::size_t>(origin)];
-    link(chain, next);
-    for (std::size_t u = 0; u < chain.size(); ++u) enter(plans, origin, chain, u);
+  for (int step = 0; step < seats(); ++step)
+    if (active[static_cast<std::size_t>(step)]) visits_.push_back(step);
+}
+
+void Planner::look(Rank seat, Rank origin, Sight& into) const {
+  const auto& near = reach_[static_cast<std::size_t>(seat)];
+  into.pairs = 0;
+  if (std::ranges::none_of(near, [&](Range seats) { return seats.contains(origin); })) return;
+  if (ordinary_) return look_at_ordinary(queries_.runs(seat), keys_.runs(origin), mask_, into);
+  annulus::look(queries_.runs(seat), keys_.runs(origin), mask_, into);
+}
+
+Plan Planner::plan(Rank seat) const {
+  Plan plan{seat, queries_.rows(seat), keys_.rows(seat), std::vector<Step>(visits_.size())};
+  const auto step = [&](int at) -> Step& { return plan.steps[static_cast<std::size_t>(at)]; };
+  std::vector<int> busy;
+  Sight sight;
+  for (int s = 0; s < steps(); ++s) {
+    look(seat, visit(grid_, visit_of(s), seat), sight);
+    if (sight.none()) continue;
+    step(s).tiles = meet(queries_.runs(seat), keys_.runs(visit(grid_, visit_of(s), seat)), mask_);
+    if (s > 0) busy.push_back(s);
   }
-  return plans;
+  step(0).held = {{seat, united({{0, plan.key_rows}})}};
+  for (std::size_t b = 0; b < busy.size(); ++b)
+    add_visit(*this, plan, busy[b], visit(grid_, visit_of(busy[b]), seat), b + 1 < busy.size() ? busy[b + 1] : steps());
+  add_owner(*this, plan);
+  return plan;
 }
 
 Range within(const std::vector<Range>& held, Range range) {
@@ -152,6 +179,24 @@ Range within(const std::vector<Range>& held, Range range) {
   throw Error(Failure::runtime, sentence("rows ", range.begin, " to ", range.end, " are not held here"));
 }
 
+Range within(const std::vector<Move>& held, Rank owner, Range range) {
+  Index before = 0;
+  for (const Move& block : held) {
+    if (block.seat == owner) {
+      const Range local = within(block.rows, range);
+      return {before + local.begin, before + local.end};
+    }
+    before += count(block.rows);
+  }
+  throw Error(Failure::runtime, sentence("no rows of seat ", owner, " are held here"));
+}
+
+Index count(std::span<const Move> moves) {
+  Index total = 0;
+  for (const Move& move : moves) total += count(move.rows);
+  return total;
+}
+
 Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask& mask,
                        std::span<const double> weights) {
   const int ranks = grid.ranks();
@@ -160,8 +205,8 @@ Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask&
                        ? queries
                        : make_partition(partition, mask.keys(), ranks, mask,
                                         partition == "balanced" ? std::span<const double>{} : weights);
-  auto plans = make_plans(grid, queries.joined(grid.heads), keys.joined(grid.heads), mask);
-  return {grid, mask, std::move(queries), std::move(keys), std::move(plans)};
+  Planner planner(grid, queries.joined(grid.heads), keys.joined(grid.heads), mask);
+  return {grid, mask, std::move(queries), std::move(keys), std::move(planner)};
 }
 
 }  // namespace annulus

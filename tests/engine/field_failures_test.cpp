@@ -6,6 +6,7 @@
 #include "annulus/kernel/cpu.hpp"
 #include "annulus/kernel/partial.hpp"
 #include "support/engine_errors.hpp"
+#include "support/plans.hpp"
 
 // How other distributed attentions went wrong, each as a test that this one does not.
 
@@ -168,7 +169,7 @@ TEST(FieldFailures, PlansOfMillionsOfTokensDoNotOverflow32Bits) {
       const Mask mask = Mask::parse("causal", {n, n});
       const Schedule job = make_schedule({1, 8, 1}, partition, mask);
       Index pairs = 0, rows = 0, last = 0;
-      for (const Plan& plan : job.plans) {
+      for (const Plan& plan : plans_of(job.planner)) {
         pairs += plan.pairs();
         rows += plan.query_rows;
         for (const Step& step : plan.steps)
@@ -185,19 +186,19 @@ TEST(FieldFailures, PositionsBeyond32BitsReachTheTracesExactly) {
   // a job of 24 tokens, moved to where 32-bit positions would have wrapped round
   constexpr Index offset = (Index{1} << 33) + 5;
   const Mask mask = Mask::parse("causal", {24, 24});
-  Schedule job = make_schedule({1, 3, 1}, "striped", mask);
-  for (Plan& plan : job.plans)
-    for (Step& step : plan.steps)
-      for (Tile& tile : step.tiles) tile.q_at += offset, tile.k_at += offset;
+  const Schedule job = make_schedule({1, 3, 1}, "striped", mask);
   const AttentionShape shape{1, 1, 4, 4, DType::f32, 0.5};
   const Dense dense = make_dense(shape, mask, 2);
   for (const auto& [name, make_kernel] : kernels())
     on_ranks(3, [&, make = make_kernel](Transport& transport) {
       const Rank r = transport.rank();
+      Plan plan = job.plan_of(r);
+      for (Step& step : plan.steps)
+        for (Tile& tile : step.tiles) tile.q_at += offset, tile.k_at += offset;
       CpuDevice cpu;
       Timeline timeline;
       const auto kernel = make(problem_of(shape, job.grid, 0, 0));
-      Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+      Attention attention(job, plan, shape, {cpu, *kernel, transport, timeline});
       const Array q = take(cpu, dense.q, DType::f32, job.queries, r, 1, 4),
                   k = take(cpu, dense.k, DType::f32, job.keys, r, 1, 4),
                   v = take(cpu, dense.v, DType::f32, job.keys, r, 1, 4);
@@ -259,9 +260,8 @@ TEST(FieldFailures, ASlidingWindowIsTheSameTableOfDistancesInEveryKernel) {
 
 // Who receives what from whom in a step, counted up by one side and down by the other.
 using Exchange = std::map<std::tuple<std::size_t, Rank, Rank, Index, Index>, int>;
-void count_up(Exchange& open, std::size_t step, Rank from, Rank to, const std::optional<Move>& move, int by) {
-  if (!move) return;
-  for (const Range& rows : move->rows) open[{step, from, to, rows.begin, rows.end}] += by;
+void count_up(Exchange& open, std::size_t step, Rank from, Rank to, const Move& move, int by) {
+  for (const Range& rows : move.rows) open[{step, from, to, rows.begin, rows.end}] += by;
 }
 
 TEST(FieldFailures, EverySendOfARingOf16HasItsReceive) {
@@ -271,14 +271,15 @@ TEST(FieldFailures, EverySendOfARingOf16HasItsReceive) {
       const Partition shards = make_partition(partition, 259, 16, mask);
       for (const Grid& grid : {Grid{1, 16, 1}, Grid{1, 4, 4}, Grid{1, 8, 2}, Grid{1, 2, 8}}) {
         Exchange blocks, gradients;
-        for (const Plan& plan : make_plans(grid, shards, shards, mask))
+        for (const Plan& plan : plans_of(Planner(grid, shards, shards, mask)))
           for (std::size_t s = 0; s < plan.steps.size(); ++s) {
             const Step& step = plan.steps[s];
-            if (step.forward) count_up(blocks, s, plan.seat, step.forward->seat, step.forward, 1);
-            if (step.lend) count_up(blocks, s, plan.seat, step.lend->seat, step.lend, 1);
-            if (step.arrive) count_up(blocks, s, step.arrive->seat, plan.seat, step.arrive, -1);
-            if (step.give_back) count_up(gradients, s, plan.seat, step.give_back->seat, step.give_back, 1);
-            if (step.homecoming) count_up(gradients, s, step.homecoming->seat, plan.seat, step.homecoming, -1);
+            const Rank me = plan.seat;
+            if (step.forward) count_up(blocks, s, me, step.forward->seat, *step.forward, 1);
+            for (const Move& move : step.lend) count_up(blocks, s, me, move.seat, move, 1);
+            for (const Move& move : step.arrive) count_up(blocks, s, move.seat, me, move, -1);
+            for (const Move& move : step.give_back) count_up(gradients, s, me, move.seat, move, 1);
+            for (const Move& move : step.homecoming) count_up(gradients, s, move.seat, me, move, -1);
           }
         for (const Exchange* exchange : {&blocks, &gradients})
           for (const auto& [message, open] : *exchange)

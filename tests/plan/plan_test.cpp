@@ -8,16 +8,38 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/meet.hpp"
+#include "support/plans.hpp"
 
 namespace annulus {
 namespace {
 
-struct Case {
-  std::string name;
-  Schedule schedule;
+/// The rows that are held, in their order: owner and row.
+std::vector<std::pair<Rank, Index>> held_rows(const Step& step) {
+  std::vector<std::pair<Rank, Index>> rows;
+  for (const Move& block : step.held)
+    for (const Range& part : block.rows)
+      for (Index row = part.begin; row < part.end; ++row) rows.emplace_back(block.seat, row);
+  return rows;
+}
+
+std::vector<Range> rows_held_of(const Step& step, Rank owner) {
+  for (const Move& block : step.held)
+    if (block.seat == owner) return block.rows;
+  return {};
+}
+
+/// A schedule and the plans of all seats.
+struct Job : Schedule {
+  explicit Job(Schedule schedule) : Schedule(std::move(schedule)), plans(plans_of(planner)) {}
+  std::vector<Plan> plans;
 };
 
 std::vector<Range> rows_of(const std::optional<Move>& move) { return move ? move->rows : std::vector<Range>{}; }
+std::vector<Range> rows_of(const std::vector<Move>& moves) {
+  std::vector<Range> rows;
+  for (const Move& move : moves) rows.insert(rows.end(), move.rows.begin(), move.rows.end());
+  return rows;
+}
 
 // The rows `inner` lie within the rows `outer`.
 bool inside(const std::vector<Range>& inner, const std::vector<Range>& outer) {
@@ -48,18 +70,15 @@ void for_random_schedules(int trials, Check check) {
     for (const Grid& grid : grids) {
       const char* partition =
           std::vector{"contiguous", "zigzag", "striped", "balanced"}[static_cast<std::size_t>(up_to(3))];
-      const Case c{terms + " n " + std::to_string(n) + " keys " + std::to_string(keys) + " grid " + to_text(grid) +
-                       " " + partition,
-                   make_schedule(grid, partition, mask)};
-      SCOPED_TRACE(c.name);
-      check(c.schedule);
+      SCOPED_TRACE(sentence(terms, " n ", n, " keys ", keys, " grid ", to_text(grid), " ", partition));
+      check(Job(make_schedule(grid, partition, mask)));
       if (testing::Test::HasFatalFailure()) return;
     }
   }
 }
 
 TEST(Plan, EveryVisiblePairIsComputedExactlyOnce) {
-  for_random_schedules(60, [](const Schedule& job) {
+  for_random_schedules(60, [](const Job& job) {
     const Partition queries = job.queries.joined(job.grid.heads), keys = job.keys.joined(job.grid.heads);
     std::map<std::pair<Index, Index>, int> met;
     for (const Plan& plan : job.plans)
@@ -67,15 +86,8 @@ TEST(Plan, EveryVisiblePairIsComputedExactlyOnce) {
         for (const Tile& tile : step.tiles)
           for (Index i = 0; i < tile.q.count(); ++i)
             for (Index j = tile.keys_of(i).begin; j < tile.keys_of(i).end; ++j) {
-              Index row = tile.k.begin + j;  // counted in held rows: find the owner's row
-              for (const Range& part : step.held) {
-                if (row < part.count()) {
-                  row += part.begin;
-                  break;
-                }
-                row -= part.count();
-              }
-              ++met[{queries.position(plan.seat, tile.q.begin + i), keys.position(step.origin, row)}];
+              const auto [owner, row] = held_rows(step).at(static_cast<std::size_t>(tile.k.begin + j));
+              ++met[{queries.position(plan.seat, tile.q.begin + i), keys.position(owner, row)}];
             }
     Index visible = 0;
     for (Index q = 0; q < job.mask.queries(); ++q)
@@ -89,19 +101,19 @@ TEST(Plan, EveryVisiblePairIsComputedExactlyOnce) {
 }
 
 TEST(Plan, EveryMoveIsSentAndReceivedInTheSameStep) {
-  for_random_schedules(150, [](const Schedule& job) {
+  for_random_schedules(150, [](const Job& job) {
     for (std::size_t s = 0; s < job.plans[0].steps.size(); ++s) {
       std::map<std::pair<Rank, Rank>, std::vector<Range>> sent, received, returned, came_home;
       for (const Plan& plan : job.plans) {
         ASSERT_EQ(plan.steps.size(), job.plans[0].steps.size());
         const Step& step = plan.steps[s];
         if (step.forward) sent[{plan.seat, step.forward->seat}] = step.forward->rows;
-        if (step.lend) sent[{plan.seat, step.lend->seat}] = step.lend->rows;
-        if (step.arrive) received[{step.arrive->seat, plan.seat}] = step.arrive->rows;
-        if (step.give_back) returned[{plan.seat, step.give_back->seat}] = step.give_back->rows;
-        if (step.homecoming) came_home[{step.homecoming->seat, plan.seat}] = step.homecoming->rows;
-        if (step.arrive) {
-          const Step& sender = job.plans[static_cast<std::size_t>(step.arrive->seat)].steps[s];
+        for (const Move& move : step.lend) sent[{plan.seat, move.seat}] = move.rows;
+        for (const Move& move : step.arrive) received[{move.seat, plan.seat}] = move.rows;
+        for (const Move& move : step.give_back) returned[{plan.seat, move.seat}] = move.rows;
+        for (const Move& move : step.homecoming) came_home[{move.seat, plan.seat}] = move.rows;
+        for (const Move& move : step.arrive) {
+          const Step& sender = job.plans[static_cast<std::size_t>(move.seat)].steps[s];
           ASSERT_EQ(step.arrives_used, sender.forward.has_value() && sender.forward->seat == plan.seat);
         }
       }
@@ -112,12 +124,12 @@ TEST(Plan, EveryMoveIsSentAndReceivedInTheSameStep) {
 }
 
 TEST(Plan, NobodyReceivesABlockItDoesNotUseNext) {
-  for_random_schedules(150, [](const Schedule& job) {
+  for_random_schedules(150, [](const Job& job) {
     for (const Plan& plan : job.plans)
       for (std::size_t s = 0; s + 1 < plan.steps.size() || s == 0; ++s) {
-        if (!plan.steps[s].arrive) {
-          if (s + 1 < plan.steps.size() && plan.steps[s + 1].origin != plan.steps[s].origin) {
-            ASSERT_EQ(plan.steps[s + 1].origin, nobody);
+        if (plan.steps[s].arrive.empty()) {
+          if (s + 1 < plan.steps.size() && plan.steps[s + 1].held != plan.steps[s].held) {
+            ASSERT_TRUE(plan.steps[s + 1].held.empty());
           }
           if (s + 1 >= plan.steps.size()) break;
           continue;
@@ -125,8 +137,11 @@ TEST(Plan, NobodyReceivesABlockItDoesNotUseNext) {
         ASSERT_LT(s + 1, plan.steps.size());
         const Step& next = plan.steps[s + 1];
         ASSERT_FALSE(next.tiles.empty()) << "an idle visit";
-        ASSERT_EQ(plan.steps[s].arrive->rows, next.held);
-        ASSERT_FALSE(next.held.empty());
+        ASSERT_EQ(plan.steps[s].arrive.size(), next.held.size());
+        for (std::size_t i = 0; i < next.held.size(); ++i) {
+          ASSERT_EQ(plan.steps[s].arrive[i].rows, next.held[i].rows);
+          ASSERT_FALSE(next.held[i].rows.empty());
+        }
       }
     for (std::size_t s = 1; s < job.plans[0].steps.size(); ++s)
       ASSERT_TRUE(std::ranges::any_of(job.plans, [&](const Plan& p) { return !p.steps[s].tiles.empty(); }))
@@ -134,39 +149,24 @@ TEST(Plan, NobodyReceivesABlockItDoesNotUseNext) {
   });
 }
 
-TEST(Plan, AMoveCarriesOnlyRowsThatSomebodyInItsChainNeeds) {
-  for_random_schedules(150, [](const Schedule& job) {
-    for (std::size_t s = 0; s + 1 < job.plans[0].steps.size(); ++s)
-      for (const Plan& plan : job.plans) {
-        if (!plan.steps[s].arrive) continue;
-        // follow the chain from its arrival here and collect what its users' tiles need, in owner's rows
-        std::set<Index> needed;
-        const Plan* at = &plan;
-        std::size_t t = s + 1;
-        for (bool more = true; more;) {
-          const Step& use = at->steps[t];
-          std::vector<Index> owner_rows;
-          for (const Range& part : use.held)
-            for (Index row = part.begin; row < part.end; ++row) owner_rows.push_back(row);
-          for (const Tile& tile : use.tiles)
-            for (Index row = tile.k.begin; row < tile.k.end; ++row)
-              needed.insert(owner_rows.at(static_cast<std::size_t>(row)));
-          std::size_t leaves = t;
-          while (leaves < at->steps.size() && at->steps[leaves].origin == use.origin && !at->steps[leaves].forward)
-            ++leaves;
-          more = leaves < at->steps.size() && at->steps[leaves].origin == use.origin;
-          if (more) {
-            at = &job.plans[static_cast<std::size_t>(at->steps[leaves].forward->seat)];
-            t = leaves + 1;
-          }
-        }
-        ASSERT_EQ(count(plan.steps[s].arrive->rows), static_cast<Index>(needed.size()));
+TEST(Plan, AMoveCarriesExactlyTheRowsThatItsReceiverUses) {
+  for_random_schedules(150, [](const Job& job) {
+    for (const Plan& plan : job.plans)
+      for (std::size_t s = 0; s + 1 < plan.steps.size(); ++s) {
+        if (plan.steps[s].arrive.empty()) continue;
+        const Step& use = plan.steps[s + 1];
+        std::set<Index> used;
+        for (const Tile& tile : use.tiles)
+          for (Index row = tile.k.begin; row < tile.k.end; ++row) used.insert(row);
+        ASSERT_EQ(count(plan.steps[s].arrive), static_cast<Index>(used.size()));
+        ASSERT_EQ(*used.begin(), 0);
+        ASSERT_EQ(*used.rbegin(), static_cast<Index>(used.size()) - 1);
       }
   });
 }
 
 TEST(Plan, EveryGradientRowComesHomeOncePerChain) {
-  for_random_schedules(150, [](const Schedule& job) {
+  for_random_schedules(150, [](const Job& job) {
     for (const Plan& owner : job.plans) {
       Index lent = 0, home = 0;
       for (const Step& step : owner.steps) {
@@ -178,9 +178,9 @@ TEST(Plan, EveryGradientRowComesHomeOncePerChain) {
     }
     for (const Plan& plan : job.plans)
       for (const Step& step : plan.steps) {
-        ASSERT_TRUE(inside(rows_of(step.give_back), step.held));
-        ASSERT_TRUE(inside(rows_of(step.forward), step.held));
-        if (step.give_back && step.forward) {
+        for (const Move& move : step.give_back) ASSERT_TRUE(inside(move.rows, rows_held_of(step, move.seat)));
+        ASSERT_TRUE(inside(rows_of(step.forward), rows_held_of(step, step.origin())));
+        if (!step.give_back.empty() && step.forward) {
           ASSERT_EQ(count(rows_of(step.give_back)) + count(rows_of(step.forward)), count(step.held));
         }
       }
@@ -189,7 +189,7 @@ TEST(Plan, EveryGradientRowComesHomeOncePerChain) {
 
 TEST(Plan, AWindowTakesAsManyStepsAsItReaches) {
   const Mask mask = Mask::parse("window:4095,0", {65536, 65536});
-  const Schedule job = make_schedule({1, 64, 1}, "contiguous", mask);
+  const Job job(make_schedule({1, 64, 1}, "contiguous", mask));
   EXPECT_EQ(job.plans[0].steps.size(), 5U);  // shards of 1,024 rows: own block and four before it
   Index moved = 0;
   for (const Step& step : job.plans[40].steps) moved += count(rows_of(step.arrive));
@@ -200,8 +200,8 @@ TEST(Plan, DocumentsMoveOnlyInsideThemselves) {
   std::vector<Index> offsets;
   for (Index d = 0; d <= 8; ++d) offsets.push_back(d * 64);
   const Mask mask = Mask::parse("documents", {512, 512, offsets});
-  for (const Plan& plan : make_schedule({1, 8, 1}, "contiguous", mask).plans)
-    for (const Step& step : plan.steps) EXPECT_FALSE(step.arrive);
+  for (const Plan& plan : plans_of(make_schedule({1, 8, 1}, "contiguous", mask).planner))
+    for (const Step& step : plan.steps) EXPECT_TRUE(step.arrive.empty());
 }
 
 TEST(Plan, ItineraryRowsArePermutationsAndRowZeroIsTheIdentity) {
@@ -227,7 +227,7 @@ TEST(Plan, ItineraryRowsArePermutationsAndRowZeroIsTheIdentity) {
 // Time of a causal ring over the ideal: in each step everybody waits for the slowest.
 double critical_path(const char* partition, Index n, int ranks) {
   const Mask mask = Mask::parse("causal", {n, n});
-  const Schedule job = make_schedule({1, ranks, 1}, partition, mask);
+  const Job job(make_schedule({1, ranks, 1}, partition, mask));
   Index path = 0;
   for (std::size_t s = 0; s < job.plans[0].steps.size(); ++s) {
     Index slowest = 0;
@@ -249,7 +249,7 @@ TEST(Plan, BalancedSharesAnyMaskInProportionToTheWeights) {
   for (const char* terms : {"full", "causal", "causal+documents", "documents", "window:500,0+sink:64"}) {
     const Mask mask = Mask::parse(terms, {16384, 16384, offsets});
     const std::vector<double> weights{1, 2, 1, 4};
-    const Schedule job = make_schedule({1, 4, 1}, "balanced", mask, weights);
+    const Job job(make_schedule({1, 4, 1}, "balanced", mask, weights));
     for (std::size_t r = 0; r < weights.size(); ++r) {
       const double share = static_cast<double>(job.plans[r].pairs()) / static_cast<double>(mask.pairs());
       EXPECT_NEAR(share, weights[r] / 8, 0.05) << terms << " rank " << r;

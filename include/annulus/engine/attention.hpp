@@ -31,6 +31,8 @@ class Attention {
  public:
   /// Throws Error (usage) when schedule, shape, kernel and transport do not fit together.
   Attention(const Schedule& schedule, const AttentionShape& shape, const Machine& machine);
+  /// With a plan made before: schedule.plan_of(the rank's seat).
+  Attention(const Schedule& schedule, Plan plan, const AttentionShape& shape, const Machine& machine);
 
   /// out [own rows, query_heads, value_channels], lse [own rows, query_heads, 1] (natural log; -inf where nothing is
   /// seen, and out = 0 there). Overwrites both; dense.
@@ -46,6 +48,9 @@ class Attention {
   /// queries only: sum it over ranks.
   void observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into);
 
+  /// What this rank does.
+  const Plan& plan() const { return plan_; }
+
   /// Rows of K and V side by side, [tokens, 1, kv_heads * (channels + value_channels)], as they travel. K and V that
   /// the caller already keeps in such rows (see views below) are not copied.
   static KeyValue views(const Rows& block, Index kv_heads, Index channels, Index value_channels);
@@ -55,9 +60,9 @@ class Attention {
   Local localise(const Rows& q, const KeyValue& kv);
   template <class Compute>
   void in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute);
-  const Plan& plan() const { return schedule_.plans[static_cast<std::size_t>(seat_)]; }
 
   const Schedule& schedule_;
+  Plan plan_;
   AttentionShape shape_;
   Machine machine_;
   Rank seat_;

@@ -7,7 +7,7 @@
 namespace annulus {
 
 /// Who computes what when: a line per seat, a column per step; each cell names the owner of the block worked on and shows
-/// the work as a bar, full for the most work any seat has in any step. Under it the work of each step and its balance.
+/// the work as a bar, full for the most work any seat shown has in any step.
 ///
 ///   seat  step 0   step 1   step 2
 ///      0  0 ████   1 ██     2 ██

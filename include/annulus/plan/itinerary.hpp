@@ -31,6 +31,10 @@ std::string to_text(const Grid& grid);
 ///                                 2   2 3 0 1     after one turn: the other inner ring
 ///                                 3   3 2 1 0
 Rank visit(const Grid& grid, int step, Rank seat);
+/// The other way round: the seat that holds the block of `origin` at a step, visit(grid, step, host(...)) == origin.
+Rank host(const Grid& grid, int step, Rank origin);
+/// The step at which a seat holds the block of `origin`.
+int step_of(const Grid& grid, Rank seat, Rank origin);
 
 /// What is known when a strategy is asked for its grid.
 struct Request {

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int most_ranks = 1024;  // plans for all seats are made at once: ranks^2 meetings
+constexpr int most_ranks = 65536;  // pricing looks at ranks^2 pairs of shards
 
 struct Subject {
   AttentionShape shape;
@@ -57,38 +57,32 @@ Subject subject_of(const Settings& s, bool backward) {
 }
 
 // A line per step: work, balance, rows moved.
-void print_steps(const Job& job, json& out) {
-  const auto& plans = job.schedule.plans;
+void print_steps(const Job& job, const Estimate& e, json& out) {
   const Prices prices = prices_of(job.shape, false);
   const Index lanes = job.schedule.grid.heads;
   const Index row_bytes =
       ceil_div(job.shape.kv_heads, lanes) * (job.shape.channels + job.shape.value_channels) * prices.element_bytes;
   std::printf("\n  step            pairs   busiest/mean   K/V rows moved   most bytes into a rank\n");
   constexpr std::size_t shown = 24;
-  for (std::size_t s = 0; s < plans.front().steps.size(); ++s) {
-    Index total = 0, most = 0, rows = 0, most_rows = 0;
-    for (const Plan& plan : plans) {
-      const Step& step = plan.steps[s];
-      const Index work = pairs(step.tiles), arriving = step.arrive ? count(step.arrive->rows) : 0;
-      total += work;
-      most = std::max(most, work);
-      rows += arriving;
-      most_rows = std::max(most_rows, arriving);
-    }
-    const double balance =
-        total == 0 ? 1.0 : static_cast<double>(most) * static_cast<double>(plans.size()) / static_cast<double>(total);
-    out["steps"].push_back({{"pairs", total},
+  for (std::size_t s = 0; s < e.by_step.size(); ++s) {
+    const StepSum& step = e.by_step[s];
+    const double balance = step.pairs == 0 ? 1.0
+                                           : static_cast<double>(step.most_pairs) * job.schedule.planner.seats() /
+                                                 static_cast<double>(step.pairs);
+    out["steps"].push_back({{"pairs", step.pairs},
                             {"busiest_over_mean", balance},
-                            {"rows_moved", rows},
-                            {"most_bytes_into_a_rank", most_rows * row_bytes}});
+                            {"rows_moved", step.rows},
+                            {"most_bytes_into_a_rank", step.most_rows * row_bytes}});
     if (s < shown)
-      std::printf("  %4zu %16s %14.3f %16s %24s\n", s, grouped(total).c_str(), balance, grouped(rows * lanes).c_str(),
-                  bytes_text(static_cast<double>(most_rows * row_bytes)).c_str());
+      std::printf("  %4zu %16s %14.3f %16s %24s\n", s, grouped(step.pairs).c_str(), balance,
+                  grouped(step.rows * lanes).c_str(),
+                  bytes_text(static_cast<double>(step.most_rows * row_bytes)).c_str());
   }
-  if (plans.front().steps.size() > shown) std::printf("   ... %zu more steps\n", plans.front().steps.size() - shown);
+  if (e.by_step.size() > shown) std::printf("   ... %zu more steps\n", e.by_step.size() - shown);
 }
 
-void print_strategies(const Settings& settings, const Job& job, const Placement& place, bool backward, json& out) {
+void print_strategies(const Job& job, const Estimate& mine, bool backward, json& out) {
+  const Placement& place = job.place;
   std::printf("\n  strategies for this request\n");
   const auto line = [&](std::string_view name, const std::string& grid, const std::string& verdict) {
     std::printf("    %-12s %-10s %s\n", std::string(name).c_str(), grid.c_str(), verdict.c_str());
@@ -97,8 +91,11 @@ void print_strategies(const Settings& settings, const Job& job, const Placement&
   for (const Strategy& strategy : strategies()) {
     try {
       const Grid grid = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
-      const Estimate e =
-          estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask), prices_of(job.shape, backward));
+      const auto other = [&] {
+        return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask),
+                        prices_of(job.shape, backward));
+      };
+      const Estimate e = grid == job.schedule.grid ? mine : other();
       std::string verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
                                      bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
                                      " into the busiest rank");
@@ -112,7 +109,6 @@ void print_strategies(const Settings& settings, const Job& job, const Placement&
     }
   }
   for (const char* name : {"all-gather", "pass-q", "tree"}) line(name, "-", "not in this version");
-  (void)settings;
 }
 
 int run(const Settings& settings, Context& context) {
@@ -127,9 +123,7 @@ int run(const Settings& settings, Context& context) {
   const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
   const Prices prices = prices_of(job.shape, backward);
   const Estimate e = estimate(job.schedule, prices);
-  Footprint most;
-  for (Rank rank = 0; rank < place.ranks; ++rank)
-    if (const Footprint f = footprint(job.schedule, rank, prices); f.total() > most.total()) most = f;
+  const Footprint most = footprint(job.schedule, e.buffer_rows, prices);
 
   const AttentionShape& s = job.shape;
   const auto text = [](Index bytes) { return bytes_text(static_cast<double>(bytes)); };
@@ -155,7 +149,7 @@ int run(const Settings& settings, Context& context) {
            {"memory_bytes_per_rank", most.total()},
            {"steps", json::array()},
            {"strategies", json::array()}};
-  print_steps(job, out);
+  print_steps(job, e, out);
   std::printf("\n  visible pairs   %s (%.1f %% of all), imbalance %.3f (1 = every step perfectly even)\n",
               grouped(e.pairs).c_str(),
               100 * static_cast<double>(e.pairs) /
@@ -166,7 +160,7 @@ int run(const Settings& settings, Context& context) {
   std::printf("  memory          %s per rank at most: inputs %s, results %s, visiting blocks %s, head exchange %s\n",
               text(most.total()).c_str(), text(most.inputs).c_str(), text(most.results).c_str(),
               text(most.blocks).c_str(), text(most.heads).c_str());
-  print_strategies(settings, job, place, backward, out);
+  print_strategies(job, e, backward, out);
   if (settings.has("json")) {
     std::ofstream file(settings.text("json"));
     file << out.dump(2) << '\n';
