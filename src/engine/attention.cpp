@@ -97,8 +97,8 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
   local.block_array = Array(machine_.device, k.type, k.tokens, 1, width);
   local.block = local.block_array;
   const KeyValue packed = views(local.block, k.heads, shape_.channels, with_values ? shape_.value_channels : 0);
-  copy_rows(k, packed.k);
-  if (with_values) copy_rows(v, packed.v);
+  machine_.device.copy_rows(k, packed.k);
+  if (with_values) machine_.device.copy_rows(v, packed.v);
   return local;
 }
 
@@ -149,7 +149,7 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   }
   const Array sum(machine_.device, type, local.q.tokens, local.q.heads, 1);
   const Partial partial{direct ? out : out_array.rows(), direct ? lse : lse_array.rows(), sum};
-  reset(partial);
+  machine_.kernel.reset(partial);
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
@@ -157,7 +157,7 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
               in_batches(plan_.steps[s], 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
                          [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, local.q, here, partial); });
             });
-  finish(partial, partial.top);
+  machine_.kernel.finish(partial, partial.top);
   if (direct) return;
   query_exchange_->scatter(partial.out, query_shares_, out);
   query_exchange_->scatter(partial.top, query_shares_, lse);
@@ -175,7 +175,7 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
     require(rows.type == type, "out, lse and gradients must have the kernel's accumulator type, ", name_of(type));
   const Local local = localise(q, kv);
   Array delta_array(machine_.device, type, out.tokens, out.heads, 1), dout_array, lse_array;
-  row_dot(dout, out, delta_array);
+  machine_.kernel.row_dot(dout, out, delta_array);
   Saved saved{local.q, dout, lse, delta_array};
   if (query_exchange_) {
     saved.dout = dout_array = query_exchange_->gather(dout, query_shares_);
@@ -199,19 +199,19 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   trail.home();
   const KeyValue sums = split(own);
   if (!query_exchange_) {
-    copy_rows(dq, into.dq);
-    copy_rows(sums.k, into.dk);
-    copy_rows(sums.v, into.dv);
+    machine_.device.copy_rows(dq, into.dq);
+    machine_.device.copy_rows(sums.k, into.dk);
+    machine_.device.copy_rows(sums.v, into.dv);
     return;
   }
-  clear(into.dk);
-  clear(into.dv);
+  machine_.device.clear(into.dk);
+  machine_.device.clear(into.dv);
   query_exchange_->scatter(dq, query_shares_, into.dq);
   Array dense(machine_.device, type, sums.k.tokens, kv_heads, shape_.channels);
-  copy_rows(sums.k, dense);
+  machine_.device.copy_rows(sums.k, dense);
   key_exchange_->scatter_add(dense, kv_shares_, into.dk);
   dense = Array(machine_.device, type, sums.v.tokens, kv_heads, shape_.value_channels);
-  copy_rows(sums.v, dense);
+  machine_.device.copy_rows(sums.v, dense);
   key_exchange_->scatter_add(dense, kv_shares_, into.dv);
 }
 
@@ -225,16 +225,20 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
   // what this lane fills: its own rows when heads stay, else rows of the seat that go back at the end
   Observation lane = into;
   std::vector<std::pair<Array, Rows>> way_back;
-  std::vector<Index> top_index;
   if (query_exchange_) {
     for (Rows* rows : {&lane.entropy, &lane.max_probability, &lane.sink_mass, &lane.mean_distance, &lane.top_score}) {
       if (rows->absent()) continue;
       way_back.emplace_back(query_exchange_->gather(*rows, query_shares_), *rows);
       *rows = way_back.back().first;
     }
-    top_index.assign(static_cast<std::size_t>(lane.top_score.tokens * lane.top_score.heads * lane.top_score.channels),
-                     -1);
-    lane.top_index = top_index;
+    if (!into.top_score.absent()) {  // 64-bit keys travel as the bits of 64-bit numbers
+      const Rows keys = dense_rows(into.top_index.data(), DType::f64, into.top_score.tokens, into.top_score.heads,
+                                   into.top_score.channels, into.top_score.place);
+      way_back.emplace_back(query_exchange_->gather(keys, query_shares_), keys);
+      const Rows& here = way_back.back().first;
+      lane.top_index = {reinterpret_cast<Index*>(here.data),
+                        static_cast<std::size_t>(here.bytes() / bytes_of(here.type))};
+    }
     const auto block = static_cast<std::size_t>(into.query_blocks * into.key_blocks);
     if (!into.block_mass.empty())
       lane.block_mass = into.block_mass.subspan(static_cast<std::size_t>(share.begin) * block,
@@ -264,17 +268,10 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
     if (key_exchange_) {
       key_exchange_->scatter(home, query_shares_, into.received);
     } else {
-      copy_rows(home, into.received);
+      machine_.device.copy_rows(home, into.received);
     }
   }
   for (const auto& [array, rows] : way_back) query_exchange_->scatter(array, query_shares_, rows);
-  if (query_exchange_ && !into.top_score.absent()) {  // 64-bit keys travel as the bits of 64-bit numbers
-    const auto as_rows = [](std::span<Index> keys, const Rows& shape) {
-      return dense_rows(keys.data(), DType::f64, shape.tokens, shape.heads, shape.channels);
-    };
-    query_exchange_->scatter(as_rows(top_index, lane.top_score), query_shares_,
-                             as_rows(into.top_index, into.top_score));
-  }
 }
 
 }  // namespace annulus

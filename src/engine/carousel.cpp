@@ -71,7 +71,7 @@ Rows Trail::begin(std::size_t s) {
   const Step& step = plan_.steps[s];
   if (step.origin() == plan_.seat) return own_;
   const Rows rows = mine_.rows().slice(0, count(step.held));
-  if (!step.tiles.empty()) clear(rows);
+  if (!step.tiles.empty()) device_.clear(rows);
   return rows;
 }
 
@@ -83,7 +83,7 @@ void Trail::settle() {
   Index at = 0;
   for (const Move& home : sent_->homecoming)
     for (const Range& range : home.rows) {
-      add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
+      device_.add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
       at += range.count();
     }
 }
@@ -93,7 +93,7 @@ void Trail::end(std::size_t s) {
   settle();
   if (sent_ != nullptr && sent_->arrives_used) {  // what rode here with the present block
     const Index rows = count(step.held);
-    add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
+    device_.add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
   }
   std::vector<Send> sends;
   std::vector<Recv> recvs;

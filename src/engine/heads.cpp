@@ -59,7 +59,7 @@ Array HeadExchange::gather(const Rows& mine, std::span<const Range> shares) cons
   for (std::size_t u = 0; u < member_tokens_.size(); ++u) {
     const Rank peer = first_rank_ + static_cast<Rank>(u);
     parts.emplace_back(device_, mine.type, mine.tokens, shares[u].count(), mine.channels);
-    copy_rows(mine.take_heads(shares[u].begin, shares[u].end), parts.back());
+    device_.copy_rows(mine.take_heads(shares[u].begin, shares[u].end), parts.back());
     sends.push_back({peer, parts.back().rows().span(0, mine.tokens)});
     recvs.push_back({peer, all.rows().span(at, at + member_tokens_[u])});
     at += member_tokens_[u];
@@ -89,12 +89,13 @@ std::vector<Array> HeadExchange::send_back(const Rows& all, std::span<const Rang
 
 void HeadExchange::scatter_add(const Rows& all, std::span<const Range> shares, const Rows& into) const {
   const auto parts = send_back(all, shares, into.type, into.channels);
-  for (std::size_t u = 0; u < parts.size(); ++u) add(parts[u], into.take_heads(shares[u].begin, shares[u].end));
+  for (std::size_t u = 0; u < parts.size(); ++u) device_.add(parts[u], into.take_heads(shares[u].begin, shares[u].end));
 }
 
 void HeadExchange::scatter(const Rows& all, std::span<const Range> shares, const Rows& into) const {
   const auto parts = send_back(all, shares, into.type, into.channels);
-  for (std::size_t u = 0; u < parts.size(); ++u) copy_rows(parts[u], into.take_heads(shares[u].begin, shares[u].end));
+  for (std::size_t u = 0; u < parts.size(); ++u)
+    device_.copy_rows(parts[u], into.take_heads(shares[u].begin, shares[u].end));
 }
 
 }  // namespace annulus

@@ -63,6 +63,10 @@ PartialArray::PartialArray(Device& device, DType type, Index rows, Index heads, 
   reset(view());
 }
 
+void Kernel::reset(const Partial& partial) { annulus::reset(partial); }
+void Kernel::finish(const Partial& partial, const Rows& lse) { annulus::finish(partial, lse); }
+void Kernel::row_dot(const Rows& dout, const Rows& out, const Rows& delta) { annulus::row_dot(dout, out, delta); }
+
 void reset(const Partial& partial) {
   check(partial);
   return partial.out.type == DType::f32 ? reset_as<float>(partial) : reset_as<double>(partial);

@@ -1,69 +1,17 @@
 #include "annulus/memory/device.hpp"
 
-#include <bit>
-#include <cmath>
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 #include <utility>
 
-#include "annulus/memory/numbers16.hpp"
+#include "memory/elements.hpp"
 
 namespace annulus {
 namespace {
 
 constexpr std::size_t alignment = 64;
-
-// The float next to x that is odd in its last bit, or x itself when it is a float. Rounding it again to 16 bits then
-// gives what rounding x once would have given, because no odd float is half way between two 16-bit numbers.
-float to_odd(double x) {
-  const auto nearest = static_cast<float>(x);
-  const double back = nearest;
-  auto bits = std::bit_cast<std::uint32_t>(nearest);
-  if (std::isnan(x) || back == x || (bits & 1U) != 0) return nearest;
-  bits += std::abs(back) < std::abs(x) ? 1U : ~0U;
-  return std::bit_cast<float>(bits);
-}
-
-// One element type: how it is stored, and its value.
-struct AsF32 {
-  using Stored = float;
-  static float value(float x) { return x; }
-  static float stored(float x) { return x; }
-  static float stored(double x) { return static_cast<float>(x); }
-};
-struct AsF64 {
-  using Stored = double;
-  static double value(double x) { return x; }
-  static double stored(double x) { return x; }
-};
-struct AsBf16 {
-  using Stored = std::uint16_t;
-  static float value(std::uint16_t x) { return from_bf16(x); }
-  static std::uint16_t stored(float x) { return to_bf16(x); }
-  static std::uint16_t stored(double x) { return to_bf16(to_odd(x)); }
-};
-struct AsF16 {
-  using Stored = std::uint16_t;
-  static float value(std::uint16_t x) { return from_f16(x); }
-  static std::uint16_t stored(float x) { return to_f16(x); }
-  static std::uint16_t stored(double x) { return to_f16(to_odd(x)); }
-};
-
-// Calls work(As...{}) for the type.
-template <class Work>
-void for_type(DType type, const Work& work) {
-  switch (type) {
-    case DType::f32:
-      return work(AsF32{});
-    case DType::f64:
-      return work(AsF64{});
-    case DType::bf16:
-      return work(AsBf16{});
-    case DType::f16:
-      return work(AsF16{});
-  }
-}
 
 template <class T>
 void add_as(const Rows& from, const Rows& to) {
@@ -80,6 +28,11 @@ void check_same_shape(const Rows& from, const Rows& to) {
 }
 
 }  // namespace
+
+void Device::convert(const Rows& from, const Rows& to) { annulus::convert(from, to); }
+void Device::copy_rows(const Rows& from, const Rows& to) { annulus::copy_rows(from, to); }
+void Device::clear(const Rows& rows) { annulus::clear(rows); }
+void Device::add(const Rows& from, const Rows& to) { annulus::add(from, to); }
 
 std::string CpuDevice::name() const { return "cpu"; }
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <mutex>
 
-#include "annulus/engine/attention.hpp"
+#include "annulus/engine/host_attention.hpp"
 #include "support/oracle.hpp"
 #include "support/ranks.hpp"
 
@@ -29,15 +29,17 @@ struct Errors {
   }
 };
 
-/// Runs forward, backward and observe as one rank of a job and compares its rows with the dense float64 computation.
-inline Errors engine_errors(const Dense& dense, const Schedule& job, const MakeKernel& make, Transport& transport) {
+/// Runs forward, backward and observe as one rank of a job on a device and compares the rows with the dense float64
+/// computation.
+inline Errors engine_errors(const Dense& dense, const Schedule& job, const MakeKernel& make, Transport& transport,
+                            Device& device) {
   const Rank r = transport.rank();
   const AttentionShape& s = dense.shape;
   CpuDevice cpu;
   Timeline timeline;
   const auto kernel = make(problem_of(s, job.grid, job.lane_of(r), job.mask.query_shift()));
   const DType type = kernel->accumulator();
-  Attention attention(job, s, {cpu, *kernel, transport, timeline, 1e4});
+  HostAttention attention(job, s, {device, *kernel, transport, timeline, 1e4});
   const Array q = take(cpu, dense.q, s.type, job.queries, r, s.query_heads, s.channels);
   const Array k = take(cpu, dense.k, s.type, job.keys, r, s.kv_heads, s.channels);
   const Array v = take(cpu, dense.v, s.type, job.keys, r, s.kv_heads, s.value_channels);
@@ -88,6 +90,12 @@ inline Errors engine_errors(const Dense& dense, const Schedule& job, const MakeK
   note(worst.distance, distance, dense.distance, job.queries);
   note(worst.received, received, dense.received, job.keys);
   return worst;
+}
+
+/// The same on the CPU.
+inline Errors engine_errors(const Dense& dense, const Schedule& job, const MakeKernel& make, Transport& transport) {
+  CpuDevice cpu;
+  return engine_errors(dense, job, make, transport, cpu);
 }
 
 /// The same on threads, one for each rank of the job: the worst of all ranks.

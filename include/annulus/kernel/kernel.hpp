@@ -47,7 +47,8 @@ struct Gradients {
   Rows dq, dk, dv;
 };
 
-/// Exact attention statistics, accumulated into, with p = exp(s - lse). Absent rows are not wanted.
+/// Exact attention statistics, accumulated into, with p = exp(s - lse). Absent rows are not wanted. Everything lives
+/// where the kernel runs, the spans included.
 struct Observation {
   Rows entropy;                ///< [rows, query_heads, 1]  sum_j p_j (lse - s_j), in nats
   Rows max_probability;        ///< [rows, query_heads, 1]
@@ -76,6 +77,11 @@ class Kernel {
   virtual void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) = 0;
   virtual void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
                        const Observation& into) = 0;
+
+  /// As the functions of these names in partial.hpp, where the rows live; on the CPU they are those functions.
+  virtual void reset(const Partial& partial);
+  virtual void finish(const Partial& partial, const Rows& lse);
+  virtual void row_dot(const Rows& dout, const Rows& out, const Rows& delta);
 };
 
 struct KernelOptions {

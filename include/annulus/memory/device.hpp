@@ -7,6 +7,9 @@
 namespace annulus {
 
 /// Where arrays live. One rank uses one device. Not thread-safe unless said so; CpuDevice is.
+/// A device may work later than it is told, but in the order it is told; what lies in host memory when a call returns
+/// is there, and finish() waits for everything. Only the device reads or writes its memory, and whoever works for it
+/// (kernels, transports): the code between them holds pointers and never looks behind them.
 class Device {
  public:
   virtual ~Device() = default;
@@ -16,7 +19,16 @@ class Device {
   virtual std::byte* allocate(Index bytes) = 0;
   virtual void release(std::byte* memory, Index bytes) noexcept = 0;
   virtual void zero(std::byte* memory, Index bytes) = 0;
+  /// Within this device or between it and the host; done when it returns.
   virtual void copy(std::byte* to, const std::byte* from, Index bytes) = 0;
+
+  /// As the functions of these names below, for rows of this device; copy_rows also between it and the host.
+  virtual void convert(const Rows& from, const Rows& to);
+  virtual void copy_rows(const Rows& from, const Rows& to);
+  virtual void clear(const Rows& rows);
+  virtual void add(const Rows& from, const Rows& to);
+  /// Waits until everything asked for is done. Throws Error (runtime) when some of it failed.
+  virtual void finish() {}
 };
 
 /// Plain host memory.

@@ -1,0 +1,240 @@
+#include "memory/cuda/device.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "annulus/base/error.hpp"
+#include "memory/cuda/elementwise.cuh"
+
+namespace annulus {
+namespace cuda {
+namespace {
+
+constexpr Index granule = 512;
+
+std::byte* plain_allocate(Index bytes) {
+  void* memory = nullptr;
+  const cudaError_t code = cudaMalloc(&memory, static_cast<std::size_t>(bytes));
+  if (code == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // it is told by the nullptr, and must not be found again later
+    return nullptr;
+  }
+  check(code, "cudaMalloc");
+  return static_cast<std::byte*>(memory);
+}
+
+void plain_release(std::byte* memory) noexcept { cudaFree(memory); }
+
+void check_same_shape(const Rows& from, const Rows& to) {
+  require(same_shape(from, to), "rows must have the same shape: ", from.tokens, " x ", from.heads, " x ", from.channels,
+          " and ", to.tokens, " x ", to.heads, " x ", to.channels);
+}
+
+class PinnedMemory final : public Device {
+ public:
+  Place place() const override { return Place::cpu; }
+  std::string name() const override { return "pinned host memory"; }
+  std::byte* allocate(Index bytes) override {
+    void* memory = nullptr;
+    check(cudaHostAlloc(&memory, static_cast<std::size_t>(std::max<Index>(bytes, 1)), cudaHostAllocPortable),
+          "cudaHostAlloc");
+    return static_cast<std::byte*>(memory);
+  }
+  void release(std::byte* memory, Index) noexcept override { cudaFreeHost(memory); }
+  void zero(std::byte* memory, Index bytes) override { cpu_.zero(memory, bytes); }
+  void copy(std::byte* to, const std::byte* from, Index bytes) override { cpu_.copy(to, from, bytes); }
+
+ private:
+  CpuDevice cpu_;
+};
+
+}  // namespace
+
+void check(cudaError_t code, const char* what) {
+  if (code == cudaSuccess) return;
+  const Failure failure = code == cudaErrorMemoryAllocation ? Failure::fit : Failure::runtime;
+  throw Error(failure, sentence(what, " failed: ", cudaGetErrorString(code)));
+}
+
+CudaDevice::CudaDevice(int gpu, const CudaMemory& memory) : gpu_(gpu), memory_(memory) {
+  if (memory_.allocate == nullptr) memory_ = {plain_allocate, plain_release};
+  const std::string reason = cuda_refusal();
+  require(reason.empty(), "no GPU can be used: ", reason);
+  const int gpus = static_cast<int>(cuda_gpus().size());
+  require(gpu >= 0 && gpu < gpus, "there is no GPU ", gpu, ": this process sees ", gpus);
+  use();
+  check(cudaGetDeviceProperties(&properties_, gpu), "cudaGetDeviceProperties");
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+}
+
+CudaDevice::~CudaDevice() {
+  cudaSetDevice(gpu_);
+  cudaStreamSynchronize(stream_);
+  free_kept();
+  cudaStreamDestroy(stream_);
+}
+
+void CudaDevice::use() const { check(cudaSetDevice(gpu_), "cudaSetDevice"); }
+
+std::string CudaDevice::name() const { return sentence("cuda:", gpu_, " ", properties_.name); }
+
+Index CudaDevice::rounded(Index bytes) { return ceil_div(std::max<Index>(bytes, 1), granule) * granule; }
+
+std::byte* CudaDevice::allocate(Index bytes) {
+  use();
+  const Index wanted = rounded(bytes);
+  if (const auto found = kept_.find(wanted); found != kept_.end()) {
+    std::byte* memory = found->second;
+    kept_.erase(found);
+    return memory;
+  }
+  std::byte* memory = memory_.allocate(wanted);
+  if (memory == nullptr) {  // what is kept may make room
+    finish();
+    free_kept();
+    memory = memory_.allocate(wanted);
+  }
+  require<Failure::fit>(memory != nullptr, "GPU ", gpu_, " has not enough free memory for ", bytes, " bytes");
+  pieces_[memory] = wanted;
+  return memory;
+}
+
+void CudaDevice::release(std::byte* memory, Index bytes) noexcept {
+  try {
+    kept_.emplace(rounded(bytes), memory);
+  } catch (...) {  // no memory for the list: the piece stays taken until the process ends
+  }
+}
+
+void CudaDevice::free_kept() noexcept {
+  for (const auto& [bytes, memory] : kept_) {
+    pieces_.erase(memory);
+    memory_.release(memory);
+  }
+  kept_.clear();
+}
+
+CudaDevice::Allocation CudaDevice::allocation_of(const std::byte* address) const {
+  auto after = pieces_.upper_bound(const_cast<std::byte*>(address));
+  if (after == pieces_.begin()) return {};
+  --after;
+  return address < after->first + after->second ? Allocation{after->first, after->second} : Allocation{};
+}
+
+void CudaDevice::zero(std::byte* memory, Index bytes) {
+  use();
+  if (bytes > 0) check(cudaMemsetAsync(memory, 0, static_cast<std::size_t>(bytes), stream_), "cudaMemsetAsync");
+}
+
+void CudaDevice::copy(std::byte* to, const std::byte* from, Index bytes) {
+  use();
+  if (bytes > 0)
+    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, stream_), "cudaMemcpyAsync");
+  finish();
+}
+
+std::byte* CudaDevice::upload(const void* values, Index bytes) {
+  std::byte* memory = allocate(bytes);
+  // from pageable memory: the values are taken before the call returns
+  check(cudaMemcpyAsync(memory, values, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+        "cudaMemcpyAsync");
+  return memory;
+}
+
+void CudaDevice::convert(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  if (from.type == to.type) return copy_rows(from, to);
+  require(from.place == Place::cuda && to.place == Place::cuda, "rows are converted where they live, on the GPU");
+  use();
+  launch_convert(from, to, stream_);
+  check(cudaGetLastError(), "converting rows");
+}
+
+void CudaDevice::copy_rows(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  require(from.type == to.type, "rows must have the same type to be copied");
+  if (from.bytes() == 0) return;
+  use();
+  check(cudaMemcpy2DAsync(to.data, static_cast<std::size_t>(to.pitch), from.data, static_cast<std::size_t>(from.pitch),
+                          static_cast<std::size_t>(from.row_bytes()), static_cast<std::size_t>(from.tokens),
+                          cudaMemcpyDefault, stream_),
+        "cudaMemcpy2DAsync");
+  if (from.place != Place::cuda || to.place != Place::cuda) finish();
+}
+
+void CudaDevice::clear(const Rows& rows) {
+  use();
+  if (rows.bytes() == 0) return;
+  check(cudaMemset2DAsync(rows.data, static_cast<std::size_t>(rows.pitch), 0,
+                          static_cast<std::size_t>(rows.row_bytes()), static_cast<std::size_t>(rows.tokens), stream_),
+        "cudaMemset2DAsync");
+}
+
+void CudaDevice::add(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  require(from.type == to.type && (to.type == DType::f32 || to.type == DType::f64),
+          "only f32 and f64 rows can be added");
+  use();
+  launch_add(from, to, stream_);
+  check(cudaGetLastError(), "adding rows");
+}
+
+void CudaDevice::finish() {
+  use();
+  check(cudaStreamSynchronize(stream_), "the work on the GPU");
+}
+
+CudaDevice& as_cuda(Device& device) {
+  auto* cuda = dynamic_cast<CudaDevice*>(&device);
+  require(cuda != nullptr, "this needs a GPU, but the device is ", device.name());
+  return *cuda;
+}
+
+}  // namespace cuda
+
+std::string cuda_refusal() {
+  int gpus = 0;
+  const cudaError_t code = cudaGetDeviceCount(&gpus);
+  cudaGetLastError();
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) return "no CUDA driver is installed";
+  if (code == cudaErrorInsufficientDriver) return sentence("the CUDA driver is too old: ", cuda_versions());
+  if (code == cudaErrorNoDevice || (code == cudaSuccess && gpus == 0)) return "no CUDA device";
+  return code == cudaSuccess ? "" : cudaGetErrorString(code);
+}
+
+std::vector<CudaGpu> cuda_gpus() {
+  std::vector<CudaGpu> gpus;
+  if (!cuda_refusal().empty()) return gpus;
+  int count = 0, before = 0;
+  cuda::check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  cuda::check(cudaGetDevice(&before), "cudaGetDevice");
+  for (int gpu = 0; gpu < count; ++gpu) {
+    cudaDeviceProp properties{};
+    cuda::check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+    cuda::check(cudaSetDevice(gpu), "cudaSetDevice");
+    std::size_t free_bytes = 0, bytes = 0;
+    cuda::check(cudaMemGetInfo(&free_bytes, &bytes), "cudaMemGetInfo");
+    gpus.push_back({properties.name, properties.major, properties.minor, properties.multiProcessorCount,
+                    static_cast<Index>(bytes), static_cast<Index>(free_bytes)});
+  }
+  cuda::check(cudaSetDevice(before), "cudaSetDevice");
+  return gpus;
+}
+
+std::string cuda_versions() {
+  const auto text = [](int version) { return sentence(version / 1000, ".", version % 1000 / 10); };
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  return sentence(driver == 0 ? "no driver" : "driver " + text(driver), ", runtime ", text(runtime));
+}
+
+std::unique_ptr<Device> make_cuda_device(int gpu, const CudaMemory& memory) {
+  return std::make_unique<cuda::CudaDevice>(gpu, memory);
+}
+
+std::unique_ptr<Device> make_pinned_memory() { return std::make_unique<cuda::PinnedMemory>(); }
+
+}  // namespace annulus

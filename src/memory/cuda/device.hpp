@@ -1,0 +1,62 @@
+#pragma once
+#include <cuda_runtime.h>
+
+#include <map>
+#include <vector>
+
+#include "annulus/memory/cuda.hpp"
+
+namespace annulus::cuda {
+
+/// Every code of the CUDA runtime becomes an Error here: fit for memory, runtime for the rest.
+void check(cudaError_t code, const char* what);
+
+class CudaDevice final : public Device {
+ public:
+  CudaDevice(int gpu, const CudaMemory& memory);
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+  ~CudaDevice() override;
+
+  Place place() const override { return Place::cuda; }
+  std::string name() const override;
+  std::byte* allocate(Index bytes) override;
+  void release(std::byte* memory, Index bytes) noexcept override;
+  void zero(std::byte* memory, Index bytes) override;
+  void copy(std::byte* to, const std::byte* from, Index bytes) override;
+  void convert(const Rows& from, const Rows& to) override;
+  void copy_rows(const Rows& from, const Rows& to) override;
+  void clear(const Rows& rows) override;
+  void add(const Rows& from, const Rows& to) override;
+  void finish() override;
+
+  int gpu() const { return gpu_; }
+  cudaStream_t stream() const { return stream_; }
+  const cudaDeviceProp& properties() const { return properties_; }
+  /// Makes this GPU the calling thread's.
+  void use() const;
+  /// Copies a small table of plain values; the memory is the caller's until it releases it.
+  std::byte* upload(const void* values, Index bytes);
+  /// The whole allocation that holds this address: what a library that registers memory wants to know.
+  struct Allocation {
+    std::byte* base = nullptr;
+    Index bytes = 0;
+  };
+  Allocation allocation_of(const std::byte* address) const;
+
+ private:
+  static Index rounded(Index bytes);
+  void free_kept() noexcept;
+
+  int gpu_;
+  CudaMemory memory_;
+  cudaDeviceProp properties_{};
+  cudaStream_t stream_ = nullptr;
+  std::multimap<Index, std::byte*> kept_;  // freed pieces by bytes
+  std::map<std::byte*, Index> pieces_;     // all that was taken from the GPU
+};
+
+/// The CUDA device behind the interface. Throws Error (usage) when it is another kind of device.
+CudaDevice& as_cuda(Device& device);
+
+}  // namespace annulus::cuda
