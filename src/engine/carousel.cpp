@@ -85,8 +85,11 @@ void Trail::settle() {
   if (sent_ == nullptr) return;
   const double waits = timeline_.now();
   pending_.wait();
-  timeline_.record("trail wait", 0, waits);
-  if (sent_->homecoming) add_rows(returning_, united({{0, plan_.key_rows}}), sent_->homecoming->rows, own_);
+  timeline_.record("wait", 0, waits);
+  if (!sent_->homecoming) return;
+  const double merges = timeline_.now();
+  add_rows(returning_, united({{0, plan_.key_rows}}), sent_->homecoming->rows, own_);
+  timeline_.record("merge", 0, merges);
 }
 
 void Trail::end(std::size_t s) {
@@ -94,7 +97,9 @@ void Trail::end(std::size_t s) {
   settle();
   if (sent_ != nullptr && sent_->arrives_used) {  // what rode here with the present block
     const Index rows = count(step.held);
+    const double merges = timeline_.now();
     add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
+    timeline_.record("merge", static_cast<Index>(s), merges);
   }
   std::vector<Send> sends;
   std::vector<Recv> recvs;
