@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
 #include "annulus/transport/collectives.hpp"
@@ -140,42 +138,14 @@ void check_numbers(const Rows& rows, const std::string& what, std::span<const Ru
 }
 
 void check_outputs(const Settings& settings, const std::vector<std::string>& inputs) {
-  const std::string &output = settings.text("output"), &timeline = settings.text("timeline");
-  for (const std::string& input : inputs) {
-    std::error_code ignored;  // no such file: not the same
-    require(!std::filesystem::equivalent(input, output, ignored), settings.name_of("output"),
-            " must not be an input: it is ", input);
-  }
-  if (timeline.empty()) return;
-  const std::ofstream file(timeline, std::ios::app);
-  require<Failure::file>(file.good(), settings.name_of("timeline"), " cannot be written: ", timeline);
-}
-
-void write_timeline(const std::string& path, RankTools& tools) {
-  if (path.empty()) return;
-  using nlohmann::json;
-  json mine = json::array();
-  for (const Event& event : tools.timeline.events())
-    mine.push_back({{"name", event.what},
-                    {"ph", "X"},
-                    {"pid", 0},
-                    {"tid", tools.transport.rank()},
-                    {"ts", event.begin_seconds * 1e6},
-                    {"dur", (event.end_seconds - event.begin_seconds) * 1e6},
-                    {"args", {{"step", event.step}}}});
-  const std::string text = mine.dump();
-  const auto all = gather(tools.transport, 0, std::as_bytes(std::span(text)));
-  together(tools.transport, [&] {
-    if (!tools.lead) return;
-    json events = json::array();
-    for (const auto& bytes : all) {
-      const auto* first = reinterpret_cast<const char*>(bytes.data());
-      for (auto& event : json::parse(first, first + bytes.size())) events.push_back(std::move(event));
+  for (const char* option : {"output", "timeline"})
+    for (const std::string& input : inputs) {
+      std::error_code ignored;  // no such file: not the same
+      require(!settings.has(option) || !std::filesystem::equivalent(input, settings.text(option), ignored),
+              settings.name_of(option), " must not be an input: it is ", input);
     }
-    std::ofstream file(path);
-    file << json{{"traceEvents", std::move(events)}, {"displayTimeUnit", "ms"}}.dump() << '\n';
-    require<Failure::file>(file.good(), "the timeline cannot be written to ", path);
-  });
+  require(!settings.has("timeline") || settings.text("timeline") != settings.text("output"),
+          settings.name_of("timeline"), " must not be the output: both are ", settings.text("output"));
 }
 
 }  // namespace annulus::app

@@ -157,7 +157,9 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
               in_batches(plan_.steps[s], 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
                          [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, local.q, here, partial); });
             });
+  const double merges = machine_.timeline.now();
   machine_.kernel.finish(partial, partial.top);
+  machine_.timeline.record("merge", 0, merges);
   if (direct) return;
   query_exchange_->scatter(partial.out, query_shares_, out);
   query_exchange_->scatter(partial.top, query_shares_, lse);

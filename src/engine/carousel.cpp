@@ -79,13 +79,16 @@ void Trail::settle() {
   if (sent_ == nullptr) return;
   const double waits = timeline_.now();
   pending_.wait();
-  timeline_.record("trail wait", 0, waits);
+  timeline_.record("wait", 0, waits);
+  if (sent_->homecoming.empty()) return;
+  const double merges = timeline_.now();
   Index at = 0;
   for (const Move& home : sent_->homecoming)
     for (const Range& range : home.rows) {
       device_.add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
       at += range.count();
     }
+  timeline_.record("merge", 0, merges);
 }
 
 void Trail::end(std::size_t s) {
@@ -93,7 +96,9 @@ void Trail::end(std::size_t s) {
   settle();
   if (sent_ != nullptr && sent_->arrives_used) {  // what rode here with the present block
     const Index rows = count(step.held);
+    const double merges = timeline_.now();
     device_.add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
+    timeline_.record("merge", static_cast<Index>(s), merges);
   }
   std::vector<Send> sends;
   std::vector<Recv> recvs;

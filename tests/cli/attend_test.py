@@ -1,5 +1,4 @@
 """attend against attention in float64, written independently in oracle.py."""
-import json
 import unittest
 
 from program import ProgramTest, needs
@@ -347,20 +346,6 @@ class Said(AttendTest):
         won = self.attend(path, "--config", config, "--mask", "full")
         self.assertEqual(won["attributes"]["mask"], "full", "the command line wins")
         self.assertIn("mask = full", won["attributes"]["configuration"])
-
-    def test_the_timeline_shows_every_rank(self):
-        random = np.random.default_rng(SEED + 19)
-        path, timeline = self.scratch / "in.h5", self.scratch / "timeline.json"
-        case(random, path, "f32", 64, 64, (4, 2), 16, 16)
-        for options, ranks in [(["--ranks", 3], 0), ([], 3)]:
-            if ranks:
-                self.needs_mpirun()
-            self.attend(path, "--timeline", timeline, "--mask", "full", *options, ranks=ranks)
-            events = json.loads(timeline.read_text())["traceEvents"]
-            self.assertEqual({event["tid"] for event in events}, {0, 1, 2})
-            for event in events:
-                self.assertEqual(event["ph"], "X")
-                self.assertGreaterEqual(event["dur"], 0)
 
 
 class Ranks(AttendTest):

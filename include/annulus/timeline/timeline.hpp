@@ -14,21 +14,35 @@ struct Event {
   double begin_seconds = 0, end_seconds = 0;  ///< since the timeline was made
 };
 
+/// Bytes on their way to or from this rank: from the start of their batch until the rank saw that the batch was done.
+struct Message {
+  bool sent = false;
+  Rank peer = 0;
+  Index bytes = 0;
+  Index batch = 0;  ///< the same number on both sides
+  int place = 0;    ///< the how-maniest between the two ranks in its batch
+  double begin_seconds = 0, end_seconds = 0;
+};
+
 /// Plain events of one rank, in order of their ends. Not thread-safe: one timeline per rank.
 class Timeline {
  public:
   using Clock = std::chrono::steady_clock;
   double now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-  void record(std::string_view what, Index step, double begin_seconds) {
-    events_.push_back({what, step, begin_seconds, now()});
-  }
+  /// Records what ends now. It swallows events of the same name that lie inside it.
+  void record(std::string_view what, Index step, double begin_seconds);
+  void record(const Message& message) { messages_.push_back(message); }
   const std::vector<Event>& events() const { return events_; }
+  const std::vector<Message>& messages() const { return messages_; }
   /// Seconds spent in events of this name.
   double total(std::string_view what) const;
+  /// Forgets what was recorded; the clock goes on.
+  void clear();
 
  private:
   Clock::time_point start_ = Clock::now();
   std::vector<Event> events_;
+  std::vector<Message> messages_;
 };
 
 }  // namespace annulus

@@ -11,6 +11,7 @@
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
 #include "app/tensors.hpp"
+#include "app/timeline_file.hpp"
 
 namespace annulus::app {
 namespace {
@@ -126,7 +127,6 @@ void attend(const Settings& settings, const Context& context, const Placement& p
     draft->attribute("/", "input_hash", hash.get());
     draft->commit();
   });
-  write_timeline(settings.text("timeline"), tools);
   if (!tools.lead) return;
   const AttentionShape& s = job->shape;
   const double operations =
@@ -149,7 +149,7 @@ int run(const Settings& settings, Context& context) {
   require(settings.has("output"), "attend needs --output FILE");
   const Placement place = placement(settings, context);
   context.on_every_rank(place.ranks, settings.number("timeout"),
-                        [&](RankTools& tools) { attend(settings, context, place, tools); });
+                        recorded(settings, [&](RankTools& tools) { attend(settings, context, place, tools); }));
   return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
 #include "app/sequence.hpp"
+#include "app/timeline_file.hpp"
 
 namespace annulus::app {
 namespace {
@@ -108,7 +109,6 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
     sequence->write_small(*draft);
     draft->commit();
   });
-  write_timeline(settings.text("timeline"), tools);
   if (!tools.lead) return;
   const double passes = 2.0 * static_cast<double>(s.channels + s.value_channels) +
                         (traces_choice.any() ? 2.0 * static_cast<double>(s.channels) : 0.0);
@@ -131,7 +131,7 @@ int run(const Settings& settings, Context& context) {
   require(settings.has("output"), "run needs --output FILE");
   const Placement place = placement(settings, context);
   context.on_every_rank(place.ranks, settings.number("timeout"),
-                        [&](RankTools& tools) { run_rank(settings, context, place, tools); });
+                        recorded(settings, [&](RankTools& tools) { run_rank(settings, context, place, tools); }));
   return 0;
 }
 

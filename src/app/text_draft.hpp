@@ -1,0 +1,25 @@
+#pragma once
+#include <fstream>
+#include <string>
+#include <string_view>
+
+namespace annulus::app {
+
+/// A text file that does not exist yet: it appears under its final name, or replaces what was there, only when it is whole.
+/// What is not a regular file (/dev/stdout) is written directly.
+class TextDraft {
+ public:
+  /// option: for messages, "--json". Throws Error (file) when the file cannot be made.
+  TextDraft(std::string option, std::string path);
+  TextDraft(const TextDraft&) = delete;
+  TextDraft& operator=(const TextDraft&) = delete;
+  /// Removes the temporary file if it was not committed.
+  ~TextDraft();
+  void commit(std::string_view text);
+
+ private:
+  std::string option_, path_, temporary_;
+  std::ofstream file_;
+};
+
+}  // namespace annulus::app

@@ -1,0 +1,126 @@
+"""--timeline: what Chrome and Perfetto load must be whole, nested, and tell of every message at both ends."""
+import collections
+import json
+import time
+import unittest
+
+from program import ProgramTest, annulus, needs
+
+needs("h5py", "numpy")
+
+import numpy as np
+import tensors
+
+SEED = 20261
+MICROSECOND = 1.0
+
+
+class Timelines(ProgramTest):
+    def recorded(self, options, ranks):
+        """The events of an attend job with gradients, and the wall time it took, in microseconds."""
+        path, timeline = self.scratch / "in.h5", self.scratch / "timeline.json"
+        random = np.random.default_rng(SEED)
+        tensors.write(path, **tensors.random_tensors(random, 700, 700, 4, 2, 32, 32, dout=True))
+        begins = time.monotonic()
+        self.succeeds("attend", path, "--output", self.scratch / "out.h5", "--overwrite", "--backward", "--mask", "full",
+                      "--timeline", timeline, *options, ranks=ranks)
+        return json.loads(timeline.read_text())["traceEvents"], 1e6 * (time.monotonic() - begins)
+
+    def ways(self):
+        self.needs_mpirun()
+        for strategy, partition in [("ring", "zigzag"), ("ulysses", "contiguous"), ("hybrid", "striped")]:
+            for options, ranks in [(["--ranks", 4], 0), ([], 4)]:
+                if strategy == "ulysses":
+                    options, ranks = [*options[:-1], *([2] if options else [])], ranks and 2
+                with self.subTest(seed=SEED, strategy=strategy, ranks=ranks, options=options):
+                    events, wall = self.recorded([*options, "--strategy", strategy, "--partition", partition], ranks)
+                    yield events, wall, ranks or options[-1]
+
+    def test_every_rank_is_a_process_with_named_tracks(self):
+        for events, _, ranks in self.ways():
+            names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+            self.assertEqual({e["pid"] for e in events}, set(range(ranks)))
+            for event in events:
+                if event["ph"] == "X":
+                    expected = event["name"] if event["name"] in ("send", "receive") else "work"
+                    self.assertEqual(names[event["pid"], event["tid"]], expected)
+            for rank in range(ranks):
+                did = {e["name"] for e in events if e["ph"] == "X" and e["pid"] == rank}
+                self.assertLessEqual({"compute", "send", "receive", "wait", "merge"}, did)
+
+    def test_slices_of_a_track_nest_and_fit_the_wall_time(self):
+        for events, wall, ranks in self.ways():
+            tracks = collections.defaultdict(list)
+            for event in events:
+                if event["ph"] == "X":
+                    self.assertGreaterEqual(event["dur"], 0)
+                    tracks[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"], event["name"]))
+            for (rank, track), slices in tracks.items():
+                open_slices, outer = [], 0.0
+                for begin, end, name in sorted(slices, key=lambda s: (s[0], -s[1])):
+                    while open_slices and open_slices[-1] <= begin + 1e-3:
+                        open_slices.pop()
+                    if open_slices:
+                        self.assertLessEqual(end, open_slices[-1] + 1e-3, f"{name} of rank {rank}, track {track}")
+                        self.assertEqual(track, 0, "messages do not share a track while they overlap")
+                    else:
+                        outer += end - begin
+                    open_slices.append(end)
+                span = max(s[1] for s in slices) - min(s[0] for s in slices)
+                self.assertLessEqual(outer, span + MICROSECOND)
+                self.assertLessEqual(span, wall)
+
+    def test_every_arrow_has_both_ends(self):
+        for events, _, ranks in self.ways():
+            ends = collections.defaultdict(list)
+            for event in events:
+                if event["ph"] in "sf":
+                    ends[event["id"]].append(event)
+            self.assertGreater(len(ends), 0)
+            slices = [e for e in events if e["ph"] == "X" and e["name"] in ("send", "receive")]
+            self.assertEqual(len(slices), 2 * len(ends), "a message is one send, one receive and one arrow")
+            for name, both in ends.items():
+                self.assertEqual(sorted(e["ph"] for e in both), ["f", "s"], name)
+                start, finish = sorted(both, key=lambda e: e["ph"], reverse=True)
+                self.assertEqual(name.split("#")[0], f"{start['pid']}>{finish['pid']}")
+                self.assertEqual(finish["bp"], "e")
+                # clocks are known to half a round trip: thousands of times this on a busy machine's worst day
+                self.assertGreater(finish["ts"] - start["ts"], -1e5)
+
+    def test_bytes_agree_at_both_ends(self):
+        for events, _, _ in self.ways():
+            sums = collections.Counter()
+            for event in events:
+                if event["ph"] == "X" and event["name"] in ("send", "receive"):
+                    peer = event["args"]["to" if event["name"] == "send" else "from"]
+                    pair = (event["pid"], peer) if event["name"] == "send" else (peer, event["pid"])
+                    sums[pair] += event["args"]["bytes"] * (1 if event["name"] == "send" else -1)
+            self.assertEqual(set(sums.values()), {0})
+
+
+class Files(ProgramTest):
+    def test_inputs_and_outputs_are_not_replaced(self):
+        path = tensors.write(self.scratch / "in.h5", **tensors.random_tensors(np.random.default_rng(SEED), 9, 9, 1, 1, 8, 8))
+        before = path.read_bytes()
+        command = ["attend", path, "--output", self.scratch / "out.h5"]
+        self.refuses(2, "--timeline", "input", command=[*command, "--timeline", path])
+        self.refuses(2, "--timeline", "output", command=[*command, "--timeline", self.scratch / "out.h5"])
+        self.refuses(5, "--timeline", "directory", command=[*command, "--timeline", self.scratch])
+        self.assertEqual(path.read_bytes(), before)
+        self.assertFalse([p.name for p in self.scratch.iterdir() if p.name == "out.h5" or "partial" in p.name])
+
+    def test_a_job_that_fails_leaves_no_timeline(self):
+        path = self.scratch / "nan.h5"
+        values = tensors.random_tensors(np.random.default_rng(SEED), 9, 9, 1, 1, 8, 8)
+        values["k"][3, 0, 2] = np.nan
+        tensors.write(path, **values)
+        timeline = self.scratch / "timeline.json"
+        timeline.write_text("before")
+        done = annulus("attend", path, "--output", self.scratch / "o.h5", "--ranks", 2, "--timeline", timeline)
+        self.assertEqual(done.returncode, 5, done.stderr)
+        self.assertEqual(timeline.read_text(), "before")
+        self.assertFalse([p.name for p in self.scratch.iterdir() if "partial" in p.name])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,31 @@
+#include "annulus/timeline/timeline.hpp"
+
+#include <gmock/gmock.h>
+
+namespace annulus {
+namespace {
+
+TEST(Timeline, AnEventSwallowsThoseOfTheSameNameInsideIt) {
+  Timeline timeline;
+  const double outer = timeline.now();
+  timeline.record("wait", 1, timeline.now());
+  timeline.record("compute", 2, timeline.now());
+  timeline.record("wait", 3, timeline.now());
+  timeline.record("wait", 4, outer);
+  ASSERT_EQ(timeline.events().size(), 3U) << "the first wait lies before another name: it stays";
+  EXPECT_EQ(timeline.events()[1].what, "compute");
+  EXPECT_EQ(timeline.events()[2].step, 4);
+}
+
+TEST(Timeline, ATotalIsTheSumOfItsEvents) {
+  Timeline timeline;
+  for (int i = 0; i < 5; ++i) timeline.record(i % 2 == 0 ? "compute" : "wait", i, timeline.now() - 1);
+  EXPECT_NEAR(timeline.total("compute"), 3, 0.5);
+  EXPECT_NEAR(timeline.total("wait"), 2, 0.5);
+  EXPECT_EQ(timeline.total("merge"), 0);
+  timeline.clear();
+  EXPECT_EQ(timeline.total("compute"), 0);
+}
+
+}  // namespace
+}  // namespace annulus
