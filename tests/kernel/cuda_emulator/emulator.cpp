@@ -24,6 +24,8 @@ struct Thread {
   std::function<bool()> ready;  // set while in wait_until
 };
 
+struct Cancelled {};
+
 // Threads [first, first + count) on their way to one collective.
 struct Meeting {
   std::string what;
@@ -109,25 +111,30 @@ void Block::run() {
   if (failure_) throw Failure(*failure_);
 }
 
-// The life of one thread.
+// The life of one thread. After a failure the others are woken only to unwind their stacks.
 void Block::enter() {
+  Thread& mine = self();
+  int to = -1;
   try {
-    body_();
-    self().done = true;
-    ++done_;
-    if (done_ < count()) {
-      const int from = current_;
-      current_ = next();
-      go_to(current_);
-      threads_[static_cast<std::size_t>(from)].fiber.switch_to(self().fiber, true);
-    }
+    if (!failure_) body_();
+    mine.done = true;
+    if (!failure_ && ++done_ < count()) to = next();
+  } catch (const Cancelled&) {
   } catch (const std::exception& error) {
     std::ostringstream text;
     text << "block (" << index_.x << ", " << index_.y << ", " << index_.z << ") thread " << current_ << ": "
          << error.what();
     failure_ = text.str();
   }
-  self().fiber.switch_to(caller_, true);
+  mine.done = true;
+  if (to < 0) {
+    const auto other = std::ranges::find(threads_, false, &Thread::done);
+    if (other == threads_.end()) mine.fiber.switch_to(caller_, true);
+    to = static_cast<int>(other - threads_.begin());
+  }
+  current_ = to;
+  go_to(to);
+  mine.fiber.switch_to(self().fiber, true);
 }
 
 void Block::go_to(int thread) {
@@ -189,6 +196,7 @@ void Block::park(std::string_view what, std::function<bool()> ready) {
   current_ = to;
   go_to(to);
   mine.fiber.switch_to(self().fiber);
+  if (failure_) throw Cancelled();
 }
 
 void Block::collective(int first, int count, std::string_view what, void* argument,
