@@ -134,10 +134,10 @@ struct Carver {
   }
 };
 
-/// Blocks of lanes that share a packed chunk: as many as keep their own arrays within about 300 KiB of a 512 KiB L2.
+/// Blocks of lanes that share a packed chunk: as many as fit in the cache. More than 24 gain nothing.
 ANNULUS_INLINE Index blocks_of(const Shape& shape) {
   const Index each = lanes * (shape.channels + shape.value_channels) * 4;
-  return least(16, most(1, 300 * 1024 / each));
+  return least(24, most(1, shape.group_bytes / each));
 }
 
 }  // namespace

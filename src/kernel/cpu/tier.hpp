@@ -22,9 +22,10 @@ struct Target {
 
 struct Shape {
   Index channels, value_channels;
-  DType type;        ///< of q, k, v, dout
-  float scale;       ///< softmax_scale
-  float log2_scale;  ///< softmax_scale log2(e), rounded once
+  DType type;         ///< of q, k, v, dout
+  float scale;        ///< softmax_scale
+  float log2_scale;   ///< softmax_scale log2(e), rounded once
+  Index group_bytes;  ///< what the arrays of a group of rows may fill: they are read again for every chunk of steps
 };
 
 /// A tile as seen by rows that lie in SIMD lanes and walk over steps. Forward: lanes are queries, steps are keys;

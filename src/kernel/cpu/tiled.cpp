@@ -1,3 +1,7 @@
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -14,26 +18,42 @@ namespace {
 
 using namespace cpu;
 
-/// Floats aligned to a cache line, zeroed, kept for the life of the kernel and grown when a pass needs more.
+/// Floats aligned to a cache line, zeroed, kept for the life of the kernel and grown when a pass needs more. Whole huge
+/// pages where the system has them: small ones, wherever they lie in memory, may crowd into few sets of the cache.
 class Scratch {
  public:
   void grow(Index floats) {
     if (floats <= floats_) return;
     memory_.reset();
-    memory_.reset(static_cast<float*>(::operator new(static_cast<std::size_t>(floats) * sizeof(float), alignment)));
+    const auto bytes = static_cast<std::size_t>(ceil_div(floats * Index{sizeof(float)}, huge_page) * huge_page);
+    memory_.reset(static_cast<float*>(::operator new(bytes, alignment)));
+#if defined(MADV_HUGEPAGE)
+    madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a wish: nothing is lost when it is not granted
+#endif
     std::memset(memory_.get(), 0, static_cast<std::size_t>(floats) * sizeof(float));
     floats_ = floats;
   }
   float* data() const { return memory_.get(); }
 
  private:
-  static constexpr std::align_val_t alignment{64};
+  static constexpr Index huge_page = 2 * 1024 * 1024;
+  static constexpr std::align_val_t alignment{huge_page};
   struct Free {
     void operator()(float* memory) const { ::operator delete(memory, alignment); }
   };
   std::unique_ptr<float, Free> memory_;
   Index floats_ = 0;
 };
+
+/// Three fifths of a core's second-level cache; the rest is for the chunk that is packed and the next one, on its way.
+Index group_bytes() {
+  long bytes = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  if (bytes <= 0) bytes = 512 * 1024;  // it does not say
+  return std::clamp<Index>(bytes, 256 * 1024, 2048 * 1024) * 3 / 5;
+}
 
 Index head_bytes(const Rows& rows) { return rows.channels * bytes_of(rows.type); }
 Source source(const Rows& rows, Index head) { return {rows.data + head * head_bytes(rows), rows.pitch}; }
@@ -46,8 +66,12 @@ class Tiled final : public Kernel {
  public:
   Tiled(const Problem& problem, const KernelOptions& options, std::string_view name, const Tier& tier)
       : problem_(problem),
-        shape_{problem.channels, problem.value_channels, problem.type, static_cast<float>(problem.softmax_scale),
-               static_cast<float>(problem.softmax_scale * std::numbers::log2e)},
+        shape_{problem.channels,
+               problem.value_channels,
+               problem.type,
+               static_cast<float>(problem.softmax_scale),
+               static_cast<float>(problem.softmax_scale * std::numbers::log2e),
+               group_bytes()},
         name_(name),
         tier_(tier),
         scratch_(static_cast<std::size_t>(options.threads)) {}
@@ -172,7 +196,7 @@ class Tiled final : public Kernel {
   // backward compute the same bits in any groups, so there the number of threads may decide; sums of traces may not.
   Index group_size(Index rows, Index heads, Pass pass) const {
     const auto threads = static_cast<Index>(scratch_.size());
-    const Index items = pass == Pass::observe ? 32 : threads == 1 ? 1 : 12 * threads;
+    const Index items = pass == Pass::observe ? 32 : threads == 1 ? 1 : 8 * threads;
     const Index groups = std::max(ceil_div(rows, tier_.group_lanes(shape_, pass)), ceil_div(items, heads));
     return std::max<Index>(1, ceil_div(rows, groups * tier_.lanes)) * tier_.lanes;
   }
