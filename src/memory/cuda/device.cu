@@ -133,14 +133,6 @@ void CudaDevice::copy(std::byte* to, const std::byte* from, Index bytes) {
   finish();
 }
 
-std::byte* CudaDevice::upload(const void* values, Index bytes) {
-  std::byte* memory = allocate(bytes);
-  // from pageable memory: the values are taken before the call returns
-  check(cudaMemcpyAsync(memory, values, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_),
-        "cudaMemcpyAsync");
-  return memory;
-}
-
 void CudaDevice::convert(const Rows& from, const Rows& to) {
   check_same_shape(from, to);
   if (from.type == to.type) return copy_rows(from, to);

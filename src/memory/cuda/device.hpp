@@ -35,8 +35,6 @@ class CudaDevice final : public Device {
   const cudaDeviceProp& properties() const { return properties_; }
   /// Makes this GPU the calling thread's.
   void use() const;
-  /// Copies a small table of plain values; the memory is the caller's until it releases it.
-  std::byte* upload(const void* values, Index bytes);
   /// The whole allocation that holds this address: what a library that registers memory wants to know.
   struct Allocation {
     std::byte* base = nullptr;
