@@ -24,7 +24,7 @@ struct GpuThread {
 };
 
 template <class Body>
-__global__ void __launch_bounds__(Body::threads) entry(const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(Body::threads, 1) entry(const __grid_constant__ Body body) {
   GpuThread thread;
   body(thread);
 }

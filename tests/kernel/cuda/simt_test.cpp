@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
 
 #include "kernel/agreement.hpp"
+#include "kernel/cuda/emulated.hpp"
 #include "kernel/cuda/simt_kernel.hpp"
-#include "kernel/emulator.hpp"
 #include "support/sanitized.hpp"
 
 // The source of the plain GPU kernels, run thread by thread on the CPU, judged as the CPU kernels are.
@@ -90,33 +90,6 @@ TEST(EmulatedSimtKernel, WhatIsNotANumberShows) {
     if (i != 3) {
       EXPECT_FALSE(std::isnan(result.lse.at(i, 2))) << i;
     }
-  }
-}
-
-// The emulator must be able to fail.
-TEST(Emulator, NoticesThreadsThatWaitForOthersThatNeverCome) {
-  Emulator gpu;
-  EXPECT_THROW(gpu.run_block(64, 0,
-                             [&](int n) {
-                               if (n != 5) gpu.sync();
-                             }),
-               std::logic_error);
-}
-
-TEST(Emulator, ExchangesWithinWarpsAndWaitsForBlocks) {
-  Emulator gpu;
-  std::vector<int> seen(64), after(64);
-  int sum = 0;
-  gpu.run_block(64, 16, [&](int n) {
-    EmulatedThread t{gpu, n};
-    seen[static_cast<std::size_t>(n)] = t.shuffle_xor(n, 3);
-    sum += n;
-    t.sync();
-    after[static_cast<std::size_t>(n)] = sum;
-  });
-  for (int n = 0; n < 64; ++n) {
-    EXPECT_EQ(seen[static_cast<std::size_t>(n)], n ^ 3);
-    EXPECT_EQ(after[static_cast<std::size_t>(n)], 63 * 64 / 2);
   }
 }
 
