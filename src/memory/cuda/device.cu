@@ -109,6 +109,7 @@ void CudaDevice::release(std::byte* memory, Index bytes) noexcept {
 void CudaDevice::free_kept() noexcept {
   for (const auto& [bytes, memory] : kept_) {
     pieces_.erase(memory);
+    if (told_) told_(memory);
     memory_.release(memory);
   }
   kept_.clear();

@@ -1,7 +1,9 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "annulus/memory/cuda.hpp"
@@ -41,6 +43,9 @@ class CudaDevice final : public Device {
     Index bytes = 0;
   };
   Allocation allocation_of(const std::byte* address) const;
+  bool memory_is(const CudaMemory& memory) const { return memory.allocate == memory_.allocate; }
+  /// Called before an allocation goes back to the GPU; an empty function ends that.
+  void before_free(std::function<void(std::byte*)> told) { told_ = std::move(told); }
 
  private:
   static Index rounded(Index bytes);
@@ -52,6 +57,7 @@ class CudaDevice final : public Device {
   cudaStream_t stream_ = nullptr;
   std::multimap<Index, std::byte*> kept_;  // freed pieces by bytes
   std::map<std::byte*, Index> pieces_;     // all that was taken from the GPU
+  std::function<void(std::byte*)> told_;
 };
 
 /// The CUDA device behind the interface. Throws Error (usage) when it is another kind of device.
