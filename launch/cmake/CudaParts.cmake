@@ -55,6 +55,10 @@ function(annulus_cuda_library name)
   endforeach()
   annulus_library(${name} ${sources})
   # CMake 3.25 does not know C++20 for CUDA, hence by hand
-  target_compile_options(annulus_${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-Wno-deprecated-gpu-targets>)
+  set(options -std=c++20 --expt-relaxed-constexpr -Xptxas=--warn-on-spills)
+  if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 13.0 AND CUDAToolkit_VERSION VERSION_LESS 13.1)
+    list(APPEND options -Xptxas=--warning-as-error)  # the compiler whose registers were looked at: a spill ends the build
+  endif()
+  target_compile_options(annulus_${name} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${options}>")
   target_link_libraries(annulus_${name} PRIVATE CUDA::cudart_static)
 endfunction()

@@ -19,7 +19,7 @@ struct Problem {
   double softmax_scale = 1;
   Index query_shift = 0;  ///< keys - queries: query i stands at position i + query_shift (distances in traces)
 
-  Index kv_head(Index query_head) const { return (query_head + phase) / group; }
+  constexpr Index kv_head(Index query_head) const { return (query_head + phase) / group; }
 };
 
 /// k: [keys, kv_heads, channels], v: [keys, kv_heads, value_channels]; any pitch. v may be absent for observe.

@@ -17,10 +17,10 @@ struct Rows {
   Index pitch = 0;  ///< bytes from one token to the next
 
   /// Bytes of one token's elements; pitch is at least this.
-  Index row_bytes() const { return heads * channels * bytes_of(type); }
-  Index bytes() const { return tokens * row_bytes(); }
-  bool dense() const { return pitch == row_bytes(); }
-  bool absent() const { return data == nullptr; }
+  constexpr Index row_bytes() const { return heads * channels * bytes_of(type); }
+  constexpr Index bytes() const { return tokens * row_bytes(); }
+  constexpr bool dense() const { return pitch == row_bytes(); }
+  constexpr bool absent() const { return data == nullptr; }
 
   /// The first element of (token, head). T must match `type`; checked in one place so that kernels need not.
   template <class T>

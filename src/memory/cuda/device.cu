@@ -109,6 +109,7 @@ void CudaDevice::release(std::byte* memory, Index bytes) noexcept {
 void CudaDevice::free_kept() noexcept {
   for (const auto& [bytes, memory] : kept_) {
     pieces_.erase(memory);
+    if (told_) told_(memory);
     memory_.release(memory);
   }
   kept_.clear();
@@ -131,14 +132,6 @@ void CudaDevice::copy(std::byte* to, const std::byte* from, Index bytes) {
   if (bytes > 0)
     check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, stream_), "cudaMemcpyAsync");
   finish();
-}
-
-std::byte* CudaDevice::upload(const void* values, Index bytes) {
-  std::byte* memory = allocate(bytes);
-  // from pageable memory: the values are taken before the call returns
-  check(cudaMemcpyAsync(memory, values, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_),
-        "cudaMemcpyAsync");
-  return memory;
 }
 
 void CudaDevice::convert(const Rows& from, const Rows& to) {

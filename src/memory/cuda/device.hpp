@@ -1,7 +1,9 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "annulus/memory/cuda.hpp"
@@ -35,14 +37,15 @@ class CudaDevice final : public Device {
   const cudaDeviceProp& properties() const { return properties_; }
   /// Makes this GPU the calling thread's.
   void use() const;
-  /// Copies a small table of plain values; the memory is the caller's until it releases it.
-  std::byte* upload(const void* values, Index bytes);
   /// The whole allocation that holds this address: what a library that registers memory wants to know.
   struct Allocation {
     std::byte* base = nullptr;
     Index bytes = 0;
   };
   Allocation allocation_of(const std::byte* address) const;
+  bool memory_is(const CudaMemory& memory) const { return memory.allocate == memory_.allocate; }
+  /// Called before an allocation goes back to the GPU; an empty function ends that.
+  void before_free(std::function<void(std::byte*)> told) { told_ = std::move(told); }
 
  private:
   static Index rounded(Index bytes);
@@ -54,6 +57,7 @@ class CudaDevice final : public Device {
   cudaStream_t stream_ = nullptr;
   std::multimap<Index, std::byte*> kept_;  // freed pieces by bytes
   std::map<std::byte*, Index> pieces_;     // all that was taken from the GPU
+  std::function<void(std::byte*)> told_;
 };
 
 /// The CUDA device behind the interface. Throws Error (usage) when it is another kind of device.

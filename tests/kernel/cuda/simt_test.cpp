@@ -1,0 +1,97 @@
+#include <gtest/gtest.h>
+
+#include "kernel/agreement.hpp"
+#include "kernel/cuda/emulated.hpp"
+#include "kernel/cuda/simt_kernel.hpp"
+#include "support/sanitized.hpp"
+
+// The source of the plain GPU kernels, run thread by thread on the CPU, judged as the CPU kernels are.
+
+namespace annulus::test {
+namespace {
+
+std::unique_ptr<Kernel> emulated(const Problem& problem) {
+  return std::make_unique<cuda::SimtKernel<EmulatedLauncher>>(problem, EmulatedLauncher{});
+}
+
+class EmulatedSimt : public testing::TestWithParam<std::tuple<std::size_t, DType>> {};
+
+TEST_P(EmulatedSimt, AgreesWithTheReferenceInEveryLayout) {
+  const Layout layout = layouts()[std::get<0>(GetParam())];
+  for (const auto& [channels, value_channels] : {std::pair<Index, Index>{40, 24}, {3, 70}}) {
+    if (sanitized && channels == 3) continue;
+    const Inputs in(problem_of(channels, value_channels, std::get<1>(GetParam())), layout.queries, layout.keys, 7);
+    const Truth truth(layout.tiles, in);
+    const auto kernel = emulated(in.problem);
+    expect_forward(*kernel, layout.tiles, in, truth);
+    expect_backward(*kernel, layout.tiles, in, truth);
+    expect_observe(*kernel, layout.tiles, in, truth, channels == 3 ? 1 : 16);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cuda, EmulatedSimt,
+                         testing::Combine(testing::Range(std::size_t{0}, layouts().size()),
+                                          testing::Values(DType::f32, DType::bf16, DType::f16)),
+                         [](const auto& chosen) {
+                           return "layout" + std::to_string(std::get<0>(chosen.param)) +
+                                  std::string(name_of(std::get<1>(chosen.param)));
+                         });
+
+TEST(EmulatedSimtKernel, StateCarriesAcrossCallsInAnyOrder) {
+  const Inputs in(problem_of(32, 24, DType::f32), 100, 300, 13);
+  const std::vector<Tile> all{tile({0, 100}, {0, 300}, {-far, 200})};
+  const Truth truth(all, in);
+  const auto kernel = emulated(in.problem);
+  ForwardResult carried{{DType::f32, 100, 3, 24}, {DType::f32, 100, 3, 1}};
+  kernel->reset(carried.partial.view());
+  for (const Range keys : {Range{150, 300}, Range{0, 70}, Range{70, 150}}) {
+    const std::vector<Tile> part{tile({0, 100}, keys, {-far, 200 - keys.begin})};
+    kernel->forward(part, in.q, {in.k, in.v}, carried.partial.view());
+  }
+  kernel->finish(carried.partial.view(), carried.lse);
+  for (Index i = 0; i < 100; ++i)
+    for (Index h = 0; h < 3; ++h) {
+      EXPECT_NEAR(carried.lse.at(i, h), truth.forward.lse.at(i, h), 1e-5);
+      for (Index c = 0; c < 24; ++c)
+        ASSERT_NEAR(carried.partial.out.at(i, h, c), truth.forward.partial.out.at(i, h, c),
+                    forward_bound * truth.magnitude.value->partial.out.at(i, h, c) + 1e-7);
+    }
+}
+
+TEST(EmulatedSimtKernel, FinishesDotsAndResetsAsTheCpuDoes) {
+  const Inputs in(problem_of(8, 24, DType::bf16), 50, 40, 5);
+  const std::vector<Tile> tiles{tile({10, 50}, {0, 40}, {-far, 0})};  // the first rows see nothing
+  const auto kernel = emulated(in.problem);
+  ForwardResult a = forward_by(*kernel, tiles, in, in.v), b = a;
+  kernel->finish(a.partial.view(), a.lse);
+  finish(b.partial.view(), b.lse);
+  EXPECT_TRUE(a.partial.out.same_bits(b.partial.out));
+  EXPECT_TRUE(a.lse.same_bits(b.lse));
+  EXPECT_EQ(a.lse.at(3, 1), minus_infinity);
+  EXPECT_EQ(a.partial.out.at(3, 1), 0);
+  Sheet delta(DType::f32, 50, 3, 1), exact = delta;
+  kernel->row_dot(in.dout, a.partial.out, delta);
+  row_dot(in.dout, a.partial.out, exact);
+  EXPECT_TRUE(delta.same_bits(exact));
+}
+
+TEST(EmulatedSimtKernel, WhatIsNotANumberShows) {
+  Inputs in(problem_of(8, 8, DType::f32), 20, 70, 5);
+  in.q.set(3, 1, 2, std::numeric_limits<double>::quiet_NaN());
+  in.k.set(66, 0, 1, std::numeric_limits<double>::infinity());
+  const std::vector<Tile> tiles{tile({0, 20}, {0, 70})};
+  ForwardResult result = forward_by(*emulated(in.problem), tiles, in, in.v);
+  finish(result.partial.view(), result.lse);
+  EXPECT_TRUE(std::isnan(result.lse.at(3, 1)));
+  for (Index i = 0; i < 20; ++i) {
+    if (in.q.at(i, 0, 1) > 0) {
+      EXPECT_TRUE(std::isnan(result.lse.at(i, 0))) << i;
+    }
+    if (i != 3) {
+      EXPECT_FALSE(std::isnan(result.lse.at(i, 2))) << i;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace annulus::test
