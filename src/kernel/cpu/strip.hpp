@@ -60,6 +60,7 @@ constexpr Index channel_block = width == 16 ? 32 : 64;
 
 /// S^T = K Q^T of the strip (or any product of rows of steps with [channel][lane]), into s[step][lane]. Computes whole
 /// units: up to unit - 1 rows beyond the strip's end are written, for which rows.a and s must have room.
+template <class Words = Singles>
 [[gnu::noinline]] void score_strip(Broadcast rows, const float* b, Index channels, const Strip& strip, float* s) {
   for (Index step = strip.begin; step < strip.end; step += unit)
     for (Index c = 0; c < channels; c += channel_block) {
@@ -67,8 +68,8 @@ constexpr Index channel_block = width == 16 ? 32 : 64;
       clear(sum);
       const Broadcast from{rows.a + step * rows.row_pitch + c, rows.row_pitch, 1};
       if (c + channel_block <= channels)
-        multiply(from, b + c * lanes, channel_block, sum);  // the usual depth, known to the compiler
-      else multiply(from, b + c * lanes, channels - c, sum);
+        multiply<Words>(from, b + c * lanes, channel_block, sum);  // the usual depth, known to the compiler
+      else multiply<Words>(from, b + c * lanes, channels - c, sum);
 #pragma GCC unroll 8
       for (int r = 0; r < unit; ++r)
 #pragma GCC unroll 3

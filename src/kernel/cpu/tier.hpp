@@ -5,7 +5,7 @@
 #include "annulus/base/types.hpp"
 
 // What the kernel class (tiled.cpp, compiled for every machine) says to the code of one tier (portable.cpp, avx2.cpp,
-// avx512.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
+// avx512.cpp, avx512_bf16.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
 // an inline function: two tiers would compile it differently under one name, and the linker would keep either.
 
 namespace annulus::cpu {
@@ -92,7 +92,7 @@ enum class Pass { forward, backward, observe };
 /// between calls does not matter.
 struct Tier {
   Index lanes;                                  ///< rows side by side in a register tile
-  Index float_width;                            ///< floats in a vector
+  Index width;                                  ///< products in a vector instruction
   Index (*group_lanes)(const Shape&, Pass);     ///< rows that should share a chunk of packed steps, at most
   Index (*scratch_floats)(const Shape&, Pass);  ///< what the functions of this pass need
   void (*forward)(const ForwardItem&, float* scratch);
@@ -100,12 +100,13 @@ struct Tier {
   void (*key_gradients)(const KeyGradientItem&, float* scratch);
   void (*row_traces)(const RowTraceItem&, float* scratch);
   void (*received)(const ReceivedItem&, float* scratch);
-  double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 fused multiply-adds of whole vectors
+  double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 vector instructions of `width` products and sums
 };
 
 /// One per translation unit; null where the tier was not compiled for this processor family.
 extern const Tier* const portable_tier;
 extern const Tier* const avx2_tier;
 extern const Tier* const avx512_tier;
+extern const Tier* const avx512_bf16_tier;
 
 }  // namespace annulus::cpu

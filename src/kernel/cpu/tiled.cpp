@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -242,16 +243,33 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #else
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512_bf16() { return false; }
 #endif
 
-constexpr std::array<TierRow, 3> tiers{{
+constexpr std::array<TierRow, 4> tiers{{
+    {"avx512-bf16", "tiled-avx512-bf16", &avx512_bf16_tier, has_avx512_bf16},
     {"avx512", "tiled-avx512", &avx512_tier, has_avx512},
     {"avx2", "tiled-avx2", &avx2_tier, has_avx2},
     {"portable", "tiled-portable", &portable_tier, always},
 }};
+
+// The best of a few bursts of 10 microseconds.
+double products_per_second(const Tier& tier) {
+  constexpr Index repeats = 400;
+  double best = 0;
+  volatile double sink = 0;
+  for (int burst = 0; burst < 5; ++burst) {
+    const auto begin = std::chrono::steady_clock::now();
+    sink = sink + tier.peak(repeats);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    best = std::max(best, static_cast<double>(repeats * 96 * tier.width) / seconds.count());
+  }
+  return best;
+}
 
 const TierRow* find(std::string_view tier) {
   for (const TierRow& row : tiers)
@@ -273,6 +291,11 @@ std::string cpu_tier_refusal(std::string_view tier) {
   if (*row->code == nullptr) return sentence("this build has no ", tier, " code");
   if (!row->permitted()) return sentence("this processor or its operating system does not offer ", tier);
   return {};
+}
+
+bool cpu_pairs_pay() {
+  static const bool pay = products_per_second(*avx512_bf16_tier) > 1.25 * products_per_second(*avx512_tier);
+  return pay;
 }
 
 std::unique_ptr<Kernel> make_tiled_kernel(const Problem& problem, const KernelOptions& options, std::string_view tier) {
