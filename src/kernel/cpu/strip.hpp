@@ -7,7 +7,7 @@ namespace {
 /// One block of lanes against one chunk of steps. All steps are counted from the chunk's first.
 struct Strip {
   Index begin, end;                      ///< steps that some lane sees
-  Index full_begin, full_end;            ///< steps that every lane sees: no test is needed
+  Index full_begin, full_end;            ///< steps that every lane sees, all of them rows: no test is needed
   alignas(64) int lo[lanes], hi[lanes];  ///< a lane sees lo <= step <= hi
 
   bool whole(Index step) const { return step >= full_begin && step < full_end; }
@@ -30,7 +30,7 @@ bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index siz
   strip.begin = most(seen.begin - from, 0);
   strip.end = least(seen.end - from, size);
   if (strip.begin >= strip.end) return false;
-  const bool every = piece.lane_begin <= row && row + count <= piece.lane_end;
+  const bool every = count == lanes && piece.lane_begin <= row && row + count <= piece.lane_end;
   const Index full_begin = every ? most(piece.step_begin, row + count - 1 + piece.lo) - from : size;
   const Index full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
   strip.full_begin = least(most(full_begin, strip.begin), strip.end);

@@ -38,8 +38,8 @@ Index scratch_floats(const Shape& shape, Pass pass) {
   return 0;
 }
 
-constexpr Tier table = {lanes,           width,         group_lanes, scratch_floats, forward<SingleOperands>,
-                        query_gradients, key_gradients, row_traces,  received,       peak<Singles>};
+constexpr Tier table = {lanes,     width,      group_lanes, scratch_floats, forward<SingleOperands>,
+                        gradients, row_traces, received,    peak<Singles>};
 
 }  // namespace
 }  // namespace annulus::cpu
