@@ -5,7 +5,7 @@
 //
 // Without an option that names a tier, a type, a pass, a number of channels or a mask, all of them are run. Counted are
 // 4 x heads x visible pairs x channels operations for forward, 2.5 times that for backward, half of it for observe.
-// Every repeat times the kernel between two loops of fused multiply-adds of the same width; reported are medians over
+// Every repeat times the kernel between two loops of multiply-adds of the same width (avx512-bf16: of bf16 pairs); reported are medians over
 // the repeats and the quartiles of the share. Multiplying by threads assumes that the peak scales with them.
 
 #include <algorithm>
@@ -42,6 +42,7 @@ double now() {
 }
 
 const cpu::Tier& code_of(std::string_view tier) {
+  if (tier == "avx512-bf16") return *cpu::avx512_bf16_tier;
   return tier == "avx512" ? *cpu::avx512_tier : tier == "avx2" ? *cpu::avx2_tier : *cpu::portable_tier;
 }
 
@@ -53,7 +54,7 @@ double peak_rate(const cpu::Tier& code) {
     const Index repeats = 50000;
     const double begin = now();
     sink = sink + code.peak(repeats);
-    best = std::max(best, static_cast<double>(repeats * 96 * 2 * code.float_width) / (now() - begin) * 1e-9);
+    best = std::max(best, static_cast<double>(repeats * 96 * 2 * code.width) / (now() - begin) * 1e-9);
   }
   return best;
 }
@@ -117,7 +118,7 @@ double seconds_of(const Case& c, Kernel& kernel, Arrays& arrays) {
 
 void run(const Case& c) {
   if (const std::string refusal = cpu_tier_refusal(c.tier); !refusal.empty()) {
-    std::printf("%-8s skipped: %s\n", c.tier.c_str(), refusal.c_str());
+    std::printf("%-11s skipped: %s\n", c.tier.c_str(), refusal.c_str());
     return;
   }
   CpuDevice device;
@@ -141,7 +142,7 @@ void run(const Case& c) {
   std::ranges::sort(rates);
   std::ranges::sort(shares);
   const std::size_t middle = rates.size() / 2, quarter = rates.size() / 4;
-  std::printf("%-8s %-5s %-8s %4ld %-10s %6ld %3ld %2d  %8.1f  %5.1f%%  [%.1f, %.1f]\n", c.tier.c_str(),
+  std::printf("%-11s %-5s %-8s %4ld %-10s %6ld %3ld %2d  %8.1f  %5.1f%%  [%.1f, %.1f]\n", c.tier.c_str(),
               name_of(c.type).data(), c.pass.c_str(), static_cast<long>(c.channels), c.mask.c_str(),
               static_cast<long>(c.tokens), static_cast<long>(c.heads), c.threads, rates[middle], 100 * shares[middle],
               100 * shares[quarter], 100 * shares[shares.size() - 1 - quarter]);
@@ -151,7 +152,7 @@ void run(const Case& c) {
 }  // namespace
 
 int main(int count, char** words) try {
-  std::map<std::string, std::vector<std::string>> options{{"--tier", {"avx512", "avx2", "portable"}},
+  std::map<std::string, std::vector<std::string>> options{{"--tier", {"avx512-bf16", "avx512", "avx2", "portable"}},
                                                           {"--type", {"f32", "bf16", "f16"}},
                                                           {"--pass", {"forward", "backward", "observe"}},
                                                           {"--channels", {"64", "128"}},
@@ -167,7 +168,8 @@ int main(int count, char** words) try {
   }
   processor_time = options["--clock"][0] == "cpu";
   std::printf(
-      "tier     type  pass     chan mask       tokens  hd th   GFLOP/s   share  quartiles (share of the FMA peak)\n");
+      "tier        type  pass     chan mask       tokens  hd th   GFLOP/s   share  quartiles (share of the FMA "
+      "peak)\n");
   const auto number = [&](const char* name) { return std::stoi(options[name][0]); };
   for (const std::string& tier : options["--tier"])
     for (const std::string& type : options["--type"])

@@ -29,14 +29,22 @@ std::unique_ptr<Kernel> make_tier(const Problem& problem, const KernelOptions& o
   return make_tiled_kernel(problem, options, tier);
 }
 
-constexpr char avx512[] = "avx512", avx2[] = "avx2", portable[] = "portable";
+constexpr char avx512_bf16[] = "avx512-bf16", avx512[] = "avx512", avx2[] = "avx2", portable[] = "portable";
 
 std::string reference_refusal(const Problem&, Place place) { return place == Place::cpu ? "" : "it runs on the CPU"; }
 std::unique_ptr<Kernel> make_reference(const Problem& problem, const KernelOptions&) {
   return make_reference_kernel(problem, DType::f32);
 }
 
-constexpr std::array<KernelRow, 4> table{{
+std::string pairs_refusal(const Problem& problem, Place place) {
+  const std::string reason = tier_refusal<avx512_bf16>(problem, place);
+  if (!reason.empty()) return reason;
+  if (!cpu_pairs_pay()) return "its products of bf16 pairs are no faster than f32 ones on this processor";
+  return problem.type == DType::bf16 ? "" : "it is for bf16 inputs";
+}
+
+constexpr std::array<KernelRow, 5> table{{
+    {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
     {"tiled-avx512", "blocked online softmax, AVX-512", tier_refusal<avx512>, make_tier<avx512>},
     {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},
     {"tiled-portable", "blocked online softmax, any processor", tier_refusal<portable>, make_tier<portable>},

@@ -138,8 +138,11 @@ TEST(Attention, TheTiledKernelsKeepTheBoundsOnAnyNumberOfRanks) {
             SCOPED_TRACE(sentence(tier, " ", name_of(type), " ", terms, " ", to_text(grid), " ", partition));
             const MakeKernel tiled = [&](const Problem& p) { return make_tiled_kernel(p, {1}, tier); };
             const Errors errors = run(dense, make_schedule(grid, partition, mask), tiled);
-            ASSERT_LE(errors.forward(), 1e-6);
-            ASSERT_LE(errors.gradients(), 5e-6);
+            // P rounded to bf16 errs by 2^-8 of the sums of |p v|, and delta, which gradients start from, with it
+            const bool rounds = tier == "avx512-bf16" && type == DType::bf16;
+            ASSERT_LE(errors.out, rounds ? 0x1p-7 : 1e-6);
+            ASSERT_LE(errors.lse, 1e-6);
+            ASSERT_LE(errors.gradients(), rounds ? 0x1p-7 : 5e-6);
             ASSERT_LE(errors.statistics(), 5e-6);
           }
     }

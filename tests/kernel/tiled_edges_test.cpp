@@ -119,6 +119,36 @@ TEST(Tiled, TheBitsDoNotDependOnThreads) {
   }
 }
 
+// Groups of keys take turns at the gradients of queries; many of them, more threads than cores, tiles in any order.
+TEST(Tiled, TurnsAtTheQueryGradientsEndAndKeepTheirOrder) {
+  const Inputs in(problem_of(20, 12, DType::f32), 900, 900, 28);
+  const std::vector<std::vector<Tile>> calls{
+      {tile({0, 900}, {0, 900}, {-far, 0})},
+      {tile({0, 900}, {0, 900}, {-70, 20})},
+      {tile({300, 900}, {0, 300}), tile({0, 450}, {0, 450}, {-far, 0}), tile({450, 900}, {450, 900}, {-far, 0})},
+  };
+  for (const std::vector<Tile>& tiles : calls) {
+    const Truth truth(tiles, in);
+    const Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
+    for (const std::string& tier : runnable_tiers()) {
+      SCOPED_TRACE(tier);
+      const auto run = [&](int threads) {
+        GradientSheets got(DType::f32, in, 0);
+        make_tiled_kernel(in.problem, {.threads = threads}, tier)
+            ->backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
+        return got;
+      };
+      const GradientSheets one = run(1);
+      for (const int threads : {2, 5, 2, 5}) {
+        const GradientSheets other = run(threads);
+        EXPECT_TRUE(one.dq.same_bits(other.dq)) << threads << " threads";
+        EXPECT_TRUE(one.dk.same_bits(other.dk)) << threads << " threads";
+      }
+      expect_backward(*make_tiled_kernel(in.problem, {.threads = 3}, tier), tiles, in, truth);
+    }
+  }
+}
+
 TEST(Tiled, KeysOfEqualScoreRankByPosition) {
   Inputs in({.channels = 7, .value_channels = 1, .softmax_scale = 1}, 33, 200, 22);
   in.k.fill(0.5);

@@ -101,6 +101,47 @@ TEST(Tiled, TheErrorGrowsWithTheScoresAndWithNothingElse) {
   }
 }
 
+// Dense attention of bf16 rows with everything exact but P, rounded to bf16 as its product with v needs it.
+Sheet dense_with_rounded_p(const Inputs& in, const Truth& truth) {
+  Sheet out(DType::f64, in.queries(), 3, in.problem.value_channels);
+  for (Index i = 0; i < in.queries(); ++i)
+    for (Index h = 0; h < 3; ++h) {
+      const Index g = in.problem.kv_head(h);
+      std::vector<double> sums(static_cast<std::size_t>(in.problem.value_channels));
+      for (Index j = 0; j < in.keys(); ++j) {
+        double s = 0;
+        for (Index c = 0; c < in.problem.channels; ++c) s += in.q.at(i, h, c) * in.k.at(j, g, c);
+        const double p = std::exp(s * in.problem.softmax_scale - truth.forward.partial.top.at(i, h));
+        const double rounded = from_bf16(to_bf16(static_cast<float>(p)));
+        for (Index c = 0; c < in.problem.value_channels; ++c)
+          sums[static_cast<std::size_t>(c)] += rounded * in.v.at(j, g, c) / truth.forward.partial.sum.at(i, h);
+      }
+      for (Index c = 0; c < in.problem.value_channels; ++c) out.set(i, h, c, sums[static_cast<std::size_t>(c)]);
+    }
+  return out;
+}
+
+TEST(Tiled, PairsOfBf16ErrAtMostTwiceAsMuchAsADenseProductOfThem) {
+  if (const std::string reason = cpu_tier_refusal("avx512-bf16"); !reason.empty()) GTEST_SKIP() << reason;
+  for (const Index keys : {3, 150, 700}) {
+    const Inputs in(problem_of(64, 40, DType::bf16), 96, keys, 27);
+    const std::vector<Tile> tiles{tile({0, 96}, {0, keys})};
+    const Truth truth(tiles, in);
+    const Sheet dense = dense_with_rounded_p(in, truth);
+    ForwardResult r = forward_by(*make_tiled_kernel(in.problem, {}, "avx512-bf16"), tiles, in, in.v);
+    finish(r.partial.view(), r.lse);
+    double ours = 0, theirs = 0;
+    for (Index i = 0; i < in.queries(); ++i)
+      for (Index h = 0; h < 3; ++h)
+        for (Index c = 0; c < 40; ++c) {
+          const double exact = truth.forward.partial.out.at(i, h, c);
+          ours += std::pow(r.partial.out.at(i, h, c) - exact, 2);
+          theirs += std::pow(dense.at(i, h, c) - exact, 2);
+        }
+    EXPECT_LE(ours, 4 * theirs) << keys << " keys";
+  }
+}
+
 TEST(Tiled, StateCarriesAcrossCalls) {
   const Inputs in(problem_of(32, 24, DType::f32), 100, 300, 13);
   const std::vector<Tile> all{tile({0, 100}, {0, 300}, {-far, 200})};

@@ -1,30 +1,36 @@
 #pragma once
 #include "kernel/cpu/strip.hpp"
 
-// Backward in two passes, so that every gradient row has one owner and is summed in one order. With P = 2^(c S - base),
-// c = scale log2(e), base = lse log2(e):
-//   query_gradients, lanes are queries:  S^T = K Q^T,  dP^T = V dO^T,  dS^T = scale P^T (dP^T - delta),  dQ^T += K^T
-//   dS^T key_gradients, lanes are keys:       S = Q K^T,    dP = dO V^T,    dS = scale P (dP - delta),
-//                                        dV^T += dO^T P,  dK^T += Q^T dS
-// Seven products instead of five: the price for recomputing S and dP is 40 % more arithmetic, and no merging of sums.
+// Backward over one group of key rows. Lanes are keys, steps are queries; P = 2^(c S - base), c = scale log2(e), base = lse
+// log2(e):
+//   S = Q K^T,  dP = dO V^T,  dS = scale P (dP - delta)      [queries, lanes]
+//   dV^T += dO^T P,  dK^T += Q^T dS                          [channels, lanes], summed here and added once
+//   dQ += dS K                                               [queries, channels], one chunk of queries at a time
+// Every group of keys adds to the same rows of dQ, so groups take turns there: the order of a sum is that of the groups,
+// whichever thread comes first. Queries are walked from the last to the first: under a causal mask all groups see the
+// last ones, and nobody has to wait for rows that another group reaches late.
 
 namespace annulus::cpu {
 namespace {
 
-/// Two sets of rows that meet in one product: q or k with `channels`, dout or v with `value_channels`.
+/// One block of keys.
 struct BackwardBlock {
-  float *x, *y;               ///< lanes' own rows: q and dout, or k and v
-  float *dx, *dy;             ///< their gradients: dq (dy unused), or dk and dv
-  float *minus_base, *delta;  ///< query lanes only
+  float *k, *v;    ///< [channels][lanes]
+  float *dk, *dv;  ///< the same
+  float* k_rows;   ///< [lanes][row_pitch(channels)]
   float* touched;
 };
 
 struct BackwardRoom {
   BackwardBlock first;
   Index block_floats;
-  float *row, *x, *y, *x_panels, *y_panels, *p, *ds, *minus_base, *delta;  ///< of a chunk of steps
+  float *row, *q, *dout, *q_panels, *dout_panels, *p, *ds, *minus_base, *delta;  ///< of a chunk of queries
+  float* dq;                                                                     ///< [chunk][row_pitch(channels)]
   Index floats;
 };
+
+/// Channels as whole vectors.
+ANNULUS_INLINE Index row_pitch(Index channels) { return round_up(channels, width); }
 
 /// Blocks of lanes in one item: half as many as forward, since each has twice the arrays.
 ANNULUS_INLINE Index backward_blocks_of(const Shape& shape) { return most(1, blocks_of(shape) / 2); }
@@ -32,23 +38,23 @@ ANNULUS_INLINE Index backward_blocks_of(const Shape& shape) { return most(1, blo
 BackwardRoom backward_room(const Shape& shape, float* scratch) {
   Carver carve{scratch};
   BackwardRoom room{};
-  const Index x = padded(shape.channels), y = padded(shape.value_channels);
+  const Index x = padded(shape.channels), y = padded(shape.value_channels), pitch = row_pitch(shape.channels);
   room.row = carve.take(most(x, y));
-  room.x = carve.take((chunk + unit) * x);
-  room.y = carve.take((chunk + unit) * y);
-  room.x_panels = carve.take(panel_floats(shape.channels));
-  room.y_panels = carve.take(panel_floats(shape.value_channels));
+  room.q = carve.take((chunk + unit) * x);
+  room.dout = carve.take((chunk + unit) * y);
+  room.q_panels = carve.take(panel_floats(shape.channels));
+  room.dout_panels = carve.take(panel_floats(shape.value_channels));
   room.p = carve.take((chunk + unit) * lanes);
   room.ds = carve.take((chunk + unit) * lanes);
   room.minus_base = carve.take(chunk + unit);
   room.delta = carve.take(chunk + unit);
+  room.dq = carve.take((chunk + unit) * pitch);
   const Index begin = carve.used;
-  room.first.x = carve.take(x * lanes);
-  room.first.y = carve.take(y * lanes);
-  room.first.dx = carve.take(x * lanes);
-  room.first.dy = carve.take(y * lanes);
-  room.first.minus_base = carve.take(lanes);
-  room.first.delta = carve.take(lanes);
+  room.first.k = carve.take(x * lanes);
+  room.first.v = carve.take(y * lanes);
+  room.first.dk = carve.take(x * lanes);
+  room.first.dv = carve.take(y * lanes);
+  room.first.k_rows = carve.take(lanes * pitch);
   room.first.touched = carve.take(lanes);
   room.block_floats = carve.used - begin;
   room.floats = begin + room.block_floats * backward_blocks_of(shape);
@@ -58,8 +64,7 @@ BackwardRoom backward_room(const Shape& shape, float* scratch) {
 ANNULUS_INLINE BackwardBlock block_at(const BackwardRoom& room, Index b) {
   BackwardBlock block = room.first;
   const Index by = b * room.block_floats;
-  block.x += by, block.y += by, block.dx += by, block.dy += by;
-  block.minus_base += by, block.delta += by, block.touched += by;
+  block.k += by, block.v += by, block.dk += by, block.dv += by, block.k_rows += by, block.touched += by;
   return block;
 }
 
@@ -80,21 +85,18 @@ void touch(const Piece& piece, const Group& group, const BackwardRoom& room) {
 /// -lse log2(e); -inf for a row that saw nothing, whose probabilities are then 0.
 ANNULUS_INLINE float minus_base_of_lse(float lse) { return lse == -infinity ? -infinity : -(lse * log2_e); }
 
-/// P and dS in place of S and dP over steps [begin, end). steps_are_queries: base and delta belong to the step, not to
-/// the lane.
-template <bool steps_are_queries, bool masked>
-ANNULUS_INLINE void differentiate_rows(const BackwardRoom& room, const BackwardBlock& block, const Shape& shape,
-                                       const Strip& strip, Index begin, Index end) {
+/// P and dS in place of S and dP over steps [begin, end).
+template <bool masked>
+ANNULUS_INLINE void differentiate_rows(const BackwardRoom& room, const Shape& shape, const Strip& strip, Index begin,
+                                       Index end) {
   const Vec c = splat(shape.log2_scale), by = splat(shape.scale);
 #pragma GCC unroll 1
   for (Index step = begin; step < end; ++step)
 #pragma GCC unroll 3
     for (int n = 0; n < vectors; ++n) {
       const Index cell = step * lanes + n * width;
-      const Vec minus_base = steps_are_queries ? splat(room.minus_base[step]) : load(block.minus_base + n * width);
-      const Vec delta = steps_are_queries ? splat(room.delta[step]) : load(block.delta + n * width);
-      Vec p = exp2(load(room.p + cell) * c + minus_base);
-      Vec ds = p * (load(room.ds + cell) - delta) * by;
+      Vec p = exp2(load(room.p + cell) * c + splat(room.minus_base[step]));
+      Vec ds = p * (load(room.ds + cell) - splat(room.delta[step])) * by;
       if (masked) {
         const IntVec seen = sees(strip, step, n);
         p = keep(seen, p);
@@ -105,123 +107,162 @@ ANNULUS_INLINE void differentiate_rows(const BackwardRoom& room, const BackwardB
     }
 }
 
-template <bool steps_are_queries>
 [[gnu::noinline]] void differentiate(const BackwardRoom& room, const BackwardBlock& block, const Shape& shape,
                                      const Strip& strip) {
-  score_strip({room.x, padded(shape.channels), 1}, block.x, shape.channels, strip, room.p);
-  score_strip({room.y, padded(shape.value_channels), 1}, block.y, shape.value_channels, strip, room.ds);
-  differentiate_rows<steps_are_queries, true>(room, block, shape, strip, strip.begin, strip.full_begin);
-  differentiate_rows<steps_are_queries, false>(room, block, shape, strip, strip.full_begin, strip.full_end);
-  differentiate_rows<steps_are_queries, true>(room, block, shape, strip, strip.full_end, strip.end);
+  score_strip({room.q, padded(shape.channels), 1}, block.k, shape.channels, strip, room.p);
+  score_strip({room.dout, padded(shape.value_channels), 1}, block.v, shape.value_channels, strip, room.ds);
+  differentiate_rows<true>(room, shape, strip, strip.begin, strip.full_begin);
+  differentiate_rows<false>(room, shape, strip, strip.full_begin, strip.full_end);
+  differentiate_rows<true>(room, shape, strip, strip.full_end, strip.end);
 }
 
-/// Rows that saw nothing have no gradient, whatever stands in dout: P = 0 there, and dP is made finite.
-void load_query_block(const QueryGradientItem& item, Index row, Index count, float* spare, const BackwardBlock& block) {
-  const Index x = padded(item.shape.channels), y = item.shape.value_channels;
-  pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, spare, block.x);
-  pack_lanes(item.dout, item.shape.type, row, count, y, spare, block.y);
-  zero(block.dx, x * lanes);
+/// dQ += dS K for one unit of queries and `count` vectors of channels.
+template <int count>
+ANNULUS_INLINE void multiply_lanes(const float* ds, const float* k, Index pitch, float* dq) {
+  Vec sum[unit][count];
+#pragma GCC unroll 8
+  for (int r = 0; r < unit; ++r)
+#pragma GCC unroll 3
+    for (int n = 0; n < count; ++n) sum[r][n] = Vec{};
+#pragma GCC unroll 4
   for (Index lane = 0; lane < lanes; ++lane) {
-    const float lse = lane < count ? number_at(item.lse, row + lane) : -infinity;
-    block.minus_base[lane] = minus_base_of_lse(lse);
-    block.delta[lane] = lse == -infinity ? 0.0F : number_at(item.delta, row + lane);
-    block.touched[lane] = 0;
-    if (lse == -infinity)
-      for (Index c = 0; c < y; ++c) block.y[c * lanes + lane] = 0;
-  }
-}
-
-void query_gradients(const QueryGradientItem& item, float* scratch) {
-  const Shape& shape = item.shape;
-  const BackwardRoom room = backward_room(shape, scratch);
-  const Group& group = item.group;
-  const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
-  const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b)
-    load_query_block(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
-  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
-    touch(*piece, group, room);
-    const Steps seen = steps_seen(*piece, group.begin, group.end);
-    for (Index from = chunk_of(*piece, seen.begin); from < seen.end; from += chunk) {
-      const Index size = least(chunk, seen.end - from);
-      pack_rows(item.k, shape.type, from, size, shape.channels, room.x);
-      pack_rows(item.v, shape.type, from, size, shape.value_channels, room.y);
-      spread_rows(room.x, size, shape.channels, room.x_panels);
-      const Steps next{from + size, least(from + size + chunk, seen.end)};
-      for (Index b = 0; b < blocks; ++b) {
-        prefetch_rows(item.k, shape.type, next, shape.channels, b, blocks);
-        prefetch_rows(item.v, shape.type, next, shape.value_channels, b, blocks);
-        Strip strip;
-        if (!cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip)) continue;
-        const BackwardBlock block = block_at(room, b);
-        differentiate<false>(room, block, shape, strip);
-        accumulate({room.x_panels, panel_pitch}, room.ds, strip.begin, strip.end, shape.channels, block.dx);
-      }
+    Vec x[count];
+#pragma GCC unroll 3
+    for (int n = 0; n < count; ++n) x[n] = load(k + lane * pitch + n * width);
+#pragma GCC unroll 8
+    for (int r = 0; r < unit; ++r) {
+      const Vec a = splat(ds[r * lanes + lane]);
+#pragma GCC unroll 3
+      for (int n = 0; n < count; ++n) sum[r][n] += a * x[n];
     }
   }
-  for (Index b = 0; b < blocks; ++b) {
-    const BackwardBlock block = block_at(room, b);
-    add_lanes(block.dx, block.touched, group.begin + b * lanes, rows_of(b), shape.channels, item.dq);
+#pragma GCC unroll 8
+  for (int r = 0; r < unit; ++r)
+#pragma GCC unroll 3
+    for (int n = 0; n < count; ++n) {
+      float* cell = dq + r * pitch + n * width;
+      store(cell, load(cell) + sum[r][n]);
+    }
+}
+
+/// The chunk's dQ += dS K of a strip. Whole units, as in score_strip: dS behind the strip becomes 0.
+[[gnu::noinline]] void add_query_gradients(const BackwardRoom& room, const BackwardBlock& block, Index channels,
+                                           const Strip& strip) {
+  const Index pitch = row_pitch(channels);
+  zero(room.ds + strip.end * lanes, unit * lanes);
+  for (Index c = 0; c < pitch;) {
+    const Index left = (pitch - c) / width;  // a lone vector would starve the units: four are two and two
+    const float* k = block.k_rows + c;
+    const Index taken = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
+    for (Index step = strip.begin; step < strip.end; step += unit) {
+      const float* ds = room.ds + step * lanes;
+      float* dq = room.dq + step * pitch + c;
+      if (taken == 3) multiply_lanes<3>(ds, k, pitch, dq);
+      else if (taken == 2) multiply_lanes<2>(ds, k, pitch, dq);
+      else multiply_lanes<1>(ds, k, pitch, dq);
+    }
+    c += taken * width;
   }
 }
 
-/// Packs queries [from, from + size) of one head with their statistics; rows that saw nothing as in load_query_block.
-void pack_queries(const KeyGradientItem& item, Index head, Index from, Index size, const BackwardRoom& room) {
+/// Packs queries [from, from + size) of one head with their statistics. Rows that saw nothing have no gradient, whatever
+/// stands in dout: P = 0 there, and dP is made finite.
+void pack_queries(const GradientItem& item, Index head, Index from, Index size, const BackwardRoom& room) {
   const Shape& shape = item.shape;
   const Index y = padded(shape.value_channels), by = head * item.number_head_bytes;
-  pack_rows({item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, from, size, shape.channels, room.x);
+  pack_rows({item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, from, size, shape.channels, room.q);
   pack_rows({item.dout.data + head * item.dout_head_bytes, item.dout.pitch}, shape.type, from, size,
-            shape.value_channels, room.y);
+            shape.value_channels, room.dout);
   for (Index i = 0; i < size; ++i) {
     const float lse = number_at(Source{item.lse.data + by, item.lse.pitch}, from + i);
     room.minus_base[i] = minus_base_of_lse(lse);
     room.delta[i] = lse == -infinity ? 0.0F : number_at(Source{item.delta.data + by, item.delta.pitch}, from + i);
-    if (lse == -infinity) zero(room.y + i * y, y);
+    if (lse == -infinity) zero(room.dout + i * y, y);
   }
-  spread_rows(room.x, size, shape.channels, room.x_panels);
-  spread_rows(room.y, size, shape.value_channels, room.y_panels);
+  spread_rows(room.q, size, shape.channels, room.q_panels);
+  spread_rows(room.dout, size, shape.value_channels, room.dout_panels);
 }
 
-void key_gradients(const KeyGradientItem& item, float* scratch) {
+void load_keys(const GradientItem& item, Index row, Index count, float* spare, const BackwardBlock& block) {
+  const Shape& shape = item.shape;
+  const Index pitch = row_pitch(shape.channels);
+  pack_lanes(item.k, shape.type, row, count, shape.channels, spare, block.k);
+  pack_lanes(item.v, shape.type, row, count, shape.value_channels, spare, block.v);
+  zero(block.k_rows, lanes * pitch);
+  for (Index lane = 0; lane < count; ++lane)
+    read_row(item.k.data + (row + lane) * item.k.pitch, shape.type, shape.channels, block.k_rows + lane * pitch);
+  zero(block.dk, padded(shape.channels) * lanes);
+  zero(block.dv, padded(shape.value_channels) * lanes);
+  zero(block.touched, lanes);
+}
+
+/// Waits until all groups before this one are done with query rows from `row` on.
+void await_turn(const Turns& turns, Index head, Index row) {
+  for (Index before = 0; before < turns.turn; ++before)
+    while (__atomic_load_n(turns.done_from + before * turns.heads + head, __ATOMIC_ACQUIRE) > row) turns.pause();
+}
+
+/// Rows from `row` on will not be touched again by this group.
+void end_turn(const Turns& turns, Index head, Index row) {
+  __atomic_store_n(turns.done_from + turns.turn * turns.heads + head, row, __ATOMIC_RELEASE);
+}
+
+/// One chunk of queries of one head against all blocks; rows [begin, from + size) get their dq.
+void differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Index begin, Steps rows,
+                         const BackwardRoom& room) {
+  const Shape& shape = item.shape;
+  const Group& group = item.group;
+  const Index from = rows.begin, size = rows.end - from, pitch = row_pitch(shape.channels);
+  const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
+  const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
+      dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch};
+  pack_queries(item, head, from, size, room);
+  zero(room.dq, (size + unit) * pitch);
+  const Steps next{most(begin, from - chunk), from};
+  for (Index b = 0; b < blocks; ++b) {
+    prefetch_rows(q, shape.type, next, shape.channels, b, blocks);
+    prefetch_rows(dout, shape.type, next, shape.value_channels, b, blocks);
+    const Index row = group.begin + b * lanes;
+    Strip strip;
+    if (!cut_strip(piece, row, least(lanes, group.end - row), from, size, strip)) continue;
+    const BackwardBlock block = block_at(room, b);
+    differentiate(room, block, shape, strip);
+    accumulate({room.dout_panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.dv);
+    accumulate({room.q_panels, panel_pitch}, room.ds, strip.begin, strip.end, shape.channels, block.dk);
+    add_query_gradients(room, block, shape.channels, strip);
+  }
+  await_turn(item.turns, item.first_head + head, most(begin, from));
+  for (Index row = most(begin, from); row < rows.end; ++row) {
+    auto* dq = reinterpret_cast<float*>(item.dq.data + head * item.dq_head_bytes + row * item.dq.pitch);
+    for (Index c = 0; c < shape.channels; ++c) dq[c] += room.dq[(row - from) * pitch + c];
+  }
+}
+
+void gradients(const GradientItem& item, float* scratch) {
   const Shape& shape = item.shape;
   const BackwardRoom room = backward_room(shape, scratch);
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b) {
-    const BackwardBlock block = block_at(room, b);
-    pack_lanes(item.k, shape.type, group.begin + b * lanes, rows_of(b), shape.channels, room.row, block.x);
-    pack_lanes(item.v, shape.type, group.begin + b * lanes, rows_of(b), shape.value_channels, room.row, block.y);
-    zero(block.dx, padded(shape.channels) * lanes);
-    zero(block.dy, padded(shape.value_channels) * lanes);
-    zero(block.touched, lanes);
-  }
-  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
-    touch(*piece, group, room);
-    const Steps seen = steps_seen(*piece, group.begin, group.end);
+  for (Index b = 0; b < blocks; ++b) load_keys(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  for (Index n = group.piece_count - 1; n >= 0; --n) {
+    const Piece& piece = group.pieces[n];
+    touch(piece, group, room);
+    Index left = 0;  // pieces to come end here
+    for (Index m = 0; m < n; ++m) left = most(left, steps_seen(group.pieces[m], group.begin, group.end).end);
+    const Steps seen = steps_seen(piece, group.begin, group.end);
+    if (seen.begin >= seen.end) continue;
     for (Index head = 0; head < item.heads; ++head)
-      for (Index from = chunk_of(*piece, seen.begin); from < seen.end; from += chunk) {
-        const Index size = least(chunk, seen.end - from);
-        pack_queries(item, head, from, size, room);
-        const Steps next{from + size, least(from + size + chunk, seen.end)};
-        for (Index b = 0; b < blocks; ++b) {
-          prefetch_rows({item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, next, shape.channels, b,
-                        blocks);
-          prefetch_rows({item.dout.data + head * item.dout_head_bytes, item.dout.pitch}, shape.type, next,
-                        shape.value_channels, b, blocks);
-          Strip strip;
-          if (!cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip)) continue;
-          const BackwardBlock block = block_at(room, b);
-          differentiate<true>(room, block, shape, strip);
-          accumulate({room.y_panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.dy);
-          accumulate({room.x_panels, panel_pitch}, room.ds, strip.begin, strip.end, shape.channels, block.dx);
-        }
+      for (Index from = chunk_of(piece, seen.end - 1); from + chunk > seen.begin; from -= chunk) {
+        differentiate_chunk(item, piece, head, seen.begin, {from, least(from + chunk, seen.end)}, room);
+        end_turn(item.turns, item.first_head + head, most(left, from));
       }
   }
+  for (Index head = 0; head < item.heads; ++head) end_turn(item.turns, item.first_head + head, -1);
   for (Index b = 0; b < blocks; ++b) {
     const BackwardBlock block = block_at(room, b);
-    add_lanes(block.dx, block.touched, group.begin + b * lanes, rows_of(b), shape.channels, item.dk);
-    add_lanes(block.dy, block.touched, group.begin + b * lanes, rows_of(b), shape.value_channels, item.dv);
+    add_lanes(block.dk, block.touched, group.begin + b * lanes, rows_of(b), shape.channels, item.dk);
+    add_lanes(block.dv, block.touched, group.begin + b * lanes, rows_of(b), shape.value_channels, item.dv);
   }
 }
 

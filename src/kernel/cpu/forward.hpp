@@ -73,9 +73,10 @@ ANNULUS_INLINE ForwardBlock block_at(const ForwardRoom& room, Index b) {
 
 ANNULUS_INLINE float minus_base_of(float top) { return top == -infinity ? 0.0F : -(top * log2_e); }
 
+template <class Operands>
 void load_block(const ForwardItem& item, Index row, Index count, float* spare, const ForwardBlock& block) {
   const Index values = item.shape.value_channels;
-  pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, spare, block.q);
+  Operands::pack_queries(item, row, count, spare, block.q);
   pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
   zero(block.total + values * lanes, (padded(values) - values) * lanes);
   zero(block.out, padded(values) * lanes);
@@ -200,19 +201,38 @@ ANNULUS_INLINE bool begins(const ForwardBlock& block) {
   return any(none);
 }
 
+/// All operands as f32: any type of q, k and v.
+struct SingleOperands {
+  static void pack_queries(const ForwardItem& item, Index row, Index count, float* spare, float* q) {
+    pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, spare, q);
+  }
+  static void pack_chunk(const ForwardItem& item, Index from, Index size, const ForwardRoom& room) {
+    pack_rows(item.k, item.shape.type, from, size, item.shape.channels, room.k);
+    pack_panels(item.v, item.shape.type, from, size, item.shape.value_channels, room.row, room.panels);
+  }
+  /// S^T into room.p
+  ANNULUS_INLINE static void score(const ForwardRoom& room, const float* q, const Shape& shape, const Strip& strip) {
+    score_strip({room.k, padded(shape.channels), 1}, q, shape.channels, strip, room.p);
+  }
+  /// out += V^T P^T, with P^T in room.p, which may be overwritten
+  ANNULUS_INLINE static void add_values(const ForwardRoom& room, const Shape& shape, const Strip& strip, float* out) {
+    accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, out);
+  }
+};
+
 /// Adds one strip to the block's state. Where a lane has no reference yet, or its sum left the limit, references are
 /// chosen with a look at the scores.
+template <class Operands>
 void attend(const ForwardRoom& room, const ForwardBlock& block, const Shape& shape, const Strip& strip) {
-  const Broadcast k{room.k, padded(shape.channels), 1};
   Vec sums[vectors];
-  score_strip(k, block.q, shape.channels, strip, room.p);
+  Operands::score(room, block.q, shape, strip);
   bool settled = !begins(block);
   if (settled) {
     weigh(room, block, shape, strip, sums);
     IntVec fits = ~IntVec{};
     for (int n = 0; n < vectors; ++n) fits &= load(block.sum + n * width) + sums[n] <= splat(sum_limit);
     settled = !any(~fits);
-    if (!settled) score_strip(k, block.q, shape.channels, strip, room.p);  // again: P took its place
+    if (!settled) Operands::score(room, block.q, shape, strip);  // again: P took its place
   }
   if (!settled) {
     alignas(64) float largest[lanes];
@@ -221,33 +241,34 @@ void attend(const ForwardRoom& room, const ForwardBlock& block, const Shape& sha
     weigh(room, block, shape, strip, sums);
   }
   add_to_sum(block, sums);
-  accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.out);
+  Operands::add_values(room, shape, strip, block.out);
   settle(block, shape);
 }
 
 /// All tiles of the item, one packed chunk of keys after another, each for all blocks of lanes.
+template <class Operands>
 void forward(const ForwardItem& item, float* scratch) {
   const Shape& shape = item.shape;
   const ForwardRoom room = forward_room(shape, scratch);
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b) load_block(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  for (Index b = 0; b < blocks; ++b)
+    load_block<Operands>(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
     for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
       block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
     const Steps seen = steps_seen(*piece, group.begin, group.end);
     for (Index from = chunk_of(*piece, seen.begin); from < seen.end; from += chunk) {
       const Index size = least(chunk, seen.end - from);
-      pack_rows(item.k, shape.type, from, size, shape.channels, room.k);
-      pack_panels(item.v, shape.type, from, size, shape.value_channels, room.row, room.panels);
+      Operands::pack_chunk(item, from, size, room);
       const Steps next{from + size, least(from + size + chunk, seen.end)};
       for (Index b = 0; b < blocks; ++b) {
         prefetch_rows(item.k, shape.type, next, shape.channels, b, blocks);
         prefetch_rows(item.v, shape.type, next, shape.value_channels, b, blocks);
         Strip strip;
         if (cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip))
-          attend(room, block_at(room, b), shape, strip);
+          attend<Operands>(room, block_at(room, b), shape, strip);
       }
     }
   }

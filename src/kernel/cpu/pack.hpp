@@ -20,6 +20,10 @@ ANNULUS_INLINE Index padded(Index channels) { return round_up(channels, unit); }
 constexpr Index panel_pitch = (chunk + unit) * unit;
 ANNULUS_INLINE Index panel_floats(Index channels) { return padded(channels) / unit * panel_pitch; }
 
+ANNULUS_INLINE void zero(float* data, Index floats) {
+  for (Index i = 0; i < floats; ++i) data[i] = 0;
+}
+
 ANNULUS_INLINE float number_f16(std::uint16_t half) {
 #if defined(__F16C__)
   return _cvtsh_ss(half);
@@ -69,11 +73,17 @@ ANNULUS_INLINE float& number_at(const Target& rows, Index row) {
   return *reinterpret_cast<float*>(rows.data + row * rows.pitch);
 }
 
+/// One row of n words into its lane of [word][lane].
+ANNULUS_INLINE void place_lane(const float* row, Index n, Index lane, float* to) {
+  for (Index c = 0; c < n; ++c) to[c * lanes + lane] = row[c];
+}
+
 /// Rows [begin, begin + count) as [channel][lane]; lanes beyond count become zeros. row: room for `channels` floats.
 void pack_lanes(const Source& from, DType type, Index begin, Index count, Index channels, float* row, float* to) {
-  for (Index lane = 0; lane < lanes; ++lane) {
-    if (lane < count) read_row(from.data + (begin + lane) * from.pitch, type, channels, row);
-    for (Index c = 0; c < channels; ++c) to[c * lanes + lane] = lane < count ? row[c] : 0.0F;
+  if (count < lanes) zero(to, channels * lanes);
+  for (Index lane = 0; lane < count; ++lane) {
+    read_row(from.data + (begin + lane) * from.pitch, type, channels, row);
+    place_lane(row, channels, lane, to);
   }
 }
 
@@ -117,10 +127,6 @@ void prefetch_rows(const Source& from, DType type, Steps rows, Index channels, I
   const Index count = most(rows.end - rows.begin, 0), bytes = channels * (type == DType::f32 ? 4 : 2);
   for (Index row = rows.begin + count * part / parts; row < rows.begin + count * (part + 1) / parts; ++row)
     for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(from.data + row * from.pitch + at, 0, 2);
-}
-
-ANNULUS_INLINE void zero(float* data, Index floats) {
-  for (Index i = 0; i < floats; ++i) data[i] = 0;
 }
 
 /// Hands out the scratch of an item, piece by piece; with no memory behind it, it only counts.

@@ -10,8 +10,15 @@ struct Broadcast {
   Index row_pitch, depth_pitch;
 };
 
+/// Operands are arrays of 32-bit words. Here each holds one f32.
+struct Singles {
+  static constexpr Index in_word = 1;
+  ANNULUS_INLINE static Vec add(Vec sum, Vec a, Vec b) { return sum + a * b; }
+};
+
 /// c[r][n] += sum_d a[r][d] b[d][n]: the one matrix product, unit x lanes, that everything here is made of.
 /// b: [depth][lanes], aligned.
+template <class Words>
 ANNULUS_INLINE void multiply(Broadcast from, const float* b, Index depth, Vec (&c)[unit][vectors]) {
   const float* row[unit];
 #pragma GCC unroll 8
@@ -26,7 +33,7 @@ ANNULUS_INLINE void multiply(Broadcast from, const float* b, Index depth, Vec (&
     for (int r = 0; r < unit; ++r) {
       const Vec a = splat(row[r][d * from.depth_pitch]);
 #pragma GCC unroll 3
-      for (int n = 0; n < vectors; ++n) c[r][n] += a * x[n];
+      for (int n = 0; n < vectors; ++n) c[r][n] = Words::add(c[r][n], a, x[n]);
     }
   }
 }
@@ -48,11 +55,12 @@ struct Panels {
 /// into[c][lane] += sum_{begin <= step < end} a[step][c] b[step][lane] for `channels` channels (rounded up to units).
 /// Summed from zero and then added: over many chunks the rounding errors of long sums grow as the square root of the
 /// number of chunks, not of steps.
+template <class Words = Singles>
 [[gnu::noinline]] void accumulate(Panels a, const float* b, Index begin, Index end, Index channels, float* into) {
   for (Index c = 0; c < channels; c += unit) {
     Vec sum[unit][vectors];
     clear(sum);
-    multiply({a.data + c / unit * a.pitch + begin * unit, 1, unit}, b + begin * lanes, end - begin, sum);
+    multiply<Words>({a.data + c / unit * a.pitch + begin * unit, 1, unit}, b + begin * lanes, end - begin, sum);
 #pragma GCC unroll 8
     for (int r = 0; r < unit; ++r)
 #pragma GCC unroll 3

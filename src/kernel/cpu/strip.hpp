@@ -7,7 +7,7 @@ namespace {
 /// One block of lanes against one chunk of steps. All steps are counted from the chunk's first.
 struct Strip {
   Index begin, end;                      ///< steps that some lane sees
-  Index full_begin, full_end;            ///< steps that every lane sees: no test is needed
+  Index full_begin, full_end;            ///< steps that every lane sees, all of them rows: no test is needed
   alignas(64) int lo[lanes], hi[lanes];  ///< a lane sees lo <= step <= hi
 
   bool whole(Index step) const { return step >= full_begin && step < full_end; }
@@ -30,7 +30,7 @@ bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index siz
   strip.begin = most(seen.begin - from, 0);
   strip.end = least(seen.end - from, size);
   if (strip.begin >= strip.end) return false;
-  const bool every = piece.lane_begin <= row && row + count <= piece.lane_end;
+  const bool every = count == lanes && piece.lane_begin <= row && row + count <= piece.lane_end;
   const Index full_begin = every ? most(piece.step_begin, row + count - 1 + piece.lo) - from : size;
   const Index full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
   strip.full_begin = least(most(full_begin, strip.begin), strip.end);
@@ -60,6 +60,7 @@ constexpr Index channel_block = width == 16 ? 32 : 64;
 
 /// S^T = K Q^T of the strip (or any product of rows of steps with [channel][lane]), into s[step][lane]. Computes whole
 /// units: up to unit - 1 rows beyond the strip's end are written, for which rows.a and s must have room.
+template <class Words = Singles>
 [[gnu::noinline]] void score_strip(Broadcast rows, const float* b, Index channels, const Strip& strip, float* s) {
   for (Index step = strip.begin; step < strip.end; step += unit)
     for (Index c = 0; c < channels; c += channel_block) {
@@ -67,8 +68,8 @@ constexpr Index channel_block = width == 16 ? 32 : 64;
       clear(sum);
       const Broadcast from{rows.a + step * rows.row_pitch + c, rows.row_pitch, 1};
       if (c + channel_block <= channels)
-        multiply(from, b + c * lanes, channel_block, sum);  // the usual depth, known to the compiler
-      else multiply(from, b + c * lanes, channels - c, sum);
+        multiply<Words>(from, b + c * lanes, channel_block, sum);  // the usual depth, known to the compiler
+      else multiply<Words>(from, b + c * lanes, channels - c, sum);
 #pragma GCC unroll 8
       for (int r = 0; r < unit; ++r)
 #pragma GCC unroll 3

@@ -5,7 +5,8 @@
 namespace annulus::cpu {
 namespace {
 
-/// 12 independent chains of fused multiply-adds, eight links each per repeat: what the arithmetic units can do.
+/// 12 independent chains of multiply-adds, eight links each per repeat: what the arithmetic units can do.
+template <class Words>
 double peak(Index repeats) {
   Vec chain[12];
   for (int i = 0; i < 12; ++i) chain[i] = splat(static_cast<float>(i));
@@ -14,7 +15,7 @@ double peak(Index repeats) {
 #pragma GCC unroll 8
     for (int link = 0; link < 8; ++link)
 #pragma GCC unroll 12
-      for (int i = 0; i < 12; ++i) chain[i] = chain[i] * x + y;
+      for (int i = 0; i < 12; ++i) chain[i] = Words::add(y, chain[i], x);
   double sum = 0;
   for (const Vec& c : chain)
     for (int i = 0; i < width; ++i) sum += static_cast<double>(c[i]);
@@ -37,8 +38,8 @@ Index scratch_floats(const Shape& shape, Pass pass) {
   return 0;
 }
 
-const Tier table = {lanes,           width,         group_lanes, scratch_floats, forward,
-                    query_gradients, key_gradients, row_traces,  received,       peak};
+constexpr Tier table = {lanes,     width,      group_lanes, scratch_floats, forward<SingleOperands>,
+                        gradients, row_traces, received,    peak<Singles>};
 
 }  // namespace
 }  // namespace annulus::cpu

@@ -7,7 +7,7 @@
 namespace annulus::cpu {
 
 /// Calls work(item, thread) for items 0, ..., count - 1, each once, on up to `threads` threads; an idle thread takes
-/// the next item. work must not throw. Without OpenMP: in order, on the caller's thread.
+/// the next item, so that an item may wait for those before it. work must not throw. Without OpenMP: in order, on the caller's thread.
 template <class Work>
 void for_each_item(int threads, Index count, const Work& work) {
 #if defined(_OPENMP)

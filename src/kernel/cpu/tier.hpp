@@ -5,7 +5,7 @@
 #include "annulus/base/types.hpp"
 
 // What the kernel class (tiled.cpp, compiled for every machine) says to the code of one tier (portable.cpp, avx2.cpp,
-// avx512.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
+// avx512.cpp, avx512_bf16.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
 // an inline function: two tiers would compile it differently under one name, and the linker would keep either.
 
 namespace annulus::cpu {
@@ -51,20 +51,24 @@ struct ForwardItem {
   Target out, top, sum;
 };
 
-struct QueryGradientItem {
-  Shape shape;
-  Group group;  ///< lanes: queries
-  Source q, dout, lse, delta, k, v;
-  Target dq;
+/// Turns of the groups of a call at rows that all of them add to. done_from[group][head]: that group is done with rows from
+/// here on; it begins beyond all rows. A group waits for those before it, which other threads must already have begun.
+struct Turns {
+  Index* done_from;
+  Index turn, heads;  ///< turn: number of the group
+  void (*pause)();    ///< called while waiting
 };
 
-/// The query heads that share one key/value head: head n of them begins n * bytes further in every row.
-struct KeyGradientItem {
+/// Gradients of a group of keys. The query heads that share one key/value head: head n of them begins n * bytes further in every row.
+struct GradientItem {
   Shape shape;
   Group group;  ///< lanes: keys
   Source q, dout, lse, delta, k, v;
   Index heads, q_head_bytes, dout_head_bytes, number_head_bytes;
-  Target dk, dv;
+  Target dk, dv, dq;
+  Index dq_head_bytes;
+  Turns turns;
+  Index first_head;  ///< of the heads, as counted by turns
 };
 
 /// Null data: not wanted.
@@ -92,20 +96,20 @@ enum class Pass { forward, backward, observe };
 /// between calls does not matter.
 struct Tier {
   Index lanes;                                  ///< rows side by side in a register tile
-  Index float_width;                            ///< floats in a vector
+  Index width;                                  ///< products in a vector instruction
   Index (*group_lanes)(const Shape&, Pass);     ///< rows that should share a chunk of packed steps, at most
   Index (*scratch_floats)(const Shape&, Pass);  ///< what the functions of this pass need
   void (*forward)(const ForwardItem&, float* scratch);
-  void (*query_gradients)(const QueryGradientItem&, float* scratch);
-  void (*key_gradients)(const KeyGradientItem&, float* scratch);
+  void (*gradients)(const GradientItem&, float* scratch);
   void (*row_traces)(const RowTraceItem&, float* scratch);
   void (*received)(const ReceivedItem&, float* scratch);
-  double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 fused multiply-adds of whole vectors
+  double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 vector instructions of `width` products and sums
 };
 
 /// One per translation unit; null where the tier was not compiled for this processor family.
 extern const Tier* const portable_tier;
 extern const Tier* const avx2_tier;
 extern const Tier* const avx512_tier;
+extern const Tier* const avx512_bf16_tier;
 
 }  // namespace annulus::cpu

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <numbers>
+#include <thread>
 
 #include "annulus/kernel/cpu.hpp"
 #include "kernel/cpu/checks.hpp"
@@ -101,38 +103,30 @@ class Tiled final : public Kernel {
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
     if (problem_.query_heads == 0) return;
     check_backward(problem_, tiles, saved, kv, into);
-    const auto queries = by_lanes(tiles, queries_in_lanes, saved.q.tokens, problem_.query_heads, Pass::backward);
-    run(queries, problem_.query_heads, Pass::backward, [&](const RowGroup& group, Index h, float* scratch) {
-      const Index g = problem_.kv_head(h);
-      tier_.query_gradients({.shape = shape_,
-                             .group = group.view(),
-                             .q = source(saved.q, h),
-                             .dout = source(saved.dout, h),
-                             .lse = source(saved.lse, h),
-                             .delta = source(saved.delta, h),
-                             .k = source(kv.k, g),
-                             .v = source(kv.v, g),
-                             .dq = target(into.dq, h)},
-                            scratch);
-    });
     const auto keys = by_lanes(tiles, keys_in_lanes, kv.k.tokens, problem_.kv_heads, Pass::backward);
+    const Index heads = problem_.query_heads;
+    std::vector<Index> done_from(keys.size() * static_cast<std::size_t>(heads), saved.q.tokens);
     run(keys, problem_.kv_heads, Pass::backward, [&](const RowGroup& group, Index g, float* scratch) {
-      const Range heads = query_heads_of(g);
-      tier_.key_gradients({.shape = shape_,
-                           .group = group.view(),
-                           .q = source(saved.q, heads.begin),
-                           .dout = source(saved.dout, heads.begin),
-                           .lse = source(saved.lse, heads.begin),
-                           .delta = source(saved.delta, heads.begin),
-                           .k = source(kv.k, g),
-                           .v = source(kv.v, g),
-                           .heads = heads.count(),
-                           .q_head_bytes = head_bytes(saved.q),
-                           .dout_head_bytes = head_bytes(saved.dout),
-                           .number_head_bytes = head_bytes(saved.lse),
-                           .dk = target(into.dk, g),
-                           .dv = target(into.dv, g)},
-                          scratch);
+      const Range range = query_heads_of(g);
+      tier_.gradients({.shape = shape_,
+                       .group = group.view(),
+                       .q = source(saved.q, range.begin),
+                       .dout = source(saved.dout, range.begin),
+                       .lse = source(saved.lse, range.begin),
+                       .delta = source(saved.delta, range.begin),
+                       .k = source(kv.k, g),
+                       .v = source(kv.v, g),
+                       .heads = range.count(),
+                       .q_head_bytes = head_bytes(saved.q),
+                       .dout_head_bytes = head_bytes(saved.dout),
+                       .number_head_bytes = head_bytes(saved.lse),
+                       .dk = target(into.dk, g),
+                       .dv = target(into.dv, g),
+                       .dq = target(into.dq, range.begin),
+                       .dq_head_bytes = head_bytes(into.dq),
+                       .turns = {done_from.data(), &group - keys.data(), heads, std::this_thread::yield},
+                       .first_head = range.begin},
+                      scratch);
     });
   }
 
@@ -192,11 +186,11 @@ class Tiled final : public Kernel {
     return overlap(Range{0, problem_.query_heads}, Range{first, first + problem_.group});
   }
 
-  // Rows per item: as many as profit from one packed chunk, unless that leaves too few items to share out. Forward and
-  // backward compute the same bits in any groups, so there the number of threads may decide; sums of traces may not.
+  // Rows per item: as many as profit from one packed chunk, unless that leaves too few items to share out. Forward
+  // computes the same bits in any groups, so there the number of threads may decide; sums over groups may not.
   Index group_size(Index rows, Index heads, Pass pass) const {
     const auto threads = static_cast<Index>(scratch_.size());
-    const Index items = pass == Pass::observe ? 32 : threads == 1 ? 1 : 8 * threads;
+    const Index items = pass != Pass::forward ? 32 : threads == 1 ? 1 : 8 * threads;
     const Index groups = std::max(ceil_div(rows, tier_.group_lanes(shape_, pass)), ceil_div(items, heads));
     return std::max<Index>(1, ceil_div(rows, groups * tier_.lanes)) * tier_.lanes;
   }
@@ -242,16 +236,33 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #else
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512_bf16() { return false; }
 #endif
 
-constexpr std::array<TierRow, 3> tiers{{
+constexpr std::array<TierRow, 4> tiers{{
+    {"avx512-bf16", "tiled-avx512-bf16", &avx512_bf16_tier, has_avx512_bf16},
     {"avx512", "tiled-avx512", &avx512_tier, has_avx512},
     {"avx2", "tiled-avx2", &avx2_tier, has_avx2},
     {"portable", "tiled-portable", &portable_tier, always},
 }};
+
+// The best of a few bursts of 10 microseconds.
+double products_per_second(const Tier& tier) {
+  constexpr Index repeats = 400;
+  double best = 0;
+  volatile double sink = 0;
+  for (int burst = 0; burst < 5; ++burst) {
+    const auto begin = std::chrono::steady_clock::now();
+    sink = sink + tier.peak(repeats);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    best = std::max(best, static_cast<double>(repeats * 96 * tier.width) / seconds.count());
+  }
+  return best;
+}
 
 const TierRow* find(std::string_view tier) {
   for (const TierRow& row : tiers)
@@ -273,6 +284,11 @@ std::string cpu_tier_refusal(std::string_view tier) {
   if (*row->code == nullptr) return sentence("this build has no ", tier, " code");
   if (!row->permitted()) return sentence("this processor or its operating system does not offer ", tier);
   return {};
+}
+
+bool cpu_pairs_pay() {
+  static const bool pay = products_per_second(*avx512_bf16_tier) > 1.25 * products_per_second(*avx512_tier);
+  return pay;
 }
 
 std::unique_ptr<Kernel> make_tiled_kernel(const Problem& problem, const KernelOptions& options, std::string_view tier) {
