@@ -36,7 +36,7 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
        .value = "NAME",
        .fallback = "auto",
        .group = group,
-       .help = "auto, ring, double-ring, ulysses or hybrid"},
+       .help = "auto, ring, double-ring, ulysses, hybrid, all-gather, pass-q or tree"},
       {.name = "grid",
        .value = "HxIxO",
        .group = group,
@@ -216,7 +216,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   if (settings.has("grid")) grid = parse_grid(settings.text("grid"));
   if (strategy != "auto") {
     const Strategy& row = find_strategy(strategy);
-    const Grid own = grid ? *grid : row.grid({place.ranks, place.ranks_per_node, shape.query_heads, shape.kv_heads});
+    Grid own = grid ? *grid : row.grid({place.ranks, place.ranks_per_node, shape.query_heads, shape.kv_heads});
+    own.travel = row.travel;
     require(!grid || place.ranks == 1 || strategy_of(own) == strategy, settings.name_of("grid"), " ", to_text(own),
             " is ", strategy_of(own), ", but the strategy is ", strategy);
     grid = own;
