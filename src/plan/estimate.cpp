@@ -37,9 +37,12 @@ class Stream {
     e.steps = planner_.steps();
     e.by_step.resize(static_cast<std::size_t>(e.steps));
     for (int s = 0; s < planner_.steps(); ++s) {
-      for (Seat& seat : seats_) seat.begin_step();
-      for (const int row : planner_.visits(s))
-        for_row(planner_.grid(), row, [&](Rank seat, Rank origin) { meet(s, seat, origin); });
+      if (planner_.grid().travel == Travel::tree) {
+        meet_all(s);
+      } else {
+        for (const int row : planner_.visits(s))
+          for_row(planner_.grid(), row, [&](Rank seat, Rank origin) { meet(s, seat, origin); });
+      }
       if (s > 0) move();
       compute(e, s);
     }
@@ -64,11 +67,6 @@ class Stream {
     Index pairs = 0, rows = 0, all_pairs = 0, all_rows = 0;
     int busy = 0;  // the last step in which it worked
     Rank source = nobody;
-    void begin_step() {
-      out = in = sent = 0;
-      pairs = rows = 0;
-      source = nobody;
-    }
   };
   struct Block {
     int step = 0;  // of its last use by a visitor
@@ -76,16 +74,32 @@ class Stream {
     std::vector<Range> rows;
   };
 
+  // All queries come to every seat: the work is what sees its keys.
+  void meet_all(int s) {
+    if (s == 0) return;
+    const Index all = planner_.queries().tokens();
+    for (Rank seat = 0; seat < planner_.seats(); ++seat) {
+      Seat& here = seats_[static_cast<std::size_t>(seat)];
+      here.pairs = planner_.pairs_of(seat);
+      here.rows = all - planner_.queries().rows(seat);
+      here.source = seat;
+      here.in = static_cast<double>(here.rows) * units_.seconds_per_row;
+      here.out = static_cast<double>(planner_.queries().rows(seat) * (planner_.seats() - 1)) * units_.seconds_per_row;
+    }
+    double last = 0;
+    for (const Seat& seat : seats_) last = std::max(last, seat.ready);
+    for (Seat& seat : seats_) seat.sent = last;
+  }
+
   // What the seat works on in step s, and where it comes from.
   void meet(int s, Rank seat, Rank origin) {
     Seat& here = seats_[static_cast<std::size_t>(seat)];
     const Travel travel = planner_.grid().travel;
     planner_.look(seat, origin, sight_);
     here.pairs += sight_.pairs;
-    const bool whole = travel == Travel::tree;
-    if (s == 0 || seat == origin || (sight_.none() && !whole)) return;
-    const Index rows = whole ? planner_.queries().rows(origin) : count(sight_.rows);
-    here.source = travel == Travel::keys || travel == Travel::queries ? pass_on(s, seat, origin) : origin;
+    if (s == 0 || sight_.none()) return;
+    const Index rows = count(sight_.rows);
+    here.source = travel == Travel::gather ? origin : pass_on(s, seat, origin);
     const double seconds = static_cast<double>(rows) * units_.seconds_per_row;
     Seat& from = seats_[static_cast<std::size_t>(here.source)];
     from.out += seconds;
@@ -108,7 +122,6 @@ class Stream {
 
   // The exchange between the step before and this one.
   void move() {
-    for (Seat& seat : seats_) seat.next = seat.ready + seat.work;
     for (Seat& here : seats_) {
       if (here.source == nobody) continue;
       Seat& from = seats_[static_cast<std::size_t>(here.source)];
@@ -117,14 +130,16 @@ class Stream {
       here.next = std::max({here.next, there, here.ready + here.work + (1 - units_.hidden) * takes});
       from.next = std::max(from.next, there);
     }
-    for (Seat& seat : seats_) seat.ready = seat.next;
   }
 
+  // Ends the step: counts it, and makes the seats ready for the next.
   void compute(Estimate& e, int s) {
     StepSum& sum = e.by_step[static_cast<std::size_t>(s)];
     Index rows = 0, most_rows = 0;
     for (Seat& seat : seats_) {
+      seat.ready = seat.next;
       seat.work = static_cast<double>(seat.pairs) * units_.seconds_per_pair;
+      seat.next = seat.ready + seat.work;
       seat.all_pairs += seat.pairs;
       seat.all_rows += seat.rows;
       if (seat.pairs > 0) seat.busy = s;
@@ -132,6 +147,9 @@ class Stream {
       sum.most_pairs = std::max(sum.most_pairs, seat.pairs);
       rows += seat.rows;
       most_rows = std::max(most_rows, seat.rows);
+      seat.pairs = seat.rows = 0;
+      seat.out = seat.in = seat.sent = 0;
+      seat.source = nobody;
     }
     e.pairs += sum.pairs;
     e.path_pairs += sum.most_pairs;

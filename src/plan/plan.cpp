@@ -98,6 +98,22 @@ void Planner::look(Rank seat, Rank origin, Sight& into) const {
   annulus::look(stay_.runs(seat), travel_.runs(origin), seen_, into);
 }
 
+Index Planner::pairs_of(Rank seat) const {
+  const auto mine = stay_.runs(seat);
+  Index pairs = 0;
+  if (std::ranges::all_of(mine, [](const Run& run) { return run.stride == 1 || run.count == 1; })) {
+    const Run all{0, travel_.tokens(), 1};
+    for (const Tile& tile : annulus::meet(mine, {&all, 1}, seen_)) pairs += tile.pairs();
+    return pairs;
+  }
+  Sight sight;
+  for (Rank origin = 0; origin < seats(); ++origin) {
+    look(seat, origin, sight);
+    pairs += sight.pairs;
+  }
+  return pairs;
+}
+
 std::vector<Tile> Planner::meet(Rank seat, Rank origin) const {
   Sight sight;
   look(seat, origin, sight);

@@ -83,6 +83,9 @@ class Planner {
   /// What the rows that stay at a seat see of the block of another, or of all of it where everything is gathered.
   void look(Rank seat, Rank origin, Sight& into) const;
 
+  /// All pairs of the rows that stay at a seat.
+  Index pairs_of(Rank seat) const;
+
   Plan plan(Rank seat) const;
   /// The rounds of Plan::merges alone.
   std::vector<Merge> merges(Rank seat) const;

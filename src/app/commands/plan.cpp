@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
@@ -85,25 +86,40 @@ void print_strategies(const Job& job, const Estimate& mine, bool backward, json&
     std::printf("    %-12s %-10s %s\n", std::string(name).c_str(), grid.c_str(), verdict.c_str());
     out["strategies"].push_back({{"name", name}, {"grid", grid}, {"verdict", verdict}});
   };
+  const auto price = [&](const Grid& grid) {
+    if (grid == job.schedule.grid) return mine;
+    return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask), prices_of(job.shape, backward));
+  };
+  struct Row {
+    std::string grid = "-", refusal;
+    Grid legal;
+    std::future<Estimate> estimate;
+  };
+  std::vector<Row> rows;
   for (const Strategy& strategy : strategies()) {
+    Row& row = rows.emplace_back();
     try {
-      const Grid grid = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
-      const auto other = [&] {
-        return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask),
-                        prices_of(job.shape, backward));
-      };
-      const Estimate e = grid == job.schedule.grid ? mine : other();
-      std::string verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
-                                     bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
-                                     " into the busiest rank");
-      if (grid.heads > job.shape.query_heads)
-        verdict += sentence("; ", place.ranks - grid.seats() * static_cast<int>(job.shape.query_heads),
-                            " ranks without heads");
-      if (grid == job.schedule.grid) verdict += "   <- this plan";
-      line(strategy.name, to_text(grid), verdict);
+      row.legal = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
+      row.grid = to_text(row.legal);
+      row.estimate = std::async(std::launch::async, price, row.legal);
     } catch (const Error& e) {
-      line(strategy.name, "-", e.what());
+      row.refusal = e.what();
     }
+  }
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    Row& row = rows[i];
+    std::string verdict = row.refusal;
+    if (verdict.empty()) {
+      const Estimate e = row.estimate.get();
+      verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
+                         bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
+                         " into the busiest rank");
+      if (row.legal.heads > job.shape.query_heads)
+        verdict += sentence("; ", place.ranks - row.legal.seats() * static_cast<int>(job.shape.query_heads),
+                            " ranks without heads");
+      if (row.legal == job.schedule.grid) verdict += "   <- this plan";
+    }
+    line(strategies()[i].name, row.grid, verdict);
   }
 }
 
