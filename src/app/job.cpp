@@ -201,7 +201,7 @@ Placement placement(const Settings& settings, const Context& context) {
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
   require(threads <= 4096, settings.name_of("threads"), " must be at most 4096: it is ", threads);
-  return {ranks, context.ranks_per_node(ranks), context.threads_per_rank(ranks, threads)};
+  return {ranks, context.node_divisor(ranks), context.threads_per_rank(ranks, threads)};
 }
 
 Prices prices_of(const AttentionShape& shape, bool backward) {

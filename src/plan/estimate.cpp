@@ -27,7 +27,8 @@ struct Units {
 // What is known of all seats while their steps go by.
 class Stream {
  public:
-  Stream(const Planner& planner, const Units& units) : planner_(planner), units_(units) {
+  Stream(const Planner& planner, const Units& units, int ranks_per_node)
+      : planner_(planner), units_(units), ranks_per_node_(ranks_per_node) {
     const auto seats = static_cast<std::size_t>(planner.seats());
     seats_.resize(seats);
     blocks_.resize(seats);
@@ -58,6 +59,7 @@ class Stream {
 
   Index received = 0, most_received = 0;              // rows of visiting blocks: of all seats, of the one with most
   Index merged = 0, most_merged = 0;                  // rows of partial results, likewise
+  Index crossed = 0, merged_across = 0;               // those of them that came from another node
 
  private:
   struct Seat {
@@ -86,6 +88,11 @@ class Stream {
       here.in = static_cast<double>(here.rows) * units_.seconds_per_row;
       here.out = static_cast<double>(planner_.queries().rows(seat) * (planner_.seats() - 1)) * units_.seconds_per_row;
     }
+    std::vector<Index> rows_of_node(static_cast<std::size_t>(node_of(planner_.seats() - 1)) + 1);
+    for (Rank seat = 0; seat < planner_.seats(); ++seat)
+      rows_of_node[static_cast<std::size_t>(node_of(seat))] += planner_.queries().rows(seat);
+    for (Rank seat = 0; seat < planner_.seats(); ++seat)
+      crossed += all - rows_of_node[static_cast<std::size_t>(node_of(seat))];
     double last = 0;
     for (const Seat& seat : seats_) last = std::max(last, seat.ready);
     for (Seat& seat : seats_) seat.sent = last;
@@ -106,7 +113,10 @@ class Stream {
     here.in += seconds;
     here.rows += rows;
     here.sent = std::max(here.sent, from.ready);
+    if (ranks_per_node_ < planner_.grid().ranks() && node_of(seat) != node_of(here.source)) crossed += rows;
   }
+
+  Index node_of(Rank seat) const { return Index{seat} * planner_.grid().heads / ranks_per_node_; }
 
   // From whom the seat gets the rows it sees: the user before, where the chain goes on, or the owner.
   Rank pass_on(int s, Rank seat, Rank origin) {
@@ -169,6 +179,7 @@ class Stream {
         const Index rows = count(rounds[m].receive);
         most[m] = std::max(most[m], rows);
         mine += rows;
+        if (rows > 0 && node_of(seat) != node_of(rounds[m].peer)) merged_across += rows;
       }
       merged += mine;
       most_merged = std::max(most_merged, mine);
@@ -179,6 +190,7 @@ class Stream {
 
   const Planner& planner_;
   Units units_;
+  int ranks_per_node_;
   std::vector<Seat> seats_;
   std::vector<Block> blocks_;  // by owner
   Sight sight_;
@@ -204,7 +216,7 @@ Estimate estimate(const Schedule& job, const Prices& p) {
   // what travels once for every row that somebody uses: the row, and in f32 what is summed up for it
   const Index partial_row = query_share * (p.value_channels + 2) * f32;
   Index row_bytes = queries ? query_share * p.channels * p.element_bytes : kv_share * width * p.element_bytes;
-  if (backward)
+  if (backward)  // once more in the backward pass
     row_bytes += queries ? query_share * (width * p.element_bytes + (2 + p.channels) * f32)
                          : kv_share * width * (p.element_bytes + f32);
   if (queries && !tree) row_bytes += partial_row;
@@ -213,10 +225,15 @@ Estimate estimate(const Schedule& job, const Prices& p) {
   e.row_bytes = row_bytes;
   Stream stream(job.planner,
                 {operations_per_pair / p.operations_per_second, static_cast<double>(row_bytes) / p.bytes_per_second,
-                 static_cast<double>(partial_row) / p.bytes_per_second, p.seconds_per_step, p.hidden});
+                 static_cast<double>(partial_row) / p.bytes_per_second, p.seconds_per_step, p.hidden},
+                p.ranks_per_node);
   stream.run(e);
   e.block_bytes_received = stream.most_received * row_bytes + stream.most_merged * partial_row;
   e.total_bytes = (stream.received * row_bytes + stream.merged * partial_row) * lanes;
+  e.node_bytes = (stream.crossed * row_bytes + stream.merged_across * partial_row) * lanes;
+  const Index kv_row = kv_share * width;
+  e.whole_bytes = job.mask.keys() * (job.planner.seats() - 1) * lanes *
+                  (p.backward ? kv_row * (2 * p.element_bytes + f32) : kv_row * p.element_bytes);
   if (lanes > 1) {  // q, k, v in and out back: all but the own share of the heads
     const Index rows = job.queries.largest(), key_rows = job.keys.largest();
     const Index there = rows * p.query_heads * (p.channels * p.element_bytes + f32 * p.value_channels);
@@ -232,6 +249,7 @@ Estimate estimate(const Schedule& job, const Prices& p) {
   e.compute_seconds += both.compute_seconds - first.compute_seconds;
   e.block_bytes_received += both.block_bytes_received - first.block_bytes_received;
   e.total_bytes += both.total_bytes - first.total_bytes;
+  e.node_bytes += both.node_bytes - first.node_bytes;
   e.buffer_rows = std::max(e.buffer_rows, both.buffer_rows);
   return e;
 }

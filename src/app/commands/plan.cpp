@@ -79,6 +79,26 @@ void print_steps(const Job& job, const Estimate& e, json& out) {
   if (e.by_step.size() > shown) std::printf("   ... %zu more steps\n", e.by_step.size() - shown);
 }
 
+// Which ranks share a node, and what crosses between nodes.
+void print_nodes(const Job& job, const Estimate& e, json& out) {
+  const int ranks = job.place.ranks, each = job.place.ranks_per_node;
+  out["node_bytes_total"] = e.node_bytes;
+  if (each >= ranks) return;
+  constexpr int shown = 4;
+  std::string map;
+  for (int node = 0; node * each < ranks; ++node) {
+    const int last = std::min(ranks, (node + 1) * each) - 1;
+    out["nodes"].push_back({{"first_rank", node * each}, {"last_rank", last}});
+    if (node < shown) map += sentence(node > 0 ? ", " : "", node, ": ranks ", node * each, "-", last);
+    if (node == shown) map += ", ...";
+  }
+  const Grid& grid = job.schedule.grid;
+  const int ring = grid.heads * grid.inner;  // neighbouring ranks
+  std::printf("  nodes           %s; an inner ring of %d %s; %s cross between nodes\n", map.c_str(), ring,
+              each % ring == 0 ? "stays inside a node" : "spans nodes",
+              bytes_text(static_cast<double>(e.node_bytes)).c_str());
+}
+
 void print_strategies(const Job& job, const Estimate& mine, bool backward, json& out) {
   const Placement& place = job.place;
   std::printf("\n  strategies for this request\n");
@@ -123,6 +143,29 @@ void print_strategies(const Job& job, const Estimate& mine, bool backward, json&
   }
 }
 
+// What each strategy does in each pass, or why it cannot be had.
+void print_legality(const Job& job, json& out) {
+  std::printf("\n  what is legal, and why\n    %-12s %-9s %-9s %-9s\n", "strategy", "forward", "backward", "traces");
+  for (const Strategy& strategy : strategies()) {
+    const bool tree = strategy.travel == Travel::tree, queries = queries_travel(strategy.travel);
+    std::string forward = "yes", backward = tree ? "as ring" : "yes", traces = queries ? "as ring" : "yes",
+                why(strategy.what);
+    try {
+      strategy.grid({job.place.ranks, job.place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
+    } catch (const Error& e) {
+      forward = backward = traces = "no";
+      why = e.what();
+    }
+    std::printf("    %-12s %-9s %-9s %-9s %s\n", std::string(strategy.name).c_str(), forward.c_str(), backward.c_str(),
+                traces.c_str(), why.c_str());
+    out["legality"].push_back({{"name", strategy.name},
+                               {"forward", forward},
+                               {"backward", backward},
+                               {"traces", traces},
+                               {"why", why}});
+  }
+}
+
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
   const bool backward = settings.text("pass") == "backward";
@@ -133,7 +176,8 @@ int run(const Settings& settings, Context& context) {
           " in this version: it is ", place.ranks);
   place.ranks_per_node = narrow(settings.has("ranks-per-node") ? settings.count("ranks-per-node", 1) : place.ranks);
   const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
-  const Prices prices = prices_of(job.shape, backward);
+  Prices prices = prices_of(job.shape, backward);
+  prices.ranks_per_node = place.ranks_per_node;
   const Estimate e = estimate(job.schedule, prices);
   const Footprint most = footprint(job.schedule, e.buffer_rows, prices);
 
@@ -158,6 +202,7 @@ int run(const Settings& settings, Context& context) {
            {"block_bytes_into_busiest_rank", e.block_bytes_received},
            {"exchange_bytes_into_busiest_rank", e.exchange_bytes},
            {"block_bytes_total", e.total_bytes},
+           {"whole_ring_bytes_total", e.whole_bytes},
            {"memory_bytes_per_rank", most.total()},
            {"steps", json::array()},
            {"strategies", json::array()}};
@@ -169,10 +214,15 @@ int run(const Settings& settings, Context& context) {
               e.imbalance(job.schedule.grid.seats()));
   std::printf("  exchange        %s into the busiest rank, %s in all; head exchange %s\n",
               text(e.block_bytes_received).c_str(), text(e.total_bytes).c_str(), text(e.exchange_bytes).c_str());
+  if (e.total_bytes > 0)
+    std::printf("                  a ring of whole K/V blocks would move %s, %.2f times as much\n",
+                text(e.whole_bytes).c_str(), static_cast<double>(e.whole_bytes) / static_cast<double>(e.total_bytes));
+  print_nodes(job, e, out);
   std::printf("  memory          %s per rank at most: inputs %s, results %s, visiting blocks %s, head exchange %s\n",
               text(most.total()).c_str(), text(most.inputs).c_str(), text(most.results).c_str(),
               text(most.blocks).c_str(), text(most.heads).c_str());
   print_strategies(job, e, backward, out);
+  if (settings.flag("explain")) print_legality(job, out);
   if (settings.has("json")) {
     std::ofstream file(settings.text("json"));
     file << out.dump(2) << '\n';
@@ -213,6 +263,9 @@ Command plan_command() {
                                .group = "Distribution",
                                .help = "ranks that share a node",
                                .check = whole_number(1)},
+                              {.name = "explain",
+                               .group = "Output",
+                               .help = "also what each strategy does in each pass, or why it is refused"},
                               {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}}}),
           .examples = {"annulus plan --tokens 1M --ranks 8 --mask causal",
                        "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",
