@@ -57,6 +57,7 @@ class MpiProcesses final : public Processes {
   Rank rank() const override { return session_.rank(); }
   int ranks() const override { return session_.ranks(); }
   int ranks_per_node() const override { return session_.ranks_per_node(); }
+  int node_divisor() const override { return session_.node_divisor(); }
   std::unique_ptr<Transport> transport(double patience_seconds) override {
     return make_mpi_transport(session_, {patience_seconds});
   }

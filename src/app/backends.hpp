@@ -25,6 +25,7 @@ class Processes {
   virtual Rank rank() const = 0;
   virtual int ranks() const = 0;
   virtual int ranks_per_node() const = 0;
+  virtual int node_divisor() const = 0;
   virtual std::unique_ptr<Transport> transport(double patience_seconds) = 0;
 };
 /// nullptr when this process was not started by mpirun (or srun). Throws Error when it was, but this build has no MPI.

@@ -46,6 +46,8 @@ int Context::ranks(Index wish, const std::string& transport) const {
 
 int Context::ranks_per_node(int ranks) const { return under_mpi() ? state_->launched->ranks_per_node() : ranks; }
 
+int Context::node_divisor(int ranks) const { return under_mpi() ? state_->launched->node_divisor() : ranks; }
+
 int Context::cores() {
   cpu_set_t set;
   CPU_ZERO(&set);

@@ -40,6 +40,8 @@ class Context {
   /// Throws Error (usage) when both are asked for and differ, or when `transport` cannot be had.
   int ranks(Index wish, const std::string& transport = "auto") const;
   int ranks_per_node(int ranks) const;
+  /// So many neighbouring ranks share a node, on every node.
+  int node_divisor(int ranks) const;
   /// Processor cores this process may use, and its share of them when several ranks share the node.
   static int cores();
   int threads_per_rank(int ranks, Index wish) const;

@@ -36,7 +36,7 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
        .value = "NAME",
        .fallback = "auto",
        .group = group,
-       .help = "auto, ring, double-ring, ulysses or hybrid"},
+       .help = "auto, ring, double-ring, ulysses, hybrid, all-gather, pass-q or tree"},
       {.name = "grid",
        .value = "HxIxO",
        .group = group,
@@ -201,7 +201,7 @@ Placement placement(const Settings& settings, const Context& context) {
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
   require(threads <= 4096, settings.name_of("threads"), " must be at most 4096: it is ", threads);
-  return {ranks, context.ranks_per_node(ranks), context.threads_per_rank(ranks, threads)};
+  return {ranks, context.node_divisor(ranks), context.threads_per_rank(ranks, threads)};
 }
 
 Prices prices_of(const AttentionShape& shape, bool backward) {
@@ -216,7 +216,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   if (settings.has("grid")) grid = parse_grid(settings.text("grid"));
   if (strategy != "auto") {
     const Strategy& row = find_strategy(strategy);
-    const Grid own = grid ? *grid : row.grid({place.ranks, place.ranks_per_node, shape.query_heads, shape.kv_heads});
+    Grid own = grid ? *grid : row.grid({place.ranks, place.ranks_per_node, shape.query_heads, shape.kv_heads});
+    own.travel = row.travel;
     require(!grid || place.ranks == 1 || strategy_of(own) == strategy, settings.name_of("grid"), " ", to_text(own),
             " is ", strategy_of(own), ", but the strategy is ", strategy);
     grid = own;

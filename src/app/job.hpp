@@ -20,7 +20,7 @@ std::vector<Option> trace_options(std::string fallback);
 std::vector<Option> output_options();
 std::vector<Option> joined(std::vector<std::vector<Option>> groups);
 
-/// How the ranks of a command are placed.
+/// How the ranks of a command are placed. ranks_per_node: so many neighbours share a node.
 struct Placement {
   int ranks = 1, ranks_per_node = 1, threads = 1;
 };

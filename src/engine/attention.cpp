@@ -2,12 +2,10 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/kernel/partial.hpp"
+#include "engine/local.hpp"
 
 namespace annulus {
 namespace {
-
-// Work is cut at multiples of this many query rows, which every kernel's own blocks divide.
-constexpr Index row_grain = 192;
 
 std::vector<Index> member_tokens(const Partition& partition, Rank first, int members) {
   std::vector<Index> tokens;
@@ -21,11 +19,6 @@ void check_rows(const Rows& rows, const char* name, Index tokens, Index heads, I
 }
 
 }  // namespace
-
-struct Attention::Local {
-  Array q_array, block_array;
-  Rows q, block;  // block: K and V side by side, as they travel
-};
 
 KeyValue Attention::views(const Rows& block, Index kv_heads, Index channels, Index value_channels) {
   KeyValue kv{block, block};
@@ -70,6 +63,16 @@ Attention::Attention(const Schedule& schedule, Plan plan, const AttentionShape& 
   }
 }
 
+const Plan& Attention::ring_plan() {
+  if (!queries_travel(schedule_.grid.travel)) return plan_;
+  if (!ring_plan_) {
+    Grid ring = schedule_.grid;
+    ring.travel = Travel::keys;
+    ring_plan_ = Planner(ring, schedule_.planner.queries(), schedule_.planner.keys(), schedule_.mask).plan(seat_);
+  }
+  return *ring_plan_;
+}
+
 // Brings q to the seat's form and K, V (v may be absent) side by side into one block.
 Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
   const Rank rank = machine_.transport.rank();
@@ -102,37 +105,6 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
   return local;
 }
 
-// Computes a step's tiles a few at a time, looking after the exchange and the progress in between.
-template <class Compute>
-void Attention::in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute) {
-  const Index heads = std::max<Index>(1, machine_.kernel.problem().query_heads);
-  const double most_pairs = machine_.operations_per_batch / (operations_per_pair * static_cast<double>(heads));
-  std::vector<Tile> batch;
-  Index batch_pairs = 0;
-  const auto flush = [&] {
-    if (batch.empty()) return;
-    const double begins = machine_.timeline.now();
-    compute(std::span<const Tile>(batch));
-    machine_.timeline.record("compute", step.origin(), begins);
-    if (machine_.progress) machine_.progress(batch_pairs * heads);
-    batch.clear();
-    batch_pairs = 0;
-    pending.poll();
-  };
-  for (const Tile& tile : step.tiles) {
-    const double row_pairs = static_cast<double>(tile.pairs()) / static_cast<double>(tile.q.count());
-    const Index rows = std::max<Index>(1, static_cast<Index>(most_pairs / row_pairs) / row_grain) * row_grain;
-    for (Index row = tile.q.begin; row < tile.q.end; row += rows) {
-      const Tile part = tile.q.count() <= rows ? tile : cut(tile, {row, row + rows});
-      if (part.q.empty()) continue;
-      batch.push_back(part);
-      batch_pairs += part.pairs();
-      if (static_cast<double>(batch_pairs) >= most_pairs) flush();
-    }
-  }
-  flush();
-}
-
 void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
   const Rank rank = machine_.transport.rank();
   const DType type = machine_.kernel.accumulator();
@@ -140,6 +112,7 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   check_rows(lse, "lse", schedule_.queries.rows(rank), shape_.query_heads, 1);
   require(out.type == type && lse.type == type, "out and lse must have the kernel's accumulator type, ", name_of(type));
   const Local local = localise(q, kv);
+  if (queries_travel(schedule_.grid.travel)) return forward_queries(local, out, lse);
   // without head exchange the results are accumulated where the caller wants them
   const bool direct = !query_exchange_;
   Array out_array, lse_array;
@@ -165,6 +138,25 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   query_exchange_->scatter(partial.top, query_shares_, lse);
 }
 
+// K/V blocks travel, and their gradients follow: dq [rows, heads, channels], sums: those of the own block.
+void Attention::backward_keys(const Local& local, const Saved& saved, const Rows& dq, const Rows& own) {
+  const Plan& plan = ring_plan();
+  const Index kv_heads = machine_.kernel.problem().kv_heads;
+  const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
+  Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline,
+              plain_sums(machine_.device));
+  circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+            [&](std::size_t s, const Rows& block, Pending& pending) {
+              const KeyValue here = split(block), sums = split(trail.begin(s));
+              in_batches(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                         [&](std::span<const Tile> tiles) {
+                           machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
+                         });
+              trail.end(s);
+            });
+  trail.home();
+}
+
 void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                          const Gradients& into) {
   const Rank rank = machine_.transport.rank();
@@ -184,31 +176,27 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
     saved.lse = lse_array = query_exchange_->gather(lse, query_shares_);
     saved.delta = delta_array = query_exchange_->gather(delta_array, query_shares_);
   }
-  const Array dq = Array::zeros(machine_.device, type, local.q.tokens, local.q.heads, shape_.channels);
+  const Array dq = Array::zeros(machine_.device, type, local.q.tokens, 1, local.q.heads * shape_.channels);
   const Array own = Array::zeros(machine_.device, type, local.block.tokens, 1, local.block.channels);
+  Rows dq_rows = dq;
+  dq_rows.heads = local.q.heads;
+  dq_rows.channels = shape_.channels;
+  if (schedule_.grid.travel == Travel::queries) {
+    backward_queries(local, saved, dq, own);
+  } else {
+    backward_keys(local, saved, dq_rows, own);
+  }
   const Index kv_heads = machine_.kernel.problem().kv_heads;
-  const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
-  Trail trail(plan_, lane_, own, machine_.device, machine_.transport, machine_.timeline);
-  circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
-            [&](std::size_t s, const Rows& block, Pending& pending) {
-              const KeyValue here = split(block), sums = split(trail.begin(s));
-              in_batches(plan_.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
-                         [&](std::span<const Tile> tiles) {
-                           machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
-                         });
-              trail.end(s);
-            });
-  trail.home();
-  const KeyValue sums = split(own);
+  const KeyValue sums = views(own, kv_heads, shape_.channels, shape_.value_channels);
   if (!query_exchange_) {
-    machine_.device.copy_rows(dq, into.dq);
+    machine_.device.copy_rows(dq_rows, into.dq);
     machine_.device.copy_rows(sums.k, into.dk);
     machine_.device.copy_rows(sums.v, into.dv);
     return;
   }
   machine_.device.clear(into.dk);
   machine_.device.clear(into.dv);
-  query_exchange_->scatter(dq, query_shares_, into.dq);
+  query_exchange_->scatter(dq_rows, query_shares_, into.dq);
   Array dense(machine_.device, type, sums.k.tokens, kv_heads, shape_.channels);
   machine_.device.copy_rows(sums.k, dense);
   key_exchange_->scatter_add(dense, kv_shares_, into.dk);
@@ -219,6 +207,7 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
 
 void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into) {
   const DType type = machine_.kernel.accumulator();
+  const Plan& plan = ring_plan();
   const Local local = localise(q, {k, Rows{}});
   const Range share = query_shares_[static_cast<std::size_t>(lane_.lane)];
   Array lse_array;
@@ -250,8 +239,10 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
       Array::zeros(machine_.device, type, into.received.absent() ? 0 : local.block.tokens, 1, share.count());
   const bool with_received = !into.received.absent();
   std::optional<Trail> trail;
-  if (with_received) trail.emplace(plan_, lane_, received, machine_.device, machine_.transport, machine_.timeline);
-  circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+  if (with_received)
+    trail.emplace(plan, lane_, received, machine_.device, machine_.transport, machine_.timeline,
+                  plain_sums(machine_.device));
+  circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
               if (with_received) {
@@ -259,7 +250,7 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
                 std::swap(lane.received.heads, lane.received.channels);
               }
               in_batches(
-                  plan_.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
+                  plan.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
                   [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
               if (with_received) trail->end(s);
             });

@@ -25,7 +25,7 @@ void add_recvs(std::vector<Recv>& recvs, Lane lane, const Rows& into, const std:
 }
 
 // The own block, as what is held in step 0.
-std::vector<Move> whole(const Plan& plan) { return {{plan.seat, united({{0, plan.key_rows}})}}; }
+std::vector<Move> whole(const Plan& plan) { return {{plan.seat, united({{0, plan.own_rows}})}}; }
 
 }  // namespace
 
@@ -57,8 +57,19 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
   }
 }
 
-Trail::Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline)
-    : plan_(plan), lane_(lane), own_(own), device_(device), transport_(transport), timeline_(timeline) {
+Summation plain_sums(Device& device) {
+  return {[&device](const Rows& rows) { device.clear(rows); },
+          [&device](const Rows& from, const Rows& into) { device.add(from, into); }};
+}
+
+Trail::Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
+             Summation summation)
+    : plan_(plan),
+      lane_(lane),
+      own_(own),
+      transport_(transport),
+      timeline_(timeline),
+      summation_(std::move(summation)) {
   Index back = 0;
   for (const Step& step : plan.steps) back = std::max(back, count(step.homecoming));
   const Index most = plan.buffer_rows();
@@ -71,7 +82,7 @@ Rows Trail::begin(std::size_t s) {
   const Step& step = plan_.steps[s];
   if (step.origin() == plan_.seat) return own_;
   const Rows rows = mine_.rows().slice(0, count(step.held));
-  if (!step.tiles.empty()) device_.clear(rows);
+  if (!step.tiles.empty()) summation_.clear(rows);
   return rows;
 }
 
@@ -85,7 +96,7 @@ void Trail::settle() {
   Index at = 0;
   for (const Move& home : sent_->homecoming)
     for (const Range& range : home.rows) {
-      device_.add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
+      summation_.add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
       at += range.count();
     }
   timeline_.record("merge", 0, merges);
@@ -97,7 +108,7 @@ void Trail::end(std::size_t s) {
   if (sent_ != nullptr && sent_->arrives_used) {  // what rode here with the present block
     const Index rows = count(step.held);
     const double merges = timeline_.now();
-    device_.add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
+    summation_.add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
     timeline_.record("merge", static_cast<Index>(s), merges);
   }
   std::vector<Send> sends;

@@ -64,6 +64,11 @@ PartialArray::PartialArray(Device& device, DType type, Index rows, Index heads, 
 }
 
 void Kernel::reset(const Partial& partial) { annulus::reset(partial); }
+void Kernel::merge(const Partial& from, const Partial& into) {
+  require(into.out.place == Place::cpu, "the kernel ", name(),
+          " cannot merge partial results outside host memory: take a strategy in which keys and values travel");
+  annulus::merge(from, into);
+}
 void Kernel::finish(const Partial& partial, const Rows& lse) { annulus::finish(partial, lse); }
 void Kernel::row_dot(const Rows& dout, const Rows& out, const Rows& delta) { annulus::row_dot(dout, out, delta); }
 

@@ -18,21 +18,46 @@ Index largest_kv_share(const Prices& p, int lanes) {
 }
 
 Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
+  constexpr Index f32 = 4;
   const Index width = p.channels + p.value_channels, rows = job.queries.largest(), keys = job.keys.largest();
   const Index seat_queries = job.planner.queries().largest(), seat_keys = job.planner.keys().largest();
-  const Index lanes = job.grid.heads, query_share = largest_query_share(p, job.grid.heads);
+  const Index query_share = largest_query_share(p, job.grid.heads);
   const Index block_row = largest_kv_share(p, job.grid.heads) * width;
   Footprint f;
   f.inputs = (rows * p.query_heads * p.channels + keys * p.kv_heads * width) * p.element_bytes;
-  f.results = rows * p.query_heads * (p.value_channels + 2) * 4;
-  f.blocks = 2 * buffer_rows * block_row * p.element_bytes;
-  if (lanes > 1)
-    f.heads = seat_queries * query_share * (p.channels * p.element_bytes + 4 * p.value_channels) +
+  f.results = rows * p.query_heads * (p.value_channels + 2) * f32;
+  if (p.backward) {
+    f.inputs += rows * p.query_heads * p.value_channels * p.element_bytes;
+    f.results += f32 * (2 * rows * p.query_heads * p.channels + keys * p.kv_heads * width);
+  }
+  if (job.grid.heads > 1)
+    f.heads = seat_queries * query_share * (p.channels * p.element_bytes + f32 * p.value_channels) +
               2 * seat_keys * block_row * p.element_bytes;
-  if (!p.backward) return f;
-  f.inputs += rows * p.query_heads * p.value_channels * p.element_bytes;
-  f.results += 4 * (2 * rows * p.query_heads * p.channels + keys * p.kv_heads * width);
-  f.blocks += 4 * block_row * (3 * buffer_rows + 2 * seat_keys);
+  // two buffers for visitors, three for what is summed up for them, the own sums and what comes home
+  const auto buffers = [&](Index row_bytes) { return 2 * buffer_rows * row_bytes; };
+  const auto sums = [&](Index own, Index row) {
+    return f32 * row * (3 * buffer_rows + own + std::max(own, buffer_rows));
+  };
+  const Index keys_forward = buffers(block_row * p.element_bytes), keys_backward = keys_forward + sums(seat_keys, block_row);
+  const Index partial_row = query_share * (p.value_channels + 2);
+  switch (job.grid.travel) {
+    case Travel::keys:
+    case Travel::gather:
+      f.blocks = p.backward ? keys_backward : keys_forward;
+      break;
+    case Travel::queries:
+      f.blocks = buffers(query_share * p.channels * p.element_bytes) + sums(seat_queries, partial_row);
+      if (p.backward)
+        f.blocks = std::max(f.blocks, buffers(query_share * (width * p.element_bytes + 2 * f32)) +
+                                          sums(seat_queries, query_share * p.channels));
+      break;
+    case Travel::tree: {  // every query, and twice what is known of it
+      const Index all = job.mask.queries();
+      f.blocks = 2 * all * query_share * p.channels * p.element_bytes + 2 * f32 * all * partial_row;
+      if (p.backward) f.blocks = std::max(f.blocks, keys_backward);
+      break;
+    }
+  }
   return f;
 }
 
@@ -47,6 +72,10 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
     for (int heads = 1; heads <= ranks; ++heads)  // whole heads only: uneven shares are allowed, but never better
       if (ranks % heads == 0 && prices.query_heads % heads == 0 && prices.kv_heads % heads == 0)
         grids.push_back({heads, ranks / heads, 1});
+    if (ranks > 1 && mask.queries() < mask.keys()) {  // a new part of a sequence against a long cache
+      grids.push_back({1, ranks, 1, Travel::queries});
+      grids.push_back({1, ranks, 1, Travel::tree});
+    }
   }
   std::vector<std::string> partitions{"contiguous", "zigzag", "striped", "balanced"};
   if (keep_partition) partitions = {std::string(partition)};

@@ -45,11 +45,24 @@ Grid hybrid(const Request& r) {
   return {heads, r.ranks / heads, 1};
 }
 
-constexpr std::array<Strategy, 4> table{{
-    {"ring", "K/V blocks travel once around all ranks", ring},
-    {"double-ring", "rings inside nodes, then a jump between nodes", double_ring},
-    {"ulysses", "one all-to-all trades tokens for heads, no ring", ulysses},
-    {"hybrid", "heads split inside a seat, a ring between seats", hybrid},
+Grid all_gather(const Request& r) {  // of so many blocks at once that memory stays bounded
+  constexpr int blocks = 8;
+  const int inner = r.ranks <= blocks ? r.ranks : inner_divisor(r.ranks, blocks);
+  return inner > 1 ? Grid{1, inner, r.ranks / inner, Travel::gather} : Grid{1, r.ranks, 1, Travel::gather};
+}
+
+Grid pass_q(const Request& r) { return {1, r.ranks, 1, Travel::queries}; }
+
+Grid tree(const Request& r) { return {1, r.ranks, 1, Travel::tree}; }
+
+constexpr std::array<Strategy, 7> table{{
+    {"ring", "K/V blocks travel once around all ranks", Travel::keys, ring},
+    {"double-ring", "rings inside nodes, then a jump between nodes", Travel::keys, double_ring},
+    {"ulysses", "one all-to-all trades tokens for heads, no ring", Travel::keys, ulysses},
+    {"hybrid", "heads split inside a seat, a ring between seats", Travel::keys, hybrid},
+    {"all-gather", "K/V of many ranks at once, straight from their owners", Travel::gather, all_gather},
+    {"pass-q", "queries travel and K/V stay: few queries, many keys", Travel::queries, pass_q},
+    {"tree", "all queries everywhere, results merged pairwise: very few queries", Travel::tree, tree},
 }};
 
 }  // namespace
@@ -94,12 +107,12 @@ std::span<const Strategy> strategies() { return table; }
 
 const Strategy& find_strategy(std::string_view name) {
   const auto found = std::ranges::find(table, name, &Strategy::name);
-  require(found != table.end(), "strategy must be auto, ring, double-ring, ulysses or hybrid in this version: it is '",
-          name, "'");
+  require(found != table.end(), "strategy must be auto, ring, double-ring, ulysses, hybrid, all-gather, pass-q or tree: it is '", name, "'");
   return *found;
 }
 
 std::string_view strategy_of(const Grid& grid) {
+  if (grid.travel != Travel::keys) return std::ranges::find(table, grid.travel, &Strategy::travel)->name;
   if (grid.heads > 1) return grid.seats() > 1 ? "hybrid" : "ulysses";
   return grid.outer > 1 && grid.inner > 1 ? "double-ring" : "ring";
 }

@@ -1,64 +1,16 @@
 #include "annulus/plan/plan.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/meet.hpp"
+#include "plan/chain.hpp"
 #include "plan/reach.hpp"
 #include "plan/sight.hpp"
 
 namespace annulus {
 namespace {
-
-// One seat working on one block at one step.
-struct Use {
-  int step = 0;
-  Rank seat = nobody;  // nobody: there is no such use
-  std::vector<Range> rows;
-  bool exists() const { return seat != nobody; }
-};
-
-// Finds the uses of one block before and after a given one, each decided by looking at two seats only.
-class Chain {
- public:
-  Chain(const Planner& planner, Rank origin) : planner_(planner), origin_(origin) {}
-
-  // The next use after step `from`, not later than step `to`.
-  Use after(int from, int to) {
-    for (int s = from + 1; s <= to && s < planner_.steps(); ++s)
-      if (Use use = at(s); use.exists()) return use;
-    return {};
-  }
-  // The last use before step `from`; the owner's own at step 0 does not count.
-  Use before(int from) {
-    for (int s = from - 1; s > 0; --s)
-      if (Use use = at(s); use.exists()) return use;
-    return {};
-  }
-  // Whether the user of the block can hand it to the next one: it holds the rows, and needs its buffer no earlier.
-  bool linked(const Use& use, const Use& next) {
-    if (!use.exists() || !next.exists() || use.step == 0 || !inside(next.rows, use.rows)) return false;
-    for (int s = use.step + 1; s < next.step; ++s)
-      if (busy(s, use.seat)) return false;
-    return true;
-  }
-
- private:
-  Use at(int s) {
-    const Rank seat = host(planner_.grid(), planner_.visit_of(s), origin_);
-    planner_.look(seat, origin_, sight_);
-    if (sight_.none()) return {};
-    return {s, seat, sight_.rows};
-  }
-  bool busy(int s, Rank seat) {
-    const Rank origin = visit(planner_.grid(), planner_.visit_of(s), seat);
-    planner_.look(seat, origin, sight_);
-    return !sight_.none();
-  }
-  const Planner& planner_;
-  Rank origin_;
-  Sight sight_;
-};
 
 std::vector<Range> rows_needed(const std::vector<Tile>& tiles) {
   std::vector<Range> rows;
@@ -66,38 +18,18 @@ std::vector<Range> rows_needed(const std::vector<Tile>& tiles) {
   return united(std::move(rows));
 }
 
-// Writes a visit into the plan: where the block comes from, and where it goes.
-void add_visit(const Planner& planner, Plan& plan, int s, Rank origin, int next_busy) {
-  const auto step = [&](int at) -> Step& { return plan.steps[static_cast<std::size_t>(at)]; };
-  Step& here = step(s);
-  Chain chain(planner, origin);
-  const Use use{s, plan.seat, rows_needed(here.tiles)};
-  const Use before = chain.before(s), next = chain.after(s, next_busy);
-  const bool from_user = chain.linked(before, use), passed_on = chain.linked(use, next);
-  const int leaves = passed_on ? next.step - 1 : s;
-  for (int at = s; at <= leaves; ++at) step(at).held = {{origin, use.rows}};
-  for (Tile& tile : here.tiles) tile.k = within(use.rows, tile.k);
-  step(s - 1).arrive = {{from_user ? before.seat : origin, use.rows}};
-  step(s - 1).arrives_used = from_user;
-  if (passed_on) step(leaves).forward = Move{next.seat, next.rows};
-  auto home = passed_on ? without(use.rows, next.rows) : use.rows;
-  if (!home.empty()) step(leaves).give_back = {{origin, std::move(home)}};
+// The same mask with queries and keys exchanged.
+Mask turned(const Mask& mask) {
+  std::vector<Region> regions;
+  for (const Region& r : mask.regions()) regions.push_back({r.k, r.q, {-r.band.hi, -r.band.lo}});
+  return Mask::of(std::move(regions), mask.keys(), mask.queries(), mask.name());
 }
 
-// Writes what the owner of a block does for those who use it.
-void add_owner(const Planner& planner, Plan& plan) {
-  const auto step = [&](int at) -> Step& { return plan.steps[static_cast<std::size_t>(at)]; };
-  Chain chain(planner, plan.seat);
-  Use use;
-  for (Use next = chain.after(0, planner.steps()); next.exists();) {
-    if (!chain.linked(use, next)) step(next.step - 1).lend = {{next.seat, next.rows}};
-    use = std::move(next);
-    next = chain.after(use.step, planner.steps());
-    const bool passed_on = chain.linked(use, next);
-    auto home = passed_on ? without(use.rows, next.rows) : use.rows;
-    if (!home.empty()) step(passed_on ? next.step - 1 : use.step).homecoming = {{use.seat, std::move(home)}};
-  }
+Tile turned(const Tile& tile) {
+  return {tile.k, tile.q, {-tile.band.hi, -tile.band.lo}, tile.k_at, tile.q_at, tile.stride};
 }
+
+Step& at(Plan& plan, int step) { return plan.steps[static_cast<std::size_t>(step)]; }
 
 }  // namespace
 
@@ -114,15 +46,18 @@ Index Plan::pairs() const {
 }
 
 Planner::Planner(const Grid& grid, Partition queries, Partition keys, Mask mask)
-    : grid_(grid), queries_(std::move(queries)), keys_(std::move(keys)), mask_(std::move(mask)) {
-  require(queries_.ranks() == seats() && keys_.ranks() == seats(),
-          "the partitions must have one shard per seat: ", queries_.ranks(), " and ", keys_.ranks(), " shards, ",
+    : grid_(grid),
+      stay_(std::move(queries_travel(grid.travel) ? keys : queries)),
+      travel_(std::move(queries_travel(grid.travel) ? queries : keys)),
+      seen_(queries_travel(grid.travel) ? turned(mask) : std::move(mask)) {
+  require(stay_.ranks() == seats() && travel_.ranks() == seats(),
+          "the partitions must have one shard per seat: ", stay_.ranks(), " and ", travel_.ranks(), " shards, ",
           seats(), " seats");
-  require(queries_.tokens() == mask_.queries() && keys_.tokens() == mask_.keys(),
-          "the partitions must cover the tokens of the mask: ", queries_.tokens(), " and ", keys_.tokens(),
-          " tokens, ", mask_.queries(), " queries and ", mask_.keys(), " keys");
-  ordinary_ = is_ordinary(queries_, keys_, mask_);
-  reach_ = find_reach(queries_, keys_, mask_);
+  require(stay_.tokens() == seen_.queries() && travel_.tokens() == seen_.keys(),
+          "the partitions must cover the tokens of the mask: ", stay_.tokens(), " and ", travel_.tokens(),
+          " tokens, ", seen_.queries(), " and ", seen_.keys(), " in the mask");
+  ordinary_ = is_ordinary(stay_, travel_, seen_);
+  reach_ = find_reach(stay_, travel_, seen_);
   std::vector<bool> active(static_cast<std::size_t>(seats()));
   active[0] = true;
   int idle = seats() - 1;
@@ -139,33 +74,180 @@ Planner::Planner(const Grid& grid, Partition queries, Partition keys, Mask mask)
         --idle;
       }
   }
-  for (int step = 0; step < seats(); ++step)
-    if (active[static_cast<std::size_t>(step)]) visits_.push_back(step);
+  const bool tree = grid_.travel == Travel::tree, chained = !tree && grid_.travel != Travel::gather;
+  if (tree) first_.push_back(0);  // nobody works before all queries are here
+  for (int step = 0; step < seats(); ++step) {
+    if (!tree && !active[static_cast<std::size_t>(step)]) continue;
+    const bool same_turn = visits_.size() > 1 && visits_.back() / grid_.inner == step / grid_.inner;
+    if (chained || step == 0 || (!tree && !same_turn)) first_.push_back(visits_.size());
+    visits_.push_back(step);
+  }
+  first_.push_back(visits_.size());
+}
+
+std::span<const int> Planner::visits(int step) const {
+  const std::size_t begin = first_[static_cast<std::size_t>(step)], end = first_[static_cast<std::size_t>(step) + 1];
+  return std::span(visits_).subspan(begin, end - begin);
 }
 
 void Planner::look(Rank seat, Rank origin, Sight& into) const {
   const auto& near = reach_[static_cast<std::size_t>(seat)];
   into.pairs = 0;
   if (std::ranges::none_of(near, [&](Range seats) { return seats.contains(origin); })) return;
-  if (ordinary_) return look_at_ordinary(queries_.runs(seat), keys_.runs(origin), mask_, into);
-  annulus::look(queries_.runs(seat), keys_.runs(origin), mask_, into);
+  if (ordinary_) return look_at_ordinary(stay_.runs(seat), travel_.runs(origin), seen_, into);
+  annulus::look(stay_.runs(seat), travel_.runs(origin), seen_, into);
+}
+
+Index Planner::pairs_of(Rank seat) const {
+  const auto mine = stay_.runs(seat);
+  Index pairs = 0;
+  if (std::ranges::all_of(mine, [](const Run& run) { return run.stride == 1 || run.count == 1; })) {
+    const Run all{0, travel_.tokens(), 1};
+    for (const Tile& tile : annulus::meet(mine, {&all, 1}, seen_)) pairs += tile.pairs();
+    return pairs;
+  }
+  Sight sight;
+  for (Rank origin = 0; origin < seats(); ++origin) {
+    look(seat, origin, sight);
+    pairs += sight.pairs;
+  }
+  return pairs;
+}
+
+std::vector<Tile> Planner::meet(Rank seat, Rank origin) const {
+  Sight sight;
+  look(seat, origin, sight);
+  if (sight.none()) return {};
+  return annulus::meet(stay_.runs(seat), travel_.runs(origin), seen_);
+}
+
+// Writes a visit into the plan: where the block comes from, and where it goes.
+void Planner::add_visit(Plan& plan, int s, int next_busy) const {
+  const Rank origin = visit(grid_, visits(s).front(), plan.seat);
+  Step& here = at(plan, s);
+  Chain chain(*this, origin);
+  const Use use{s, plan.seat, rows_needed(here.tiles)};
+  const Use before = chain.before(s), next = chain.after(s, next_busy);
+  const bool from_user = chain.linked(before, use), passed_on = chain.linked(use, next);
+  const int leaves = passed_on ? next.step - 1 : s;
+  for (int t = s; t <= leaves; ++t) at(plan, t).held = {{origin, use.rows}};
+  for (Tile& tile : here.tiles) tile.k = within(use.rows, tile.k);
+  at(plan, s - 1).arrive = {{from_user ? before.seat : origin, use.rows}};
+  at(plan, s - 1).arrives_used = from_user;
+  if (passed_on) at(plan, leaves).forward = Move{next.seat, next.rows};
+  auto home = passed_on ? without(use.rows, next.rows) : use.rows;
+  if (!home.empty()) at(plan, leaves).give_back = {{origin, std::move(home)}};
+}
+
+// Writes what the owner of a block does for those who use it.
+void Planner::add_owner(Plan& plan) const {
+  Chain chain(*this, plan.seat);
+  Use use;
+  for (Use next = chain.after(0, steps()); next.exists();) {
+    if (!chain.linked(use, next)) at(plan, next.step - 1).lend = {{next.seat, next.rows}};
+    use = std::move(next);
+    next = chain.after(use.step, steps());
+    const bool passed_on = chain.linked(use, next);
+    auto home = passed_on ? without(use.rows, next.rows) : use.rows;
+    if (!home.empty()) at(plan, passed_on ? next.step - 1 : use.step).homecoming = {{use.seat, std::move(home)}};
+  }
+}
+
+// Writes a step in which several blocks are here at once, and what others need of the own block for it.
+void Planner::add_gathered(Plan& plan, int s) const {
+  const bool tree = grid_.travel == Travel::tree;
+  Step &here = at(plan, s), &before = at(plan, s - 1);
+  std::vector<std::pair<Rank, Rank>> pairs;  // whose block, and who needs the own one
+  for (const int row : visits(s)) pairs.emplace_back(visit(grid_, row, plan.seat), host(grid_, row, plan.seat));
+  std::ranges::sort(pairs, {}, &std::pair<Rank, Rank>::first);
+  Index at_row = 0;
+  Sight sight;
+  for (const auto& [origin, user] : pairs) {
+    auto tiles = meet(plan.seat, origin);
+    const auto rows = tree ? united({{0, travel_.rows(origin)}}) : rows_needed(tiles);
+    for (Tile& tile : tiles) {
+      const Range local = within(rows, tile.k);
+      tile.k = {at_row + local.begin, at_row + local.end};
+      here.tiles.push_back(tile);
+    }
+    at_row += count(rows);
+    if (!rows.empty()) {
+      here.held.push_back({origin, rows});
+      before.arrive.push_back({origin, rows});
+      if (!tree) here.give_back.push_back({origin, rows});
+    }
+    look(user, plan.seat, sight);
+    const auto lent = tree ? united({{0, plan.own_rows}}) : sight.none() ? std::vector<Range>{} : sight.rows;
+    if (lent.empty()) continue;
+    before.lend.push_back({user, lent});
+    if (!tree) here.homecoming.push_back({user, lent});
+  }
+}
+
+// Halves the queries a seat knows of until its own are left: with the seat that is so far away as the half is large.
+// Seats beyond the largest power of two first give all they know to one below it, and get their own rows at the end.
+std::vector<Merge> Planner::merges(Rank me) const {
+  std::vector<Merge> rounds;
+  if (grid_.travel != Travel::tree) return rounds;
+  const int whole = static_cast<int>(std::bit_floor(static_cast<unsigned>(seats())));
+  std::vector<Index> first{0};
+  for (Rank seat = 0; seat < seats(); ++seat) first.push_back(first.back() + travel_.rows(seat));
+  const auto rows = [&](Rank begin, Rank end) {  // of these seats and of those that gave to them
+    const auto span = [&](Rank from, Rank to) {
+      return Range{first[static_cast<std::size_t>(std::min(from, seats()))],
+                   first[static_cast<std::size_t>(std::min(to, seats()))]};
+    };
+    return united({span(begin, end), span(begin + whole, end + whole)});
+  };
+  const bool beyond = me >= whole, helps = me + whole < seats();
+  if (whole < seats()) {
+    if (beyond) rounds.push_back({me - whole, rows(0, whole), {}});
+    if (helps) rounds.push_back({me + whole, {}, rows(0, whole)});
+    if (!beyond && !helps) rounds.emplace_back();
+  }
+  Rank begin = 0;
+  for (int half = whole / 2; half > 0; half /= 2) {
+    const bool low = me < begin + half;
+    const auto lower = rows(begin, begin + half), upper = rows(begin + half, begin + 2 * half);
+    if (beyond) {
+      rounds.emplace_back();
+    } else if (low) {
+      rounds.push_back({me + half, upper, lower});
+    } else {
+      rounds.push_back({me - half, lower, upper});
+      begin += half;
+    }
+  }
+  if (whole == seats()) return rounds;
+  const auto own = [&](Rank seat) {
+    const auto place = static_cast<std::size_t>(seat);
+    return united({{first[place], first[place + 1]}});
+  };
+  if (beyond) rounds.push_back({me - whole, {}, own(me)});
+  if (helps) rounds.push_back({me + whole, own(me + whole), {}});
+  if (!beyond && !helps) rounds.emplace_back();
+  return rounds;
 }
 
 Plan Planner::plan(Rank seat) const {
-  Plan plan{seat, queries_.rows(seat), keys_.rows(seat), std::vector<Step>(visits_.size())};
-  const auto step = [&](int at) -> Step& { return plan.steps[static_cast<std::size_t>(at)]; };
-  std::vector<int> busy;
-  Sight sight;
-  for (int s = 0; s < steps(); ++s) {
-    look(seat, visit(grid_, visit_of(s), seat), sight);
-    if (sight.none()) continue;
-    step(s).tiles = meet(queries_.runs(seat), keys_.runs(visit(grid_, visit_of(s), seat)), mask_);
-    if (s > 0) busy.push_back(s);
+  Plan plan{seat, queries().rows(seat), keys().rows(seat), travel_.rows(seat), std::vector<Step>(first_.size() - 1),
+            merges(seat)};
+  at(plan, 0).held = {{seat, united({{0, plan.own_rows}})}};
+  if (grid_.travel != Travel::tree) at(plan, 0).tiles = meet(seat, seat);
+  if (grid_.travel == Travel::gather || grid_.travel == Travel::tree) {
+    for (int s = 1; s < steps(); ++s) add_gathered(plan, s);
+  } else {
+    std::vector<int> busy;
+    for (int s = 1; s < steps(); ++s) {
+      at(plan, s).tiles = meet(seat, visit(grid_, visits(s).front(), seat));
+      if (!at(plan, s).tiles.empty()) busy.push_back(s);
+    }
+    for (std::size_t b = 0; b < busy.size(); ++b) add_visit(plan, busy[b], b + 1 < busy.size() ? busy[b + 1] : steps());
+    add_owner(plan);
   }
-  step(0).held = {{seat, united({{0, plan.key_rows}})}};
-  for (std::size_t b = 0; b < busy.size(); ++b)
-    add_visit(*this, plan, busy[b], visit(grid_, visit_of(busy[b]), seat), b + 1 < busy.size() ? busy[b + 1] : steps());
-  add_owner(*this, plan);
+  if (queries_travel(grid_.travel))
+    for (Step& step : plan.steps)
+      for (Tile& tile : step.tiles) tile = turned(tile);
   return plan;
 }
 

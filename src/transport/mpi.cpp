@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -19,6 +20,21 @@ void check(int code, const char* what) {
   int length = 0;
   MPI_Error_string(code, text.data(), &length);
   throw Error(Failure::communication, sentence(what, " failed: ", text.data()));
+}
+
+// Every process, with neighbours on the same node: nodes in the order of their first process. All processes together.
+MPI_Comm ordered_by_node(int& ranks_on_this_node) {
+  int world_rank = 0;
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &world_rank), "MPI_Comm_rank");
+  MPI_Comm node = MPI_COMM_NULL, ordered = MPI_COMM_NULL;
+  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world_rank, MPI_INFO_NULL, &node),
+        "MPI_Comm_split_type");
+  check(MPI_Comm_size(node, &ranks_on_this_node), "MPI_Comm_size");
+  int first = world_rank;
+  check(MPI_Bcast(&first, 1, MPI_INT, 0, node), "MPI_Bcast");
+  MPI_Comm_free(&node);
+  check(MPI_Comm_split(MPI_COMM_WORLD, 0, first, &ordered), "MPI_Comm_split");  // equal keys: by their old rank
+  return ordered;
 }
 
 class MpiBatch final : public Pending::Batch {
@@ -55,7 +71,8 @@ class MpiTransport final : public Transport {
  public:
   MpiTransport(const MpiSession& session, const MpiOptions& options)
       : options_(options), rank_(session.rank()), ranks_(session.ranks()) {
-    check(MPI_Comm_dup(MPI_COMM_WORLD, &communicator_), "MPI_Comm_dup");
+    int ignored = 0;
+    communicator_ = ordered_by_node(ignored);
     check(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     void* value = nullptr;
     int known = 0;
@@ -112,12 +129,13 @@ MpiSession::MpiSession() {
   int provided = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   require<Failure::communication>(provided >= MPI_THREAD_FUNNELED, "MPI must support threads (MPI_THREAD_FUNNELED)");
-  check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
-  check(MPI_Comm_size(MPI_COMM_WORLD, &ranks_), "MPI_Comm_size");
-  MPI_Comm node = MPI_COMM_NULL;
-  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
-  check(MPI_Comm_size(node, &ranks_per_node_), "MPI_Comm_size");
-  MPI_Comm_free(&node);
+  MPI_Comm ordered = ordered_by_node(ranks_per_node_);
+  check(MPI_Comm_rank(ordered, &rank_), "MPI_Comm_rank");
+  check(MPI_Comm_size(ordered, &ranks_), "MPI_Comm_size");
+  std::vector<int> nodes(static_cast<std::size_t>(ranks_));
+  check(MPI_Allgather(&ranks_per_node_, 1, MPI_INT, nodes.data(), 1, MPI_INT, ordered), "MPI_Allgather");
+  node_divisor_ = std::accumulate(nodes.begin(), nodes.end(), 0, [](int a, int b) { return std::gcd(a, b); });
+  MPI_Comm_free(&ordered);
 }
 
 MpiSession::~MpiSession() { MPI_Finalize(); }

@@ -179,7 +179,7 @@ class BadOptions(Refused):
                 ("--mask", "casual"), ("--mask", ""), ("--mask", "causal+"), ("--mask", "+causal"), ("--mask", "window"),
                 ("--mask", "window:a"), ("--mask", "window:3,-5"), ("--mask", "sink:-1"), ("--mask", "global:3-1"),
                 ("--mask", "global:99"), ("--mask", "causal:3"), ("--dtype", "f64"), ("--dtype", "float"), ("--strategy", "star"),
-                ("--strategy", "tree"), ("--grid", "2x2"), ("--grid", "0x1x1"), ("--grid", "2x1x1"), ("--partition", "diagonal"),
+                ("--strategy", "gather"), ("--grid", "2x2"), ("--grid", "0x1x1"), ("--grid", "2x1x1"), ("--partition", "diagonal"),
                 ("--kernel", "abacus"), ("--device", "tpu"), ("--transport", "pigeon"), ("--trace", "some"), ("--top-k", "0"),
                 ("--top-k", "2000"), ("--softmax-scale", "0"), ("--softmax-scale", "nan"), ("--ranks", "0"), ("--ranks", "-2"),
                 ("--ranks", "two"), ("--ranks", "100000"), ("--threads", "0"), ("--threads", "1000000"), ("--timeout", "-1"),

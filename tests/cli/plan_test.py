@@ -65,6 +65,36 @@ class Plan(ProgramTest):
             for promised in ["visible pairs", "imbalance", "exchange", "memory", " per rank", "busiest/mean", "step"]:
                 self.assertIn(promised, page)
 
+    def test_explain_gives_the_reason_of_every_refusal(self):
+        page, plan = self.plan("--tokens", "4Ki", "--ranks", 7, "--query-heads", 6, "--explain")
+        self.assertEqual([row["name"] for row in plan["legality"]], STRATEGIES)
+        legality = {row["name"]: row for row in plan["legality"]}
+        for row in plan["strategies"]:
+            legal = row["verdict"].startswith("legal: ")
+            self.assertEqual(legality[row["name"]]["forward"] == "yes", legal)
+            if not legal:
+                self.assertEqual(legality[row["name"]]["why"], row["verdict"])
+                self.assertIn("ranks = 7", row["verdict"])
+        self.assertEqual(legality["tree"]["backward"], "as ring")
+        self.assertIn("what is legal, and why", page)
+
+    def test_nodes_are_mapped_and_what_crosses_them_is_counted(self):
+        page, plan = self.plan("--tokens", 64, "--mask", "full", "--ranks", 8, "--ranks-per-node", 4, "--strategy", "double-ring",
+                               "--query-heads", 1, "--channels", 8, "--partition", "contiguous")
+        self.assertEqual(plan["nodes"], [{"first_rank": 0, "last_rank": 3}, {"first_rank": 4, "last_rank": 7}])
+        self.assertEqual(plan["node_bytes_total"], 8 * 8 * 16 * 4)  # one jump: every block of 8 rows crosses once
+        self.assertIn("0: ranks 0-3, 1: ranks 4-7; an inner ring of 4 stays inside a node", page)
+
+    def test_packed_documents_move_less_than_whole_blocks(self):
+        _, plan = self.plan("--tokens", "64Ki", "--mask", "documents", "--document-tokens", "16Ki", "--ranks", 8, "--partition",
+                            "contiguous", "--strategy", "ring")
+        self.assertGreaterEqual(plan["whole_ring_bytes_total"], 4 * plan["block_bytes_total"])
+
+    def test_thousands_of_ranks_are_planned_in_seconds(self):
+        _, plan = self.plan("--tokens", "10M", "--ranks", 2048, "--partition", "zigzag")
+        self.assertEqual(plan["pairs"], 10**7 * (10**7 + 1) // 2)
+        self.refuses(2, "--ranks", "65536", command=["plan", "--ranks", 65537])
+
     def test_the_legal_strategies_run(self):
         random = np.random.default_rng(SEED)
         path = write(self.scratch / "in.h5", "f32", **random_tensors(random, 40, 40, 4, 2, 8, 8))

@@ -11,7 +11,13 @@ namespace {
 
 const std::vector<Grid> grids{{1, 1, 1}, {1, 2, 1}, {1, 3, 1}, {2, 1, 1}, {1, 4, 1}, {2, 2, 1},
                               {4, 1, 1}, {1, 2, 2}, {1, 5, 1}, {3, 2, 1}, {1, 7, 1}, {1, 8, 1},
-                              {2, 4, 1}, {4, 2, 1}, {8, 1, 1}, {1, 4, 2}, {2, 2, 2}};
+                              {2, 4, 1}, {4, 2, 1}, {8, 1, 1}, {1, 4, 2}, {2, 2, 2},
+                              {1, 1, 1, Travel::gather}, {1, 4, 1, Travel::gather}, {1, 3, 2, Travel::gather},
+                              {2, 2, 2, Travel::gather}, {1, 1, 1, Travel::queries}, {1, 4, 1, Travel::queries},
+                              {1, 7, 1, Travel::queries}, {2, 3, 1, Travel::queries}, {1, 2, 4, Travel::queries},
+                              {1, 1, 1, Travel::tree}, {1, 2, 1, Travel::tree}, {1, 3, 1, Travel::tree},
+                              {1, 6, 1, Travel::tree}, {2, 4, 1, Travel::tree}, {1, 7, 1, Travel::tree},
+                              {1, 8, 1, Travel::tree}};
 const std::vector<const char*> partitions{"contiguous", "zigzag", "striped", "balanced"};
 
 std::vector<Mask> masks(Index n) {
@@ -30,7 +36,7 @@ TEST(Attention, EveryStrategyPartitionAndMaskIsExactInFloat64) {
     const Dense dense = make_dense(shape, mask, 5);
     for (const Grid& grid : grids)
       for (const char* partition : partitions) {
-        SCOPED_TRACE(mask.name() + " " + to_text(grid) + " " + partition);
+        SCOPED_TRACE(sentence(mask.name(), " ", strategy_of(grid), " ", to_text(grid), " ", partition));
         const Errors errors = run(dense, make_schedule(grid, partition, mask), reference64);
         ASSERT_LE(errors.forward(), 1e-13);
         ASSERT_LE(errors.gradients(), 1e-13);
@@ -55,7 +61,7 @@ TEST(Attention, AnyLengthsRanksAndHeadsWork) {
     for (const auto& [query_heads, kv_heads] : {std::pair<Index, Index>{1, 1}, {3, 1}, {7, 7}, {4, 2}})
       for (const Grid& grid : grids) {
         const Mask mask = Mask::parse("causal", {n, n});
-        SCOPED_TRACE(sentence(n, " tokens ", query_heads, ":", kv_heads, " heads ", to_text(grid)));
+        SCOPED_TRACE(sentence(n, " tokens ", query_heads, ":", kv_heads, " heads ", strategy_of(grid), " ", to_text(grid)));
         const Errors errors = run(make_dense({query_heads, kv_heads, 3, 2, DType::f64, 0.7}, mask, 3),
                                   make_schedule(grid, "zigzag", mask), reference64);
         ASSERT_LE(errors.worst(), 1e-13);
@@ -66,9 +72,12 @@ TEST(Attention, CrossAttentionAlignsTheEnds) {
   for (const auto& [queries, keys] : {std::pair<Index, Index>{5, 29}, {29, 5}, {1, 16}, {16, 1}, {3, 0}, {0, 3}})
     for (const char* terms : {"full", "causal", "window:4,1", "causal+window:3,0+sink:2"})
       for (const char* partition : partitions)
-        for (const Grid& grid : {Grid{1, 4, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}, Grid{1, 3, 1}}) {
+        for (const Grid& grid :
+             {Grid{1, 4, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}, Grid{1, 3, 1}, Grid{1, 2, 2, Travel::gather},
+              Grid{1, 4, 1, Travel::queries}, Grid{2, 2, 1, Travel::queries}, Grid{1, 4, 1, Travel::tree},
+              Grid{2, 3, 1, Travel::tree}}) {
           const Mask mask = Mask::parse(terms, {queries, keys});
-          SCOPED_TRACE(sentence(queries, " x ", keys, " ", terms, " ", partition, " ", to_text(grid)));
+          SCOPED_TRACE(sentence(queries, " x ", keys, " ", terms, " ", partition, " ", strategy_of(grid), " ", to_text(grid)));
           const Errors errors = run(make_dense({2, 2, 4, 3, DType::f64, 0.5}, mask, 9),
                                     make_schedule(grid, partition, mask), reference64);
           ASSERT_LE(errors.worst(), 1e-13);
@@ -79,7 +88,8 @@ TEST(Attention, CrossAttentionAlignsTheEnds) {
 TEST(Attention, TimingDoesNotChangeResults) {
   const Mask mask = Mask::parse("causal+window:9,0+sink:3", {41, 41});
   const Dense dense = make_dense({4, 2, 5, 4, DType::f64, 0.5}, mask, 2);
-  for (const Grid& grid : {Grid{1, 4, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}})
+  for (const Grid& grid : {Grid{1, 4, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}, Grid{1, 2, 2, Travel::gather},
+                           Grid{1, 4, 1, Travel::queries}, Grid{1, 3, 1, Travel::tree}})
     for (std::uint64_t seed = 1; seed < 6; ++seed) {
       const Errors errors = run(dense, make_schedule(grid, "zigzag", mask), reference64, {0.002, 0, seed});
       ASSERT_LE(errors.worst(), 1e-13);
@@ -131,11 +141,12 @@ TEST(Attention, TheTiledKernelsKeepTheBoundsOnAnyNumberOfRanks) {
       const Mask mask = Mask::parse(terms, {233, 233, {0, 40, 41, 160, 233}});
       const Dense dense = make_dense({4, 2, 24, 20, type, 0.2}, mask, 6);
       for (const Grid& grid :
-           {Grid{1, 1, 1}, Grid{1, 2, 1}, Grid{2, 1, 1}, Grid{2, 2, 2}, Grid{1, 8, 1}, Grid{1, 3, 1}})
+           {Grid{1, 1, 1}, Grid{1, 2, 1}, Grid{2, 1, 1}, Grid{2, 2, 2}, Grid{1, 8, 1}, Grid{1, 3, 1},
+            Grid{1, 3, 1, Travel::gather}, Grid{1, 3, 1, Travel::queries}, Grid{1, 3, 1, Travel::tree}})
         for (const char* partition : partitions)
           for (const std::string_view tier : cpu_tiers()) {
             if (!cpu_tier_refusal(tier).empty() || cases++ % one_in != 0) continue;
-            SCOPED_TRACE(sentence(tier, " ", name_of(type), " ", terms, " ", to_text(grid), " ", partition));
+            SCOPED_TRACE(sentence(tier, " ", name_of(type), " ", terms, " ", strategy_of(grid), " ", to_text(grid), " ", partition));
             const MakeKernel tiled = [&](const Problem& p) { return make_tiled_kernel(p, {1}, tier); };
             const Errors errors = run(dense, make_schedule(grid, partition, mask), tiled);
             // P rounded to bf16 errs by 2^-8 of the sums of |p v|, and delta, which gradients start from, with it

@@ -20,14 +20,16 @@ TEST(Mpi, EveryStrategyPartitionAndMaskIsExactInFloat64) {
     const Dense dense = make_dense(shape, mask, 5);
     for (int heads = 1; heads <= ranks; ++heads)
       for (int inner = 1; heads * inner <= ranks; ++inner) {
-        const Grid grid{heads, inner, ranks / heads / inner};
+        Grid grid{heads, inner, ranks / heads / inner};
         if (grid.ranks() != ranks) continue;
-        for (const char* partition : {"contiguous", "zigzag", "striped", "balanced"}) {
-          SCOPED_TRACE(mask.name() + " " + to_text(grid) + " " + partition);
-          const Errors errors =
-              engine_errors(dense, make_schedule(grid, partition, mask), reference64, *mpi_test_transport);
-          EXPECT_LE(errors.worst(), 1e-13);
-        }
+        for (const Travel travel : {Travel::keys, Travel::gather, Travel::queries, Travel::tree})
+          for (const char* partition : {"contiguous", "zigzag", "striped", "balanced"}) {
+            grid.travel = travel;
+            SCOPED_TRACE(sentence(mask.name(), " ", strategy_of(grid), " ", to_text(grid), " ", partition));
+            const Errors errors =
+                engine_errors(dense, make_schedule(grid, partition, mask), reference64, *mpi_test_transport);
+            EXPECT_LE(errors.worst(), 1e-13);
+          }
       }
   }
 }

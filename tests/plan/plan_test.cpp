@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <map>
 #include <random>
 #include <set>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/meet.hpp"
+#include "annulus/plan/cost.hpp"
 #include "support/plans.hpp"
 
 namespace annulus {
@@ -51,7 +53,10 @@ void for_random_schedules(int trials, Check check) {
   std::mt19937_64 random(11);
   const auto up_to = [&](Index n) { return static_cast<Index>(random() % static_cast<std::uint64_t>(n + 1)); };
   const std::vector<Grid> grids{{1, 1, 1}, {1, 2, 1}, {1, 3, 1}, {1, 4, 1}, {1, 8, 1}, {1, 2, 2}, {1, 4, 2}, {1, 2, 4},
-                                {2, 1, 1}, {2, 2, 1}, {2, 4, 1}, {4, 2, 1}, {8, 1, 1}, {2, 2, 2}, {1, 3, 3}, {1, 7, 1}};
+                                {2, 1, 1}, {2, 2, 1}, {2, 4, 1}, {4, 2, 1}, {8, 1, 1}, {2, 2, 2}, {1, 3, 3}, {1, 7, 1},
+                                {1, 4, 1, Travel::gather}, {1, 3, 2, Travel::gather}, {2, 2, 2, Travel::gather},
+                                {1, 5, 1, Travel::queries}, {1, 2, 4, Travel::queries}, {2, 3, 1, Travel::queries},
+                                {1, 1, 1, Travel::tree}, {1, 4, 1, Travel::tree}, {1, 7, 1, Travel::tree}};
   for (int trial = 0; trial < trials; ++trial) {
     const Index n = up_to(70), keys = trial % 4 == 0 ? up_to(70) : n;
     Extent extent{n, keys, {}};
@@ -70,7 +75,7 @@ void for_random_schedules(int trials, Check check) {
     for (const Grid& grid : grids) {
       const char* partition =
           std::vector{"contiguous", "zigzag", "striped", "balanced"}[static_cast<std::size_t>(up_to(3))];
-      SCOPED_TRACE(sentence(terms, " n ", n, " keys ", keys, " grid ", to_text(grid), " ", partition));
+      SCOPED_TRACE(sentence(terms, " n ", n, " keys ", keys, " ", strategy_of(grid), " ", to_text(grid), " ", partition));
       check(Job(make_schedule(grid, partition, mask)));
       if (testing::Test::HasFatalFailure()) return;
     }
@@ -86,8 +91,11 @@ TEST(Plan, EveryVisiblePairIsComputedExactlyOnce) {
         for (const Tile& tile : step.tiles)
           for (Index i = 0; i < tile.q.count(); ++i)
             for (Index j = tile.keys_of(i).begin; j < tile.keys_of(i).end; ++j) {
-              const auto [owner, row] = held_rows(step).at(static_cast<std::size_t>(tile.k.begin + j));
-              ++met[{queries.position(plan.seat, tile.q.begin + i), keys.position(owner, row)}];
+              const bool turned = queries_travel(job.grid.travel);
+              const Index query = tile.q.begin + i, key = tile.k.begin + j;
+              const auto [owner, row] = held_rows(step).at(static_cast<std::size_t>(turned ? query : key));
+              ++met[turned ? std::pair(queries.position(owner, row), keys.position(plan.seat, key))
+                           : std::pair(queries.position(plan.seat, query), keys.position(owner, row))];
             }
     Index visible = 0;
     for (Index q = 0; q < job.mask.queries(); ++q)
@@ -136,14 +144,16 @@ TEST(Plan, NobodyReceivesABlockItDoesNotUseNext) {
         }
         ASSERT_LT(s + 1, plan.steps.size());
         const Step& next = plan.steps[s + 1];
-        ASSERT_FALSE(next.tiles.empty()) << "an idle visit";
+        if (job.grid.travel != Travel::tree) {
+          ASSERT_FALSE(next.tiles.empty()) << "an idle visit";
+        }
         ASSERT_EQ(plan.steps[s].arrive.size(), next.held.size());
         for (std::size_t i = 0; i < next.held.size(); ++i) {
           ASSERT_EQ(plan.steps[s].arrive[i].rows, next.held[i].rows);
           ASSERT_FALSE(next.held[i].rows.empty());
         }
       }
-    for (std::size_t s = 1; s < job.plans[0].steps.size(); ++s)
+    for (std::size_t s = 1; s < job.plans[0].steps.size() && job.grid.travel != Travel::tree; ++s)
       ASSERT_TRUE(std::ranges::any_of(job.plans, [&](const Plan& p) { return !p.steps[s].tiles.empty(); }))
           << "an idle step";
   });
@@ -151,13 +161,16 @@ TEST(Plan, NobodyReceivesABlockItDoesNotUseNext) {
 
 TEST(Plan, AMoveCarriesExactlyTheRowsThatItsReceiverUses) {
   for_random_schedules(150, [](const Job& job) {
+    if (job.grid.travel == Travel::tree) return;  // all queries come to all seats
     for (const Plan& plan : job.plans)
       for (std::size_t s = 0; s + 1 < plan.steps.size(); ++s) {
         if (plan.steps[s].arrive.empty()) continue;
         const Step& use = plan.steps[s + 1];
         std::set<Index> used;
-        for (const Tile& tile : use.tiles)
-          for (Index row = tile.k.begin; row < tile.k.end; ++row) used.insert(row);
+        for (const Tile& tile : use.tiles) {
+          const Range rows = queries_travel(job.grid.travel) ? tile.q : tile.k;
+          for (Index row = rows.begin; row < rows.end; ++row) used.insert(row);
+        }
         ASSERT_EQ(count(plan.steps[s].arrive), static_cast<Index>(used.size()));
         ASSERT_EQ(*used.begin(), 0);
         ASSERT_EQ(*used.rbegin(), static_cast<Index>(used.size()) - 1);
@@ -167,12 +180,13 @@ TEST(Plan, AMoveCarriesExactlyTheRowsThatItsReceiverUses) {
 
 TEST(Plan, EveryGradientRowComesHomeOncePerChain) {
   for_random_schedules(150, [](const Job& job) {
+    if (job.grid.travel == Travel::tree) return;  // nothing follows: see EveryPartialResultIsMergedIntoItsOwner
     for (const Plan& owner : job.plans) {
       Index lent = 0, home = 0;
       for (const Step& step : owner.steps) {
         lent += count(rows_of(step.lend));
         home += count(rows_of(step.homecoming));
-        ASSERT_TRUE(inside(rows_of(step.homecoming), {{0, owner.key_rows}}));
+        ASSERT_TRUE(inside(rows_of(step.homecoming), {{0, owner.own_rows}}));
       }
       ASSERT_EQ(lent, home);
     }
@@ -185,6 +199,85 @@ TEST(Plan, EveryGradientRowComesHomeOncePerChain) {
         }
       }
   });
+}
+
+TEST(Plan, EveryPartialResultIsMergedIntoItsOwner) {
+  for (int seats = 1; seats <= 17; ++seats) {
+    const Mask mask = Mask::parse("causal", {31, 50});
+    const Job job(make_schedule({1, seats, 1, Travel::tree}, "zigzag", mask));
+    // known[seat][query]: the seats whose keys are in it
+    std::vector<std::vector<std::multiset<Rank>>> known(job.plans.size(), std::vector<std::multiset<Rank>>(31));
+    for (const Plan& plan : job.plans)
+      for (auto& query : known[static_cast<std::size_t>(plan.seat)]) query = {plan.seat};
+    for (std::size_t m = 0; m < job.plans[0].merges.size(); ++m) {
+      auto after = known;
+      for (const Plan& plan : job.plans) {
+        const Merge& round = plan.merges.at(m);
+        if (round.peer == nobody) continue;
+        const Merge& other = job.plans[static_cast<std::size_t>(round.peer)].merges.at(m);
+        ASSERT_EQ(other.peer, plan.seat);
+        ASSERT_EQ(round.send, other.receive);
+        for (const Range& rows : round.send)
+          for (auto q = static_cast<std::size_t>(rows.begin); q < static_cast<std::size_t>(rows.end); ++q) {
+            after[static_cast<std::size_t>(plan.seat)][q].clear();
+            after[static_cast<std::size_t>(round.peer)][q].merge(known[static_cast<std::size_t>(plan.seat)][q]);
+          }
+      }
+      known = after;
+    }
+    std::multiset<Rank> everybody;
+    for (Rank seat = 0; seat < seats; ++seat) everybody.insert(seat);
+    std::size_t query = 0;
+    for (const Plan& plan : job.plans)
+      for (Index row = 0; row < plan.query_rows; ++row, ++query)
+        ASSERT_EQ(known[static_cast<std::size_t>(plan.seat)][query], everybody) << seats << " seats";
+    ASSERT_LE(job.plans[0].merges.size(), std::bit_width(static_cast<unsigned>(seats)) + 1);
+  }
+}
+
+TEST(Plan, TheEstimateCountsWhatThePlansSay) {
+  for_random_schedules(60, [](const Job& job) {
+    const Estimate e = estimate(job, {});
+    ASSERT_EQ(e.steps, static_cast<Index>(job.plans[0].steps.size()));
+    Index buffer = 0;
+    for (std::size_t s = 0; s < job.plans[0].steps.size(); ++s) {
+      StepSum sum;
+      for (const Plan& plan : job.plans) {
+        const Index work = pairs(plan.steps[s].tiles);
+        Index rows = 0;
+        for (const Move& move : plan.steps[s].arrive) rows += move.seat == plan.seat ? 0 : count(move.rows);
+        sum.pairs += work;
+        sum.most_pairs = std::max(sum.most_pairs, work);
+        sum.rows += rows;
+        sum.most_rows = std::max(sum.most_rows, rows);
+        buffer = std::max(buffer, rows);
+      }
+      ASSERT_EQ(e.by_step[s].pairs, sum.pairs);
+      ASSERT_EQ(e.by_step[s].most_pairs, sum.most_pairs);
+      ASSERT_EQ(e.by_step[s].rows, sum.rows);
+      ASSERT_EQ(e.by_step[s].most_rows, sum.most_rows);
+    }
+    ASSERT_EQ(e.pairs, job.mask.pairs());
+    ASSERT_EQ(e.buffer_rows, buffer);
+    ASSERT_GE(e.nominal_seconds, e.compute_seconds);
+  });
+}
+
+TEST(Plan, ARankOfThousandsMakesItsOwnPlanAndItFitsThoseOfItsPeers) {
+  const Mask mask = Mask::parse("causal", {1 << 20, 1 << 20});
+  for (const Grid& grid : {Grid{1, 4096, 1}, Grid{1, 8, 512}, Grid{1, 4096, 1, Travel::queries}}) {
+    const Schedule job = make_schedule(grid, "zigzag", mask);
+    const Plan plan = job.plan_of(1234);
+    std::map<Rank, Plan> peers;
+    for (const std::size_t s : {std::size_t{0}, std::size_t{1}, std::size_t{700}, std::size_t{2860}, plan.steps.size() - 2})
+      for (const Move& arrival : plan.steps[s].arrive) {
+        const Step& sender = peers.try_emplace(arrival.seat, job.plan_of(arrival.seat)).first->second.steps[s];
+        const Move expected{1234, arrival.rows};
+        EXPECT_TRUE((sender.forward && *sender.forward == expected) || std::ranges::count(sender.lend, expected) == 1)
+            << to_text(grid) << " step " << s;
+      }
+    EXPECT_FALSE(peers.empty());
+  }
 }
 
 TEST(Plan, AWindowTakesAsManyStepsAsItReaches) {
@@ -264,6 +357,7 @@ TEST(Plan, GridsAndStrategiesSayWhyTheyRefuse) {
   EXPECT_THROW(find_strategy("double-ring").grid({7, 1, 8, 8}), Error);
   EXPECT_THROW(find_strategy("rin"), Error);
   EXPECT_EQ(find_strategy("double-ring").grid({8, 4, 8, 8}), (Grid{1, 4, 2}));
+  EXPECT_EQ(find_strategy("all-gather").grid({64, 4, 8, 8}), (Grid{1, 8, 8, Travel::gather}));
   EXPECT_EQ(find_strategy("hybrid").grid({8, 4, 8, 8}), (Grid{4, 2, 1}));
 }
 

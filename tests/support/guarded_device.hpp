@@ -4,7 +4,7 @@
 
 #include <map>
 
-#include "annulus/kernel/kernel.hpp"
+#include "annulus/kernel/partial.hpp"
 #include "annulus/memory/device.hpp"
 
 namespace annulus {
@@ -92,6 +92,9 @@ class GuardedKernel final : public Kernel {
   }
   void reset(const Partial& partial) override {
     device_.opened([&] { inner_->reset(partial); });
+  }
+  void merge(const Partial& from, const Partial& into) override {
+    device_.opened([&] { annulus::merge(from, into); });
   }
   void finish(const Partial& partial, const Rows& lse) override {
     device_.opened([&] { inner_->finish(partial, lse); });

@@ -22,7 +22,8 @@ struct Machine {
 };
 
 /// One rank's part of a distributed attention. All ranks of the schedule call the same functions in the same order.
-/// Memory: two visiting blocks, whatever the number of ranks; nothing is kept per step.
+/// Memory: two visiting blocks, whatever the number of ranks; nothing is kept per step. Where queries travel, traces (and
+/// gradients of the tree) are those of a ring of K/V blocks over the same shards.
 ///
 ///   q [own query rows, query_heads, channels]   k [own key rows, kv_heads, channels]   v [.., kv_heads,
 ///   value_channels] own rows: schedule.queries / schedule.keys of this rank. Any pitch; AttentionShape::type.
@@ -58,11 +59,18 @@ class Attention {
  private:
   struct Local;  // what this rank's lane computes: rows of its seat, heads of its share
   Local localise(const Rows& q, const KeyValue& kv);
+  void forward_queries(const Local& local, const Rows& out, const Rows& lse);
+  void pass_queries(const Rows& q, const KeyValue& kv, const Rows& own);
+  void merge_queries(const Rows& q, const KeyValue& kv, const Rows& own);
+  void backward_keys(const Local& local, const Saved& saved, const Rows& dq, const Rows& sums);
+  void backward_queries(const Local& local, const Saved& saved, const Rows& dq, const Rows& sums);
+  const Plan& ring_plan();  // K/V blocks travel whatever the strategy: traces, and gradients of the tree
   template <class Compute>
   void in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute);
 
   const Schedule& schedule_;
   Plan plan_;
+  std::optional<Plan> ring_plan_;
   AttentionShape shape_;
   Machine machine_;
   Rank seat_;

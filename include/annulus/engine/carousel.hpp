@@ -16,20 +16,29 @@ struct Lane {
 };
 
 /// Takes blocks of rows around the seats as a plan says, while work is done on them: each step the present block leaves
-/// and the next arrives while `work` computes. `own` holds the seat's rows [key_rows, 1, width]; two buffers for
+/// and the next arrives while `work` computes. `own` holds the seat's rows [own_rows, 1, width]; two buffers for
 /// visitors are allocated once. work(step, block, pending) is called for every step, also for those without tiles, so
 /// that batches started in it have the same number on all ranks; it may poll `pending` to let the exchange progress.
 using Work = std::function<void(std::size_t step, const Rows& block, Pending& pending)>;
 void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
                const Work& work);
 
-/// Sums per key (gradients, received mass) that follow their block around the seats one step behind and come home.
-/// For every step of the plan, in order: begin(step) gives the rows to add to, end(step) sends them after the block.
-/// `own` [key_rows, 1, width], f32 or f64, holds the seat's sums; it is complete after home().
+/// How what follows a block is summed up: what a row is before anything was added, and the addition.
+struct Summation {
+  std::function<void(const Rows&)> clear;
+  std::function<void(const Rows& from, const Rows& into)> add;
+};
+/// Zero, and f32 or f64 sums.
+Summation plain_sums(Device& device);
+
+/// Sums per row (gradients, received mass, partial results of queries) that follow their block around the seats one step
+/// behind and come home. For every step of the plan, in order: begin(step) gives the rows to add to, end(step) sends them
+/// after the block. `own` [own_rows, 1, width], f32 or f64, holds the seat's sums; it is complete after home().
 class Trail {
  public:
-  Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline);
-  /// Rows [held rows, 1, width] to accumulate into, zero at first.
+  Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
+        Summation summation);
+  /// Rows [held rows, 1, width] to accumulate into, cleared at first.
   Rows begin(std::size_t step);
   void end(std::size_t step);
   void home();
@@ -39,9 +48,9 @@ class Trail {
   const Plan& plan_;
   Lane lane_;
   Rows own_;
-  Device& device_;
   Transport& transport_;
   Timeline& timeline_;
+  Summation summation_;
   Array mine_, leaving_, arriving_, returning_;  // leaving_ stays untouched while its batch is under way
   Pending pending_;
   const Step* sent_ = nullptr;  // the step whose batch is under way

@@ -80,6 +80,7 @@ class Kernel {
 
   /// As the functions of these names in partial.hpp, where the rows live; on the CPU they are those functions.
   virtual void reset(const Partial& partial);
+  virtual void merge(const Partial& from, const Partial& into);
   virtual void finish(const Partial& partial, const Rows& lse);
   virtual void row_dot(const Rows& dout, const Rows& out, const Rows& delta);
 };

@@ -12,6 +12,7 @@ struct Prices {
   Index channels = 64, value_channels = 64;
   Index element_bytes = 4;
   bool backward = false;
+  int ranks_per_node = 1 << 30;         ///< so many neighbouring ranks share a node
   double operations_per_second = 5e10;  ///< nominal: a few CPU cores
   double bytes_per_second = 5e9;        ///< nominal: memory copies and good networks alike
   double seconds_per_step = 2e-5;       ///< nominal: latency of a batch
@@ -21,7 +22,7 @@ struct Prices {
 /// One step of all seats.
 struct StepSum {
   Index pairs = 0, most_pairs = 0;  ///< in all, and of the busiest seat
-  Index rows = 0, most_rows = 0;    ///< that arrive for the next step: in all, and at one seat
+  Index rows = 0, most_rows = 0;    ///< rows that arrive for the next step: in all, and at one seat
 };
 
 /// Exact counts of one schedule, and the seconds that its steps take at the given prices: each seat goes on when it has
@@ -32,9 +33,12 @@ struct Estimate {
   Index path_pairs = 0;            ///< sum over steps of the busiest seat's pairs: nobody can be faster
   Index most_pairs = 0;            ///< of the busiest seat
   Index buffer_rows = 0;           ///< most rows that visit a seat at once
-  Index block_bytes_received = 0;  ///< bytes of visiting blocks, the rank that receives most
+  Index row_bytes = 0;             ///< what travels for every row that visits a rank, sums that follow it included
+  Index block_bytes_received = 0;  ///< bytes between seats, the rank that receives most
   Index exchange_bytes = 0;        ///< bytes of the head exchange, the rank that receives most
-  Index total_bytes = 0;           ///< bytes of visiting blocks received by all ranks
+  Index total_bytes = 0;           ///< bytes between seats, received by all ranks
+  Index node_bytes = 0;            ///< those of them that cross from one node to another
+  Index whole_bytes = 0;           ///< what a ring that carries whole K/V blocks to everybody would move, same passes
   double nominal_seconds = 0;
   double compute_seconds = 0;  ///< of the busiest seat; the rest of nominal_seconds is exchange and waiting
   std::vector<StepSum> by_step;

@@ -22,16 +22,19 @@ struct Move {
 
 /// What one seat does in one step: compute the tiles while blocks move.
 ///
-/// Blocks of K/V rows. A block travels along a *chain* of seats that use it in turn, straight from one to the next. The
+/// Blocks of K/V rows (of queries, when queries travel). A block travels along a *chain* of seats that use it in turn, straight from one to the next. The
 /// next user gets it from the one before when that one still has room for it and holds all the rows it needs; otherwise
 /// the chain ends, and the owner, who always has the whole block, sends it again (`lend`). So everybody receives exactly
 /// the rows it uses. A block arrives in the batch of the step before its use: a seat needs two buffers.
 ///
 /// Gradients of a block (and per-key sums of traces) ride along the same chain one step behind: what the next holder
-/// does not hold goes home to the owner (`give_back`), the rest rides on with `forward`.
+/// does not hold goes home to the owner (`give_back`), the rest rides on with `forward`. So do the partial results of
+/// queries that travel.
+///
+/// When blocks are gathered there are no chains: several arrive in one step, each from its owner.
 struct Step {
   std::vector<Move> held;             ///< whose rows are here (seat: their owner), one after another in the buffer
-  std::vector<Tile> tiles;            ///< work: q counts own query rows, k counts the held rows
+  std::vector<Tile> tiles;            ///< work: q counts own query rows, k the held rows (or q held, k own key rows)
   std::optional<Move> forward;        ///< the held block leaves for its next user
   std::vector<Move> lend;             ///< the own block leaves again for a user further on
   std::vector<Move> arrive;           ///< what the next step holds, in the same order, and the seats it comes from
@@ -42,11 +45,20 @@ struct Step {
   Rank origin() const { return held.empty() ? nobody : held.front().seat; }
 };
 
+/// One round in which two seats merge what they know of the same queries. Rows are counted among all queries, seat after
+/// seat. What is sent is forgotten by its sender. All seats have equally many rounds; nobody: idle in this one.
+struct Merge {
+  Rank peer = nobody;
+  std::vector<Range> send, receive;
+};
+
 /// What one seat does, as data: printed, proven, priced and executed. No transport and no numbers in it.
 struct Plan {
   Rank seat = 0;
   Index query_rows = 0, key_rows = 0;  ///< own rows
+  Index own_rows = 0;                  ///< those of the two that travel
   std::vector<Step> steps;             ///< all seats have equally many
+  std::vector<Merge> merges;           ///< after the steps; Travel::tree only
 
   /// What arrives at once at most, in rows: the size of each of the two buffers.
   Index buffer_rows() const;
@@ -63,24 +75,34 @@ class Planner {
 
   const Grid& grid() const { return grid_; }
   int seats() const { return grid_.seats(); }
-  int steps() const { return static_cast<int>(visits_.size()); }
-  /// The step of the itinerary, as visit() counts them, that is step `step` of the plans.
-  int visit_of(int step) const { return visits_[static_cast<std::size_t>(step)]; }
-  const Partition& queries() const { return queries_; }
-  const Partition& keys() const { return keys_; }
-  const Mask& mask() const { return mask_; }
-  /// What a seat sees of the block of another.
+  int steps() const { return static_cast<int>(first_.size()) - 1; }
+  /// The steps of the itinerary, as visit() counts them, that are one step of the plans: several when blocks are gathered.
+  std::span<const int> visits(int step) const;
+  const Partition& queries() const { return queries_travel(grid_.travel) ? travel_ : stay_; }
+  const Partition& keys() const { return queries_travel(grid_.travel) ? stay_ : travel_; }
+  /// What the rows that stay at a seat see of the block of another, or of all of it where everything is gathered.
   void look(Rank seat, Rank origin, Sight& into) const;
 
+  /// All pairs of the rows that stay at a seat.
+  Index pairs_of(Rank seat) const;
+
   Plan plan(Rank seat) const;
+  /// The rounds of Plan::merges alone.
+  std::vector<Merge> merges(Rank seat) const;
 
  private:
+  std::vector<Tile> meet(Rank seat, Rank origin) const;
+  void add_visit(Plan& plan, int step, int next_busy) const;
+  void add_owner(Plan& plan) const;
+  void add_gathered(Plan& plan, int step) const;
+
   Grid grid_;
-  Partition queries_, keys_;
-  Mask mask_;
-  bool ordinary_;                          // see look_at_ordinary()
+  Partition stay_, travel_;
+  Mask seen_;                              // queries of it: the side that stays
+  bool ordinary_ = false;                  // see look_at_ordinary()
   std::vector<std::vector<Range>> reach_;  // by seat: seats among which are all those whose blocks it works on
   std::vector<int> visits_;                // steps of the itinerary in which anybody works
+  std::vector<std::size_t> first_;         // where those of each step begin
 };
 
 /// Where owner rows [range) lie inside a list of held ranges, counted in held rows. Throws Error when they are not

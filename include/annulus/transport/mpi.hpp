@@ -6,7 +6,8 @@
 
 namespace annulus {
 
-/// MPI from its beginning to its end; one per process, made by the main thread before any other MPI call.
+/// MPI from its beginning to its end; one per process, made by the main thread before any other MPI call. Ranks are
+/// numbered node after node, whatever the order in which mpirun dealt them out: neighbours share a node.
 class MpiSession {
  public:
   /// Throws Error (communication) when MPI cannot be started.
@@ -18,12 +19,14 @@ class MpiSession {
   int ranks() const { return ranks_; }
   /// Ranks that share this node's memory.
   int ranks_per_node() const { return ranks_per_node_; }
+  /// The largest number that divides the ranks of every node: so many neighbours, counted from 0, share a node.
+  int node_divisor() const { return node_divisor_; }
   /// Name and version of the library.
   static std::string library();
 
  private:
   Rank rank_ = 0;
-  int ranks_ = 1, ranks_per_node_ = 1;
+  int ranks_ = 1, ranks_per_node_ = 1, node_divisor_ = 1;
 };
 
 struct MpiOptions {

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
@@ -58,11 +59,8 @@ Subject subject_of(const Settings& s, bool backward) {
 
 // A line per step: work, balance, rows moved.
 void print_steps(const Job& job, const Estimate& e, json& out) {
-  const Prices prices = prices_of(job.shape, false);
   const Index lanes = job.schedule.grid.heads;
-  const Index row_bytes =
-      ceil_div(job.shape.kv_heads, lanes) * (job.shape.channels + job.shape.value_channels) * prices.element_bytes;
-  std::printf("\n  step            pairs   busiest/mean   K/V rows moved   most bytes into a rank\n");
+  std::printf("\n  step            pairs   busiest/mean       rows moved   most bytes into a rank\n");
   constexpr std::size_t shown = 24;
   for (std::size_t s = 0; s < e.by_step.size(); ++s) {
     const StepSum& step = e.by_step[s];
@@ -72,13 +70,33 @@ void print_steps(const Job& job, const Estimate& e, json& out) {
     out["steps"].push_back({{"pairs", step.pairs},
                             {"busiest_over_mean", balance},
                             {"rows_moved", step.rows},
-                            {"most_bytes_into_a_rank", step.most_rows * row_bytes}});
+                            {"most_bytes_into_a_rank", step.most_rows * e.row_bytes}});
     if (s < shown)
       std::printf("  %4zu %16s %14.3f %16s %24s\n", s, grouped(step.pairs).c_str(), balance,
                   grouped(step.rows * lanes).c_str(),
-                  bytes_text(static_cast<double>(step.most_rows * row_bytes)).c_str());
+                  bytes_text(static_cast<double>(step.most_rows * e.row_bytes)).c_str());
   }
   if (e.by_step.size() > shown) std::printf("   ... %zu more steps\n", e.by_step.size() - shown);
+}
+
+// Which ranks share a node, and what crosses between nodes.
+void print_nodes(const Job& job, const Estimate& e, json& out) {
+  const int ranks = job.place.ranks, each = job.place.ranks_per_node;
+  out["node_bytes_total"] = e.node_bytes;
+  if (each >= ranks) return;
+  constexpr int shown = 4;
+  std::string map;
+  for (int node = 0; node * each < ranks; ++node) {
+    const int last = std::min(ranks, (node + 1) * each) - 1;
+    out["nodes"].push_back({{"first_rank", node * each}, {"last_rank", last}});
+    if (node < shown) map += sentence(node > 0 ? ", " : "", node, ": ranks ", node * each, "-", last);
+    if (node == shown) map += ", ...";
+  }
+  const Grid& grid = job.schedule.grid;
+  const int ring = grid.heads * grid.inner;  // neighbouring ranks
+  std::printf("  nodes           %s; an inner ring of %d %s; %s cross between nodes\n", map.c_str(), ring,
+              each % ring == 0 ? "stays inside a node" : "spans nodes",
+              bytes_text(static_cast<double>(e.node_bytes)).c_str());
 }
 
 void print_strategies(const Job& job, const Estimate& mine, bool backward, json& out) {
@@ -88,27 +106,64 @@ void print_strategies(const Job& job, const Estimate& mine, bool backward, json&
     std::printf("    %-12s %-10s %s\n", std::string(name).c_str(), grid.c_str(), verdict.c_str());
     out["strategies"].push_back({{"name", name}, {"grid", grid}, {"verdict", verdict}});
   };
+  const auto price = [&](const Grid& grid) {
+    if (grid == job.schedule.grid) return mine;
+    return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask), prices_of(job.shape, backward));
+  };
+  struct Row {
+    std::string grid = "-", refusal;
+    Grid legal;
+    std::future<Estimate> estimate;
+  };
+  std::vector<Row> rows;
   for (const Strategy& strategy : strategies()) {
+    Row& row = rows.emplace_back();
     try {
-      const Grid grid = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
-      const auto other = [&] {
-        return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask),
-                        prices_of(job.shape, backward));
-      };
-      const Estimate e = grid == job.schedule.grid ? mine : other();
-      std::string verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
-                                     bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
-                                     " into the busiest rank");
-      if (grid.heads > job.shape.query_heads)
-        verdict += sentence("; ", place.ranks - grid.seats() * static_cast<int>(job.shape.query_heads),
-                            " ranks without heads");
-      if (grid == job.schedule.grid) verdict += "   <- this plan";
-      line(strategy.name, to_text(grid), verdict);
+      row.legal = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
+      row.grid = to_text(row.legal);
+      row.estimate = std::async(std::launch::async, price, row.legal);
     } catch (const Error& e) {
-      line(strategy.name, "-", e.what());
+      row.refusal = e.what();
     }
   }
-  for (const char* name : {"all-gather", "pass-q", "tree"}) line(name, "-", "not in this version");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    Row& row = rows[i];
+    std::string verdict = row.refusal;
+    if (verdict.empty()) {
+      const Estimate e = row.estimate.get();
+      verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
+                         bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
+                         " into the busiest rank");
+      if (row.legal.heads > job.shape.query_heads)
+        verdict += sentence("; ", place.ranks - row.legal.seats() * static_cast<int>(job.shape.query_heads),
+                            " ranks without heads");
+      if (row.legal == job.schedule.grid) verdict += "   <- this plan";
+    }
+    line(strategies()[i].name, row.grid, verdict);
+  }
+}
+
+// What each strategy does in each pass, or why it cannot be had.
+void print_legality(const Job& job, json& out) {
+  std::printf("\n  what is legal, and why\n    %-12s %-9s %-9s %-9s\n", "strategy", "forward", "backward", "traces");
+  for (const Strategy& strategy : strategies()) {
+    const bool tree = strategy.travel == Travel::tree, queries = queries_travel(strategy.travel);
+    std::string forward = "yes", backward = tree ? "as ring" : "yes", traces = queries ? "as ring" : "yes",
+                why(strategy.what);
+    try {
+      strategy.grid({job.place.ranks, job.place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
+    } catch (const Error& e) {
+      forward = backward = traces = "no";
+      why = e.what();
+    }
+    std::printf("    %-12s %-9s %-9s %-9s %s\n", std::string(strategy.name).c_str(), forward.c_str(), backward.c_str(),
+                traces.c_str(), why.c_str());
+    out["legality"].push_back({{"name", strategy.name},
+                               {"forward", forward},
+                               {"backward", backward},
+                               {"traces", traces},
+                               {"why", why}});
+  }
 }
 
 int run(const Settings& settings, Context& context) {
@@ -121,7 +176,8 @@ int run(const Settings& settings, Context& context) {
           " in this version: it is ", place.ranks);
   place.ranks_per_node = narrow(settings.has("ranks-per-node") ? settings.count("ranks-per-node", 1) : place.ranks);
   const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
-  const Prices prices = prices_of(job.shape, backward);
+  Prices prices = prices_of(job.shape, backward);
+  prices.ranks_per_node = place.ranks_per_node;
   const Estimate e = estimate(job.schedule, prices);
   const Footprint most = footprint(job.schedule, e.buffer_rows, prices);
 
@@ -146,6 +202,7 @@ int run(const Settings& settings, Context& context) {
            {"block_bytes_into_busiest_rank", e.block_bytes_received},
            {"exchange_bytes_into_busiest_rank", e.exchange_bytes},
            {"block_bytes_total", e.total_bytes},
+           {"whole_ring_bytes_total", e.whole_bytes},
            {"memory_bytes_per_rank", most.total()},
            {"steps", json::array()},
            {"strategies", json::array()}};
@@ -155,12 +212,17 @@ int run(const Settings& settings, Context& context) {
               100 * static_cast<double>(e.pairs) /
                   std::max(1.0, static_cast<double>(subject.mask.queries()) * static_cast<double>(subject.mask.keys())),
               e.imbalance(job.schedule.grid.seats()));
-  std::printf("  exchange        %s of K/V into the busiest rank, %s in all; head exchange %s\n",
+  std::printf("  exchange        %s into the busiest rank, %s in all; head exchange %s\n",
               text(e.block_bytes_received).c_str(), text(e.total_bytes).c_str(), text(e.exchange_bytes).c_str());
+  if (e.total_bytes > 0)
+    std::printf("                  a ring of whole K/V blocks would move %s, %.2f times as much\n",
+                text(e.whole_bytes).c_str(), static_cast<double>(e.whole_bytes) / static_cast<double>(e.total_bytes));
+  print_nodes(job, e, out);
   std::printf("  memory          %s per rank at most: inputs %s, results %s, visiting blocks %s, head exchange %s\n",
               text(most.total()).c_str(), text(most.inputs).c_str(), text(most.results).c_str(),
               text(most.blocks).c_str(), text(most.heads).c_str());
   print_strategies(job, e, backward, out);
+  if (settings.flag("explain")) print_legality(job, out);
   if (settings.has("json")) {
     std::ofstream file(settings.text("json"));
     file << out.dump(2) << '\n';
@@ -201,6 +263,9 @@ Command plan_command() {
                                .group = "Distribution",
                                .help = "ranks that share a node",
                                .check = whole_number(1)},
+                              {.name = "explain",
+                               .group = "Output",
+                               .help = "also what each strategy does in each pass, or why it is refused"},
                               {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}}}),
           .examples = {"annulus plan --tokens 1M --ranks 8 --mask causal",
                        "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",
