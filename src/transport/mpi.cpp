@@ -117,6 +117,7 @@ MpiSession::MpiSession() {
   MPI_Comm node = MPI_COMM_NULL;
   check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
   check(MPI_Comm_size(node, &ranks_per_node_), "MPI_Comm_size");
+  check(MPI_Comm_rank(node, &node_rank_), "MPI_Comm_rank");
   MPI_Comm_free(&node);
 }
 

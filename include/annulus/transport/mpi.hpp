@@ -18,12 +18,14 @@ class MpiSession {
   int ranks() const { return ranks_; }
   /// Ranks that share this node's memory.
   int ranks_per_node() const { return ranks_per_node_; }
+  /// This rank's place among them.
+  int node_rank() const { return node_rank_; }
   /// Name and version of the library.
   static std::string library();
 
  private:
   Rank rank_ = 0;
-  int ranks_ = 1, ranks_per_node_ = 1;
+  int ranks_ = 1, ranks_per_node_ = 1, node_rank_ = 0;
 };
 
 struct MpiOptions {
