@@ -43,8 +43,9 @@ Accelerator::Accelerator(const Settings& settings, const Job& job, const RankToo
   const bool cpu_kernel = kernel != "auto" && kernel_place(kernel) == Place::cpu;
   const std::string reason = gpu_refusal(settings, tools);
   together(tools.transport, [&] {
-    require(!wanted || reason.empty(), settings.name_of(device == "cuda" ? "device" : "transport"),
-            " needs a GPU for every rank, and this one has none: ", reason);
+    require(!wanted || reason.empty(),
+            device == "cuda" ? settings.name_of("device") + " cuda" : settings.name_of("transport") + " nccl",
+            " needs a GPU for every rank: ", reason);
     require(!wanted || !cpu_kernel, settings.name_of("kernel"), " ", kernel, " runs on the CPU");
     require(transport != "nccl" || nccl_missing().empty(), settings.name_of("transport"), " nccl: ", nccl_missing());
   });
