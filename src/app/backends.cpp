@@ -9,6 +9,13 @@
 #if ANNULUS_HAS_MPI
 #include "annulus/transport/mpi.hpp"
 #endif
+#if ANNULUS_HAS_CUDA
+#include "annulus/kernel/cuda.hpp"
+#include "annulus/memory/cuda.hpp"
+#endif
+#if ANNULUS_HAS_NCCL
+#include "annulus/transport/nccl.hpp"
+#endif
 
 namespace annulus::app {
 namespace {
@@ -43,13 +50,25 @@ std::string pairs_refusal(const Problem& problem, Place place) {
   return problem.type == DType::bf16 ? "" : "it is for bf16 inputs";
 }
 
-constexpr std::array<KernelRow, 5> table{{
-    {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
-    {"tiled-avx512", "blocked online softmax, AVX-512", tier_refusal<avx512>, make_tier<avx512>},
-    {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},
-    {"tiled-portable", "blocked online softmax, any processor", tier_refusal<portable>, make_tier<portable>},
-    {"reference", "naive, float64 inside, one thread: the judge", reference_refusal, make_reference},
-}};
+#if ANNULUS_HAS_CUDA
+std::string cuda_refusal_of(const Problem&, Place place) {
+  return place == Place::cuda ? cuda_missing() : "it runs on a GPU";
+}
+std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptions& options) {
+  return make_cuda_simt_kernel(problem, *options.device);
+}
+#endif
+
+const KernelRow table[] {
+#if ANNULUS_HAS_CUDA
+  {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
+#endif
+      {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
+      {"tiled-avx512", "blocked online softmax, AVX-512", tier_refusal<avx512>, make_tier<avx512>},
+      {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},
+      {"tiled-portable", "blocked online softmax, any processor", tier_refusal<portable>, make_tier<portable>},
+      {"reference", "naive, float64 inside, one thread: the judge", reference_refusal, make_reference},
+};
 
 #if ANNULUS_HAS_MPI
 class MpiProcesses final : public Processes {
@@ -58,6 +77,7 @@ class MpiProcesses final : public Processes {
   int ranks() const override { return session_.ranks(); }
   int ranks_per_node() const override { return session_.ranks_per_node(); }
   int node_divisor() const override { return session_.node_divisor(); }
+  int node_rank() const override { return session_.node_rank(); }
   std::unique_ptr<Transport> transport(double patience_seconds) override {
     return make_mpi_transport(session_, {patience_seconds});
   }
@@ -78,12 +98,22 @@ bool started_by_launcher() {
 
 std::span<const KernelRow> kernels() { return table; }
 
+Place kernel_place(std::string_view name) {
+  std::string names;
+  for (const KernelRow& row : table) {
+    if (name == row.name) return row.place;
+    names += sentence(names.empty() ? "" : ", ", row.name);
+  }
+  throw Error(Failure::usage, sentence("there is no kernel '", name, "': the kernels are ", names));
+}
+
 std::unique_ptr<Kernel> make_kernel(std::string_view name, const Problem& problem, const KernelOptions& options) {
+  const Place place = options.device != nullptr ? options.device->place() : Place::cpu;
   std::string names, reasons;
   for (const KernelRow& row : table) {
     names += sentence(names.empty() ? "" : ", ", row.name);
     if (name != "auto" && name != row.name) continue;
-    const std::string reason = row.refusal(problem, Place::cpu);
+    const std::string reason = row.refusal(problem, place);
     if (reason.empty()) return row.make(problem, options);
     reasons += sentence(reasons.empty() ? "" : "; ", row.name, ": ", reason);
   }
@@ -103,6 +133,46 @@ std::unique_ptr<Processes> join_processes() {
   return nullptr;
 }
 std::string mpi_library() { return "not compiled in"; }
+#endif
+
+#if ANNULUS_HAS_CUDA
+std::string cuda_missing() { return cuda_refusal(); }
+std::vector<Gpu> gpu_list() {
+  std::vector<Gpu> gpus;
+  for (const CudaGpu& gpu : cuda_gpus()) gpus.push_back({gpu.name, gpu.major, gpu.minor, gpu.bytes, gpu.free_bytes});
+  return gpus;
+}
+std::string cuda_text() { return cuda_versions(); }
+std::unique_ptr<Device> make_staging_memory() { return make_pinned_memory(); }
+#else
+std::string cuda_missing() { return "this build has no CUDA"; }
+std::vector<Gpu> gpu_list() { return {}; }
+std::string cuda_text() { return "not compiled in"; }
+std::unique_ptr<Device> make_staging_memory() { return std::make_unique<CpuDevice>(); }
+#endif
+
+#if ANNULUS_HAS_NCCL
+std::string nccl_missing() { return nccl_refusal(); }
+std::string nccl_text() { return nccl_missing().empty() ? nccl_version() : nccl_missing(); }
+std::unique_ptr<Device> make_gpu(int gpu, bool for_nccl) {
+  return make_cuda_device(gpu, for_nccl ? nccl_memory() : CudaMemory{});
+}
+void share_gpu_by_nccl(Rank rank) { let_nccl_share_a_gpu(rank); }
+std::unique_ptr<Transport> make_gpu_exchange(Transport& bootstrap, Device& gpu, const ExchangeOptions& options) {
+  return make_nccl_transport(bootstrap, gpu, {options.patience_seconds, options.most_blocks, options.share_gpu});
+}
+#else
+std::string nccl_missing() { return "this build has no NCCL"; }
+std::string nccl_text() { return "not compiled in"; }
+#if ANNULUS_HAS_CUDA
+std::unique_ptr<Device> make_gpu(int gpu, bool) { return make_cuda_device(gpu); }
+#else
+std::unique_ptr<Device> make_gpu(int, bool) { throw Error(Failure::usage, cuda_missing()); }
+#endif
+void share_gpu_by_nccl(Rank) {}
+std::unique_ptr<Transport> make_gpu_exchange(Transport&, Device&, const ExchangeOptions&) {
+  throw Error(Failure::usage, nccl_missing());
+}
 #endif
 
 bool has_audio() { return ANNULUS_HAS_AUDIO != 0; }

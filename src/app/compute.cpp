@@ -13,10 +13,10 @@
 namespace annulus::app {
 namespace {
 
-std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, const RankTools& tools) {
+std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, const RankTools& tools, Device& device) {
   const int lane = job.schedule.lane_of(tools.transport.rank());
   const Problem problem = problem_of(job.shape, job.schedule.grid, lane, job.schedule.mask.query_shift());
-  return make_kernel(settings.text("kernel"), problem, {job.place.threads});
+  return make_kernel(settings.text("kernel"), problem, {job.place.threads, &device});
 }
 
 // The first element of a row that is NaN, or -1.
@@ -55,22 +55,28 @@ Index position_of(std::span<const Run> runs, Index row) {
 
 }  // namespace
 
-Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, int passes)
+Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, const Passes& passes)
     : job_(job),
       tools_(tools),
-      kernel_(kernel_of(settings, job, tools)),
+      accelerator_(settings, job, tools, memory_of(job, passes.backward) + passes.extra_bytes),
+      kernel_(kernel_of(settings, job, tools, accelerator_.device())),
       attention_(job.schedule, job.shape, machine()),
       progress_(settings.text("progress"), tools.lead, "attention",
-                passes * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {}
+                passes.visits() * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {}
 
 Machine Compute::machine() {
-  constexpr double operations_per_thread = 1e9;
-  return {tools_.device,
+  // About 20 ms of a core's work per thread; a GPU works on its own while its exchange does the same.
+  constexpr double operations_per_thread = 1e9, operations_per_gpu = 1e14;
+  return {accelerator_.device(),
           *kernel_,
-          tools_.transport,
+          accelerator_.transport(),
           tools_.timeline,
-          operations_per_thread * job_.place.threads,
+          accelerator_.on_gpu() ? operations_per_gpu : operations_per_thread * job_.place.threads,
           [this](Index triples) { progress_.add(triples); }};
+}
+
+std::string Compute::description() const {
+  return accelerator_.on_gpu() ? sentence(kernel(), " on ", device(), ", ", transport()) : kernel();
 }
 
 void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
@@ -97,7 +103,7 @@ void Compute::backward(const Rows& q, const KeyValue& kv, const Rows& dout, cons
 }
 
 void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job,
-                     const std::string& schema, const std::string& kernel) {
+                     const std::string& schema, const Compute& compute) {
   std::string line = "annulus";
   for (const std::string& argument : context.arguments()) line += " " + argument;
   const std::vector<std::pair<std::string, Value>> values{
@@ -111,9 +117,9 @@ void describe_result(Draft& draft, const Settings& settings, const Context& cont
       {"partition", job.schedule.queries.name()},
       {"ranks", Index{job.place.ranks}},
       {"threads_per_rank", Index{job.place.threads}},
-      {"transport", std::string(context.under_mpi() ? "mpi" : "threads")},
-      {"device", std::string("cpu")},
-      {"kernel", kernel},
+      {"transport", compute.transport()},
+      {"device", compute.device()},
+      {"kernel", compute.kernel()},
       {"mask", job.schedule.mask.name()},
       {"dtype", std::string(name_of(job.shape.type))},
       {"softmax_scale", job.shape.softmax_scale},

@@ -2,9 +2,10 @@
 #include <memory>
 #include <string>
 
-#include "annulus/engine/attention.hpp"
+#include "annulus/engine/host_attention.hpp"
 #include "annulus/kernel/kernel.hpp"
 #include "annulus/store/draft.hpp"
+#include "app/accelerator.hpp"
 #include "app/context.hpp"
 #include "app/job.hpp"
 #include "app/progress.hpp"
@@ -12,11 +13,19 @@
 
 namespace annulus::app {
 
+/// What a command does with a job.
+struct Passes {
+  bool observe = false, backward = false;
+  Index extra_bytes = 0;  ///< what a rank needs besides (traces)
+  /// How often every pair is visited, for the ETA.
+  Index visits() const { return 1 + (observe ? 1 : 0) + (backward ? 3 : 0); }
+};
+
 /// One rank's engine for a job, with its kernel and progress: what attend and run have in common.
 class Compute {
  public:
-  /// All ranks. passes: how often every pair is visited (forward, observe, backward), for the ETA.
-  Compute(const Settings& settings, const Job& job, RankTools& tools, int passes);
+  /// All ranks.
+  Compute(const Settings& settings, const Job& job, RankTools& tools, const Passes& passes);
   /// Overwrites out and lse (f32). All ranks; throws when the inputs hold infinities that make a result not a number.
   void forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse);
   void observe(const Rows& q, const Rows& k, const Rows& lse, Traces& traces);
@@ -25,19 +34,24 @@ class Compute {
   /// All passes are done: ends the progress display.
   void finish() { progress_.finish(); }
   std::string kernel() const { return std::string(kernel_->name()); }
+  std::string device() const { return accelerator_.name(); }
+  std::string transport() const { return std::string(accelerator_.transport().name()); }
+  /// "tiled-avx2", or "cuda-simt on cuda:0 NAME, nccl".
+  std::string description() const;
 
  private:
   Machine machine();
   const Job& job_;
   RankTools& tools_;
+  Accelerator accelerator_;
   std::unique_ptr<Kernel> kernel_;
-  Attention attention_;
+  HostAttention attention_;
   Progress progress_;
 };
 
 /// Root attributes every result has: versions, command line, configuration, plan, mask, scale, dtype.
 void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job,
-                     const std::string& schema, const std::string& kernel);
+                     const std::string& schema, const Compute& compute);
 
 /// Sends the lead's layout to everybody.
 Layout share_layout(Transport& transport, const Layout& mine);

@@ -31,7 +31,7 @@ bool Context::under_mpi() const { return state_->launched != nullptr; }
 bool Context::lead() const { return !under_mpi() || state_->launched->rank() == 0; }
 
 int Context::ranks(Index wish, const std::string& transport) const {
-  require(transport != "nccl", "--transport nccl needs a build with CUDA and NCCL: this one has neither");
+  require(transport != "nccl" || nccl_missing().empty(), "--transport nccl: ", nccl_missing());
   require(wish >= 0 && wish <= 4096, "--ranks must be 1 to 4096: it is ", wish);
   if (!under_mpi()) {
     require(transport != "mpi", "--transport mpi needs mpirun: this process was started alone");
@@ -64,10 +64,11 @@ int Context::threads_per_rank(int ranks, Index wish) const {
 }
 
 void Context::on_every_rank(int ranks, double patience_seconds, const std::function<void(RankTools&)>& body) {
-  const auto run = [&](Transport& transport, bool lead) {
+  const auto run = [&](Transport& transport, bool lead_rank) {
     CpuDevice device;
     Timeline timeline;
-    RankTools tools{transport, device, timeline, lead};
+    const int node_rank = under_mpi() ? state_->launched->node_rank() : transport.rank();
+    RankTools tools{transport, device, timeline, lead_rank, node_rank, under_mpi()};
     try {
       body(tools);
     } catch (const std::bad_alloc&) {

@@ -17,6 +17,8 @@ struct RankTools {
   Device& device;
   Timeline& timeline;
   bool lead = false;  ///< prints, and makes files
+  int node_rank = 0;  ///< among the ranks of its node
+  bool own_process = true;
 };
 
 /// An error that all ranks know of: they stop together, and the lead alone speaks.

@@ -80,6 +80,13 @@ std::vector<Option> distribution_options() {
        .fallback = "auto",
        .group = group,
        .help = "how blocks travel"},
+      {.name = "share-gpu", .group = group, .help = "several ranks may use one GPU: slow, for tests"},
+      {.name = "nccl-blocks",
+       .value = "N",
+       .fallback = "(by tokens per rank)",
+       .group = group,
+       .help = "blocks of threads of a GPU that NCCL may use",
+       .check = whole_number(1)},
       {.name = "timeout",
        .value = "SECONDS",
        .fallback = "600",
@@ -196,8 +203,6 @@ std::vector<Option> joined(std::vector<std::vector<Option>> groups) {
 }
 
 Placement placement(const Settings& settings, const Context& context) {
-  require(settings.text("device") != "cuda", settings.name_of("device"),
-          " cuda needs a build with CUDA: this one has none");
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
   require(threads <= 4096, settings.name_of("threads"), " must be at most 4096: it is ", threads);
@@ -238,11 +243,15 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   return job;
 }
 
+Index memory_of(const Job& job, bool backward) {
+  const Prices prices = prices_of(job.shape, backward);
+  return footprint(job.schedule, estimate(job.schedule, prices).buffer_rows, prices).total();
+}
+
 void check_memory(const Job& job, bool backward, Index extra_bytes) {
   const Index available = available_memory();
   if (available == 0) return;
-  const Prices prices = prices_of(job.shape, backward);
-  const Index most = footprint(job.schedule, estimate(job.schedule, prices).buffer_rows, prices).total() + extra_bytes;
+  const Index most = memory_of(job, backward) + extra_bytes;
   const int neighbours = std::min(job.place.ranks, job.place.ranks_per_node);
   const double needed = static_cast<double>(most) * neighbours;
   if (needed <= static_cast<double>(available)) return;

@@ -39,6 +39,9 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
              bool backward);
 Prices prices_of(const AttentionShape& shape, bool backward);
 
+/// Bytes a rank of the job needs at most for its rows, visiting blocks and results.
+Index memory_of(const Job& job, bool backward);
+
 /// Throws Error (fit) when the ranks of this node would need more memory than there is, with the number that would fit.
 /// extra_bytes: what a rank needs besides (traces).
 void check_memory(const Job& job, bool backward, Index extra_bytes);

@@ -21,7 +21,7 @@ std::span<T> as_span(const Rows& rows) {
 }  // namespace
 
 HostAttention::HostAttention(const Schedule& schedule, const AttentionShape& shape, const Machine& machine)
-    : device_(machine.device), shape_(shape), attention_(schedule, shape, machine) {}
+    : device_(machine.device), attention_(schedule, shape, machine) {}
 
 Array HostAttention::alike(const Rows& host) const {
   return {device_, host.type, host.tokens, host.heads, host.channels};
@@ -70,16 +70,6 @@ void HostAttention::observe(const Rows& q, const Rows& k, const Rows& lse, const
   if (!into.block_mass.empty()) there.block_mass = as_span<double>(mirror(as_rows(into.block_mass)));
   attention_.observe(there_q, there_k, there_lse, there);
   for (const auto& [array, host] : way_back) device_.copy_rows(array, host);
-}
-
-Index HostAttention::device_bytes(const Schedule& schedule, const AttentionShape& s, Rank rank, bool backward) {
-  const Index rows = schedule.queries.rows(rank), keys = schedule.keys.rows(rank), number = bytes_of(DType::f32),
-              element = bytes_of(s.type);
-  const Index of_q = rows * s.query_heads * s.channels, of_out = rows * s.query_heads * s.value_channels,
-              of_kv = keys * s.kv_heads * (s.channels + s.value_channels);
-  Index bytes = (of_q + of_kv) * element + (of_out + rows * s.query_heads) * number;
-  if (backward) bytes += of_out * element + (of_q + of_kv) * number;
-  return bytes;
 }
 
 }  // namespace annulus

@@ -23,13 +23,14 @@ void check(int code, const char* what) {
 }
 
 // Every process, with neighbours on the same node: nodes in the order of their first process. All processes together.
-MPI_Comm ordered_by_node(int& ranks_on_this_node) {
+MPI_Comm ordered_by_node(int& ranks_on_this_node, int& place_on_this_node) {
   int world_rank = 0;
   check(MPI_Comm_rank(MPI_COMM_WORLD, &world_rank), "MPI_Comm_rank");
   MPI_Comm node = MPI_COMM_NULL, ordered = MPI_COMM_NULL;
   check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world_rank, MPI_INFO_NULL, &node),
         "MPI_Comm_split_type");
   check(MPI_Comm_size(node, &ranks_on_this_node), "MPI_Comm_size");
+  check(MPI_Comm_rank(node, &place_on_this_node), "MPI_Comm_rank");
   int first = world_rank;
   check(MPI_Bcast(&first, 1, MPI_INT, 0, node), "MPI_Bcast");
   MPI_Comm_free(&node);
@@ -71,8 +72,8 @@ class MpiTransport final : public Transport {
  public:
   MpiTransport(const MpiSession& session, const MpiOptions& options)
       : options_(options), rank_(session.rank()), ranks_(session.ranks()) {
-    int ignored = 0;
-    communicator_ = ordered_by_node(ignored);
+    int ranks_here = 0, place_here = 0;
+    communicator_ = ordered_by_node(ranks_here, place_here);
     check(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     void* value = nullptr;
     int known = 0;
@@ -129,7 +130,7 @@ MpiSession::MpiSession() {
   int provided = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   require<Failure::communication>(provided >= MPI_THREAD_FUNNELED, "MPI must support threads (MPI_THREAD_FUNNELED)");
-  MPI_Comm ordered = ordered_by_node(ranks_per_node_);
+  MPI_Comm ordered = ordered_by_node(ranks_per_node_, node_rank_);
   check(MPI_Comm_rank(ordered, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(ordered, &ranks_), "MPI_Comm_size");
   std::vector<int> nodes(static_cast<std::size_t>(ranks_));

@@ -37,7 +37,10 @@ class Communicator {
   Communicator& operator=(const Communicator&) = delete;
   ~Communicator() {
     if (communicator_ == nullptr) return;
-    if (std::uncaught_exceptions() > 0) return abort();  // the others may never come to an orderly end
+    if (std::uncaught_exceptions() > 0) {  // the others may never come to an orderly end
+      abort();
+      return;
+    }
     try {
       settle(api_.finalize(communicator_), "ending NCCL");
       api_.destroy(communicator_);

@@ -1,4 +1,5 @@
 """What cannot work ends soon, on all ranks, with the contract's exit code and one sentence, and leaves nothing behind."""
+import json
 import os
 import pathlib
 import re
@@ -206,7 +207,11 @@ class BadOptions(Refused):
 
     def test_what_this_build_or_machine_cannot_do(self):
         path = self.tensors()
-        if "cuda, nccl  not compiled in" in self.succeeds("info").stdout:
+        twin = self.scratch / "info.json"
+        self.succeeds("info", "--json", twin)
+        info = json.loads(twin.read_text())
+        if info["cuda_missing"]:  # no GPU, and auto takes the CPU: the other tests do so all the time
+            self.assertEqual(info["gpus"], [])
             self.attend(2, "cuda", input=path, options=["--device", "cuda"], ranks=self.processes())
             self.attend(2, "nccl", input=path, options=["--transport", "nccl"], ranks=self.processes())
         self.attend(2, "mpirun", input=path, options=["--transport", "mpi"])

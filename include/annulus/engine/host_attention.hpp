@@ -13,15 +13,13 @@ class HostAttention {
                 const Gradients& into);
   void observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into);
 
-  /// Bytes of device memory a rank of the job needs for its own rows, beside what the engine itself takes.
-  static Index device_bytes(const Schedule& schedule, const AttentionShape& shape, Rank rank, bool backward);
+  const Plan& plan() const { return attention_.plan(); }
 
  private:
   bool on_host() const { return device_.place() == Place::cpu; }
   Array uploaded(const Rows& host) const;
   Array alike(const Rows& host) const;  // uninitialised
   Device& device_;
-  AttentionShape shape_;
   Attention attention_;
 };
 

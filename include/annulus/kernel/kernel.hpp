@@ -87,6 +87,7 @@ class Kernel {
 
 struct KernelOptions {
   int threads = 1;
+  Device* device = nullptr;  ///< the GPU, for kernels that run on one
 };
 
 /// A line of the table of kernels; the table itself is app/backends.cpp.
@@ -95,6 +96,7 @@ struct KernelRow {
   /// Empty when the kernel can run this problem here; else the reason why not, as a phrase.
   std::string (*refusal)(const Problem&, Place);
   std::unique_ptr<Kernel> (*make)(const Problem&, const KernelOptions&);
+  Place place = Place::cpu;  ///< where it runs
 };
 
 }  // namespace annulus

@@ -21,12 +21,14 @@ class MpiSession {
   int ranks_per_node() const { return ranks_per_node_; }
   /// The largest number that divides the ranks of every node: so many neighbours, counted from 0, share a node.
   int node_divisor() const { return node_divisor_; }
+  /// This rank's place among them.
+  int node_rank() const { return node_rank_; }
   /// Name and version of the library.
   static std::string library();
 
  private:
   Rank rank_ = 0;
-  int ranks_ = 1, ranks_per_node_ = 1, node_divisor_ = 1;
+  int ranks_ = 1, ranks_per_node_ = 1, node_rank_ = 0, node_divisor_ = 1;
 };
 
 struct MpiOptions {

@@ -98,14 +98,14 @@ void attend(const Settings& settings, const Context& context, const Placement& p
     job = make_job(settings, place, input->shape, input->mask, backward);
     check_memory(*job, backward, trace_bytes(choice, *job));
   });
-  Compute compute(settings, *job, tools, 1 + (choice.any() ? 1 : 0) + (backward ? 3 : 0));
+  Compute compute(settings, *job, tools, {choice.any(), backward, trace_bytes(choice, *job)});
   Layout mine;
   together(tools.transport, [&] {
     if (!tools.lead) return;
     check_outputs(settings, std::vector{path});
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
-    describe_result(*draft, settings, context, *job, "annulus-attend", compute.kernel());
+    describe_result(*draft, settings, context, *job, "annulus-attend", compute);
     draft->attribute("/", "input", std::filesystem::absolute(path).string());
     declare(*draft, *job, choice, backward);
     mine = draft->seal();
@@ -137,7 +137,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
               static_cast<long long>(s.kv_heads), static_cast<long long>(s.channels),
               std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
   std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
-              compute.kernel().c_str());
+              compute.description().c_str());
   std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", seconds_text(computes - begins).c_str(),
               seconds_text(writes - computes).c_str(), operations / (writes - computes) * 1e-9,
               seconds_text(tools.timeline.now() - writes).c_str());

@@ -31,21 +31,32 @@ int run(const Settings& settings, Context& context) {
             {"threads_per_rank", context.threads_per_rank(context.ranks(0), 0)},
             {"openmp", has_threads()},
             {"audio", has_audio() ? "libsndfile, libsoxr" : "not compiled in"},
-            {"cuda", "not compiled in"},
-            {"nccl", "not compiled in"},
+            {"cuda", cuda_text()},
+            {"cuda_missing", cuda_missing()},
+            {"gpus", json::array()},
+            {"nccl", nccl_text()},
             {"kernels", json::array()}};
+  for (const Gpu& gpu : gpu_list())
+    info["gpus"].push_back({{"name", gpu.name},
+                            {"capability", sentence(gpu.major, ".", gpu.minor)},
+                            {"memory_bytes", gpu.bytes},
+                            {"memory_free_bytes", gpu.free_bytes}});
   for (const KernelRow& row : kernels())
-    info["kernels"].push_back(
-        {{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, Place::cpu)}});
+    info["kernels"].push_back({{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, row.place)}});
   std::printf("annulus %s\n", ANNULUS_VERSION);
   std::printf("  processor   %s, %d core%s for this process, %s free\n", processor().c_str(), Context::cores(),
               Context::cores() == 1 ? "" : "s", bytes_text(static_cast<double>(available_memory())).c_str());
   std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0),
               context.threads_per_rank(context.ranks(0), 0),
               context.threads_per_rank(context.ranks(0), 0) == 1 ? "" : "s");
-  std::printf("  mpi         %s\n  openmp      %s\n  recordings  %s\n  cuda, nccl  not compiled in\n",
-              mpi_library().c_str(), has_threads() ? "yes" : "not compiled in",
-              info["audio"].get<std::string>().c_str());
+  std::printf("  mpi         %s\n  openmp      %s\n  recordings  %s\n", mpi_library().c_str(),
+              has_threads() ? "yes" : "not compiled in", info["audio"].get<std::string>().c_str());
+  std::printf("  cuda        %s%s%s\n  nccl        %s\n", cuda_text().c_str(), cuda_missing().empty() ? "" : ": ",
+              cuda_missing().c_str(), nccl_text().c_str());
+  for (const Gpu& gpu : gpu_list())
+    std::printf("    %-36s %d.%d, %s, %s free\n", gpu.name.c_str(), gpu.major, gpu.minor,
+                bytes_text(static_cast<double>(gpu.bytes)).c_str(),
+                bytes_text(static_cast<double>(gpu.free_bytes)).c_str());
   std::printf("  kernels     (auto takes the first that can run)\n");
   for (const auto& row : info["kernels"]) {
     const auto refusal = row["refusal"].get<std::string>();

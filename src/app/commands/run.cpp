@@ -61,13 +61,13 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
                  trace_bytes(traces_choice, *job) + job->schedule.queries.largest() * sequence->bytes_per_token());
   });
   sequence->prepare(tools.transport);
-  Compute compute(settings, *job, tools, 1 + (traces_choice.any() ? 1 : 0));
+  Compute compute(settings, *job, tools, {traces_choice.any(), false, trace_bytes(traces_choice, *job)});
   Layout mine;
   together(tools.transport, [&] {
     if (!tools.lead) return;
     check_outputs(settings, sequence->files());
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
-    describe_result(*draft, settings, context, *job, "annulus-run", compute.kernel());
+    describe_result(*draft, settings, context, *job, "annulus-run", compute);
     describe_input(*draft, *sequence);
     declare(*draft, *sequence, *job, traces_choice);
     mine = draft->seal();
@@ -117,7 +117,7 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
               static_cast<long long>(s.query_heads), static_cast<long long>(s.channels),
               std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
   std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
-              compute.kernel().c_str());
+              compute.description().c_str());
   std::printf("  time      read and embed %s, attention %s (%.1f GFLOP/s), read out and write %s\n",
               seconds_text(computes - begins).c_str(), seconds_text(reads - computes).c_str(),
               operations / (reads - computes) * 1e-9, seconds_text(tools.timeline.now() - reads).c_str());

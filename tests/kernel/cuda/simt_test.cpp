@@ -33,8 +33,7 @@ INSTANTIATE_TEST_SUITE_P(Cuda, EmulatedSimt,
                          testing::Combine(testing::Range(std::size_t{0}, layouts().size()),
                                           testing::Values(DType::f32, DType::bf16, DType::f16)),
                          [](const auto& chosen) {
-                           return "layout" + std::to_string(std::get<0>(chosen.param)) +
-                                  std::string(name_of(std::get<1>(chosen.param)));
+                           return sentence("layout", std::get<0>(chosen.param), name_of(std::get<1>(chosen.param)));
                          });
 
 TEST(EmulatedSimtKernel, StateCarriesAcrossCallsInAnyOrder) {

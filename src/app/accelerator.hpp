@@ -1,0 +1,34 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "app/context.hpp"
+#include "app/job.hpp"
+
+namespace annulus::app {
+
+/// Where a rank computes and how its blocks travel there: the CPU and the job's own transport, or a GPU and NCCL or
+/// messages staged through host memory. All ranks choose the same.
+class Accelerator {
+ public:
+  /// All ranks. bytes: what a rank needs on its device. Throws Error (usage) when --device or --transport cannot be had,
+  /// and Error (fit) when the GPU has not enough memory; on all ranks together.
+  Accelerator(const Settings& settings, const Job& job, const RankTools& tools, Index bytes);
+  ~Accelerator();
+  Accelerator(const Accelerator&) = delete;
+  Accelerator& operator=(const Accelerator&) = delete;
+
+  bool on_gpu() const { return gpu_ != nullptr; }
+  Device& device() const { return on_gpu() ? *gpu_ : tools_.device; }
+  Transport& transport() const { return exchange_ != nullptr ? *exchange_ : tools_.transport; }
+  /// "cpu", or the GPU's name.
+  std::string name() const { return device().name(); }
+
+ private:
+  void take_gpu(const Settings& settings, const Job& job, Index bytes);
+  const RankTools& tools_;
+  std::unique_ptr<Device> gpu_, staging_;
+  std::unique_ptr<Transport> exchange_;
+};
+
+}  // namespace annulus::app

@@ -1,0 +1,55 @@
+#include "annulus/kernel/cuda.hpp"
+#include "annulus/transport/staged.hpp"
+#include "gpu/gpu.hpp"
+#include "support/engine_errors.hpp"
+
+// The engine on one GPU that several ranks share, each with a stream of its own, with messages through host memory.
+
+namespace annulus::test {
+namespace {
+
+Errors run_on_gpu(const Dense& dense, const Schedule& job) {
+  Errors worst;
+  std::mutex lock;
+  on_ranks(job.grid.ranks(), [&](Transport& transport) {
+    const auto device = make_cuda_device(0), staging = make_pinned_memory();
+    const auto staged = make_staged_transport(transport, *device, *staging);
+    const MakeKernel simt = [&](const Problem& p) { return make_cuda_simt_kernel(p, *device); };
+    const Errors mine = engine_errors(dense, job, simt, *staged, *device);
+    const std::lock_guard guard(lock);
+    worst.include(mine);
+  });
+  return worst;
+}
+
+class GpuEngine : public OnGpu {};
+
+TEST_F(GpuEngine, IsExactInFloat64ForEveryStrategyPartitionAndMask) {
+  const AttentionShape shape{6, 3, 5, 4, DType::f64, 0.4};
+  for (const char* terms :
+       {"causal", "full", "causal+window:5,0+sink:2", "causal+documents", "window:2,2+global:0,9"}) {
+    const Mask mask = Mask::parse(terms, {37, 37, {0, 7, 7, 18, 37}});
+    const Dense dense = make_dense(shape, mask, 5);
+    for (const Grid& grid : {Grid{1, 1, 1}, Grid{1, 2, 1}, Grid{2, 1, 1}, Grid{1, 4, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}})
+      for (const char* partition : {"contiguous", "zigzag", "striped", "balanced"}) {
+        SCOPED_TRACE(mask.name() + " " + to_text(grid) + " " + partition);
+        ASSERT_LE(run_on_gpu(dense, make_schedule(grid, partition, mask)).worst(), 1e-12);
+      }
+  }
+}
+
+TEST_F(GpuEngine, KeepsTheBoundsOfTheCpuKernels) {
+  for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
+    const Mask mask = Mask::parse("causal+window:90,0+sink:3", {233, 233});
+    const Dense dense = make_dense({4, 2, 24, 20, type, 0.2}, mask, 6);
+    for (const Grid& grid : {Grid{1, 1, 1}, Grid{2, 1, 1}, Grid{1, 4, 1}}) {
+      const Errors errors = run_on_gpu(dense, make_schedule(grid, "zigzag", mask));
+      EXPECT_LE(errors.forward(), 1e-6) << name_of(type) << " " << to_text(grid);
+      EXPECT_LE(errors.gradients(), 5e-6) << name_of(type) << " " << to_text(grid);
+      EXPECT_LE(errors.statistics(), 5e-6) << name_of(type) << " " << to_text(grid);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace annulus::test
