@@ -195,6 +195,13 @@ std::vector<Option> joined(std::vector<std::vector<Option>> groups) {
   return all;
 }
 
+std::vector<Index> equal_documents(Index tokens, Index each) {
+  std::vector<Index> offsets{0};
+  while (offsets.back() < tokens) offsets.push_back(std::min(tokens, offsets.back() + each));
+  if (tokens == 0) offsets.push_back(0);
+  return offsets;
+}
+
 Placement placement(const Settings& settings, const Context& context) {
   require(settings.text("device") != "cuda", settings.name_of("device"),
           " cuda needs a build with CUDA: this one has none");
