@@ -34,28 +34,30 @@ std::vector<double> shift_seconds(Transport& t, Index bytes, int stride, Index r
   return seconds;
 }
 
-std::vector<double> ping_pong_seconds(Transport& t, Rank a, Rank b, Index bytes, Index repetitions) {
+std::vector<double> pair_seconds(Transport& t, Rank a, Rank b, Index bytes, bool both_ways, Index repetitions) {
   std::vector<std::byte> out(static_cast<std::size_t>(bytes), std::byte{1}), in(out.size());
   const Index burst = burst_of(bytes);
-  const auto one_way = [&](Rank from, Rank to) {
+  const bool takes_part = t.rank() == a || t.rank() == b;
+  const Rank peer = t.rank() == a ? b : a;
+  const auto turn = [&](bool sends_now, bool receives_now) {
     std::vector<Send> sends;
     std::vector<Recv> recvs;
-    if (t.rank() == from) sends.push_back({to, out});
-    if (t.rank() == to) recvs.push_back({from, in});
+    if (takes_part && sends_now) sends.push_back({peer, out});
+    if (takes_part && receives_now) recvs.push_back({peer, in});
     t.start(sends, recvs).wait();
   };
+  const auto trip = [&] {
+    if (both_ways) return turn(true, true);
+    turn(t.rank() == a, t.rank() == b);
+    turn(t.rank() == b, t.rank() == a);
+  };
   std::vector<double> seconds;
-  one_way(a, b);
-  one_way(b, a);
+  trip();
   for (Index i = 0; i < repetitions; ++i) {
     barrier(t);
     const auto begins = Clock::now();
-    for (Index n = 0; n < burst; ++n) {
-      one_way(a, b);
-      one_way(b, a);
-    }
-    const bool takes_part = t.rank() == a || t.rank() == b;
-    seconds.push_back(takes_part ? since(begins) / static_cast<double>(2 * burst) : 0);
+    for (Index n = 0; n < burst; ++n) trip();
+    seconds.push_back(takes_part ? since(begins) / static_cast<double>(burst) / (both_ways ? 1 : 2) : 0);
   }
   all_max(t, seconds);
   return seconds;

@@ -9,7 +9,8 @@ namespace annulus::app {
 /// before, in `repetitions` bursts; the slowest rank's, on all ranks.
 std::vector<double> shift_seconds(Transport& transport, Index bytes, int stride, Index repetitions);
 
-/// Seconds one way between two ranks, half of each round trip, on all ranks; the others only count batches.
-std::vector<double> ping_pong_seconds(Transport& transport, Rank a, Rank b, Index bytes, Index repetitions);
+/// Seconds of a message between two ranks, on all ranks; the others only count batches. both_ways: each sends one and receives
+/// one at the same time, as neighbours in a ring do; else in turn, half of each round trip.
+std::vector<double> pair_seconds(Transport& transport, Rank a, Rank b, Index bytes, bool both_ways, Index repetitions);
 
 }  // namespace annulus::app

@@ -18,11 +18,11 @@ int ranks_of(const Settings& settings, Context& context) {
   return context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
 }
 
-// Latency from the smallest message, bandwidth from what a large one takes longer.
+// Latency from short messages in turn, bandwidth from what a long one takes longer while another goes the other way.
 Link link_between(Transport& transport, Rank a, Rank b, Index repetitions) {
   constexpr Index small = 8, large = Index{8} << 20;
-  const double latency = Samples(ping_pong_seconds(transport, a, b, small, repetitions)).median();
-  const double long_one = Samples(ping_pong_seconds(transport, a, b, large, repetitions)).median();
+  const double latency = Samples(pair_seconds(transport, a, b, small, false, repetitions)).median();
+  const double long_one = Samples(pair_seconds(transport, a, b, large, true, repetitions)).median();
   return {latency, static_cast<double>(large) / std::max(long_one - latency, 1e-9)};
 }
 
@@ -149,9 +149,11 @@ int bench_calibrate(const Settings& settings, Context& context) {
   for (const std::string& argument : context.arguments()) command += " " + argument;
   const Case shape = case_of(settings, 1);
   const std::string page = hardware_page(
-      found, sentence("Measured by: ", command, "\nKernel rates are medians of ", settings.text("repeats"),
-                      " passes of one rank with ", shape.shape.query_heads, ":", shape.shape.kv_heads, " heads x ",
-                      shape.shape.channels, " channels; links are medians of round trips between two ranks."));
+      found,
+      sentence("Measured by: ", command, "\nKernel rates are medians of ", settings.text("repeats"),
+               " passes of one rank with ", shape.shape.query_heads, ":", shape.shape.kv_heads, " heads x ",
+               shape.shape.channels,
+               " channels; links are medians between two ranks: latency of round trips,\nbandwidth while both send."));
   if (draft) {
     draft->commit(page);
   } else {
