@@ -58,19 +58,25 @@ Index position_of(std::span<const Run> runs, Index row) {
 Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, int passes)
     : job_(job),
       tools_(tools),
+      transport_(tools.transport),
       kernel_(kernel_of(settings, job, tools)),
       attention_(job.schedule, job.shape, machine()),
       progress_(settings.text("progress"), tools.lead, "attention",
-                passes * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {}
+                passes * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {
+  catch_stop_signals();
+}
 
 Machine Compute::machine() {
   constexpr double operations_per_thread = 1e9;
   return {tools_.device,
           *kernel_,
-          tools_.transport,
+          transport_,
           tools_.timeline,
           operations_per_thread * job_.place.threads,
-          [this](Index triples) { progress_.add(triples); }};
+          [this](Index triples) {
+            progress_.add(triples);
+            if (transport_.ranks() == 1 && stop_requested()) throw_stopped();  // nobody to agree with
+          }};
 }
 
 void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {

@@ -8,6 +8,7 @@
 #include "app/context.hpp"
 #include "app/job.hpp"
 #include "app/progress.hpp"
+#include "app/stop.hpp"
 #include "app/traces.hpp"
 
 namespace annulus::app {
@@ -30,6 +31,7 @@ class Compute {
   Machine machine();
   const Job& job_;
   RankTools& tools_;
+  StoppableTransport transport_;
   std::unique_ptr<Kernel> kernel_;
   Attention attention_;
   Progress progress_;
