@@ -59,20 +59,26 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, con
     : job_(job),
       tools_(tools),
       accelerator_(settings, job, tools, memory_of(job, passes.backward) + passes.extra_bytes),
+      transport_(accelerator_.transport(), tools.transport),
       kernel_(kernel_of(settings, job, tools, accelerator_.device())),
       attention_(job.schedule, job.shape, machine()),
       progress_(settings.text("progress"), tools.lead, "attention",
-                passes.visits() * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {}
+                passes.visits() * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {
+  catch_stop_signals();
+}
 
 Machine Compute::machine() {
   // About 20 ms of a core's work per thread; a GPU works on its own while its exchange does the same.
   constexpr double operations_per_thread = 1e9, operations_per_gpu = 1e14;
   return {accelerator_.device(),
           *kernel_,
-          accelerator_.transport(),
+          transport_,
           tools_.timeline,
           accelerator_.on_gpu() ? operations_per_gpu : operations_per_thread * job_.place.threads,
-          [this](Index triples) { progress_.add(triples); }};
+          [this](Index triples) {
+            progress_.add(triples);
+            if (transport_.ranks() == 1 && stop_requested()) throw_stopped();  // nobody to agree with
+          }};
 }
 
 std::string Compute::description() const {

@@ -9,6 +9,7 @@
 #include "app/context.hpp"
 #include "app/job.hpp"
 #include "app/progress.hpp"
+#include "app/stop.hpp"
 #include "app/traces.hpp"
 
 namespace annulus::app {
@@ -44,6 +45,7 @@ class Compute {
   const Job& job_;
   RankTools& tools_;
   Accelerator accelerator_;
+  StoppableTransport transport_;
   std::unique_ptr<Kernel> kernel_;
   HostAttention attention_;
   Progress progress_;

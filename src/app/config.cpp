@@ -280,6 +280,15 @@ std::vector<Range> Settings::list(std::string_view name) const {
   return naming(setting, [&] { return parse_list(setting.text); });
 }
 
+Settings Settings::with(std::string_view name, const std::string& text) const {
+  Settings changed = *this;
+  const auto place = static_cast<std::size_t>(&at(name) - settings_.data());
+  Setting& setting = changed.settings_[place];
+  setting.text = text;
+  if (!text.empty()) naming(setting, [&] { check_value(setting.option, text); });
+  return changed;
+}
+
 const std::string& Settings::choice(std::string_view name, std::span<const std::string_view> allowed) const {
   const Setting& setting = at(name);
   naming(setting, [&] { require_word(setting.text, std::vector<std::string>(allowed.begin(), allowed.end())); });

@@ -52,6 +52,7 @@ class Settings;
 /// One command of the program: everything --help says and the function that does it. run returns the exit code.
 struct Command {
   std::string name = {}, summary = {};
+  std::string details = {};  ///< more lines for the command's own page
   Arguments arguments = {};
   std::vector<Option> options = {};  ///< --config, --print-config and --help are added to every command
   std::vector<std::string> examples = {};
@@ -90,6 +91,8 @@ class Settings {
   /// Set by the user or by a default.
   bool has(std::string_view name) const { return !at(name).text.empty(); }
   const std::vector<std::string>& positional() const { return positional_; }
+  /// The same with another value, checked like any other; an empty text: none. For commands that try several.
+  Settings with(std::string_view name, const std::string& text) const;
   /// Every option in the order of the table.
   const std::vector<Setting>& all() const { return settings_; }
   /// "--tokens" or "tokens in FILE, line 3": how to name an option in a sentence about its value.

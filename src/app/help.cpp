@@ -113,7 +113,7 @@ std::string overview_page(std::span<const Command> commands) {
 
 std::string help_page(const Command& command) {
   const std::string arguments = command.arguments.usage.empty() ? "" : " " + command.arguments.usage;
-  std::string page = "usage: annulus " + command.name + arguments + " [options]\n\n" + command.summary + "\n\n";
+  std::string page = "usage: annulus " + command.name + arguments + " [options]\n\n" + command.summary + "\n" + command.details + "\n";
   if (!command.examples.empty()) page += "Examples:\n";
   for (const std::string& example : command.examples) page += "  " + example + "\n";
   if (!command.examples.empty()) page += "\n";

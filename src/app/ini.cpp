@@ -34,9 +34,9 @@ std::string_view value_of(std::string_view text, const std::string& where) {
 
 }  // namespace
 
-std::vector<IniLine> read_ini(const std::string& path) {
+std::vector<IniLine> read_ini(const std::string& path, const std::string& option) {
   std::ifstream file(path);
-  require(file.is_open(), "--config: the file '", path, "' cannot be opened");
+  require(file.is_open(), option, ": the file '", path, "' cannot be opened");
   std::vector<IniLine> lines;
   std::string raw;
   for (int number = 1; std::getline(file, raw); ++number) {
@@ -52,7 +52,7 @@ std::vector<IniLine> read_ini(const std::string& path) {
     require(!key.empty(), where, ": the name of the option is missing before '='");
     lines.push_back({key, std::string(value_of(text.substr(equals + 1), where)), number});
   }
-  require(!file.bad(), "--config: the file '", path, "' cannot be read");
+  require(!file.bad(), option, ": the file '", path, "' cannot be read");
   return lines;
 }
 

@@ -202,6 +202,13 @@ std::vector<Option> joined(std::vector<std::vector<Option>> groups) {
   return all;
 }
 
+std::vector<Index> equal_documents(Index tokens, Index each) {
+  std::vector<Index> offsets{0};
+  while (offsets.back() < tokens) offsets.push_back(std::min(tokens, offsets.back() + each));
+  if (tokens == 0) offsets.push_back(0);
+  return offsets;
+}
+
 Placement placement(const Settings& settings, const Context& context) {
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;

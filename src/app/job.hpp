@@ -20,6 +20,9 @@ std::vector<Option> trace_options(std::string fallback);
 std::vector<Option> output_options();
 std::vector<Option> joined(std::vector<std::vector<Option>> groups);
 
+/// Document offsets for a mask with `documents` but no input: equal documents of so many tokens.
+std::vector<Index> equal_documents(Index tokens, Index each);
+
 /// How the ranks of a command are placed. ranks_per_node: so many neighbours share a node.
 struct Placement {
   int ranks = 1, ranks_per_node = 1, threads = 1;

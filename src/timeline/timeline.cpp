@@ -8,16 +8,11 @@ void Timeline::record(std::string_view what, Index step, double begin_seconds) {
   events_.push_back({what, step, begin_seconds, now()});
 }
 
-double Timeline::total(std::string_view what) const {
+double Timeline::total(std::string_view what, double since) const {
   double seconds = 0;
   for (const Event& event : events_)
-    if (event.what == what) seconds += event.end_seconds - event.begin_seconds;
+    if (event.what == what && event.begin_seconds >= since) seconds += event.end_seconds - event.begin_seconds;
   return seconds;
-}
-
-void Timeline::clear() {
-  events_.clear();
-  messages_.clear();
 }
 
 }  // namespace annulus

@@ -42,6 +42,20 @@ class MpiBatch final : public Pending::Batch {
  public:
   MpiBatch(std::vector<MPI_Request> requests, Index batch, double patience_seconds)
       : requests_(std::move(requests)), batch_(batch), patience_seconds_(patience_seconds) {}
+  MpiBatch(const MpiBatch&) = delete;
+  MpiBatch& operator=(const MpiBatch&) = delete;
+  // A batch given up takes its messages back, so that nobody writes to memory that is about to go. When all ranks give up
+  // the same batch its messages still meet; when this rank alone fails there is nothing to wait for.
+  ~MpiBatch() override {
+    using Clock = std::chrono::steady_clock;
+    int done = requests_.empty() ? 1 : 0;
+    const auto deadline = Clock::now() + std::chrono::seconds(5);
+    while (done == 0 && Clock::now() < deadline &&
+           MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE) == MPI_SUCCESS)
+      std::this_thread::yield();
+    for (MPI_Request& request : requests_)
+      if (request != MPI_REQUEST_NULL) MPI_Cancel(&request), MPI_Request_free(&request);
+  }
 
   bool poll() override {
     int done = 0;

@@ -3,7 +3,7 @@ import unittest
 
 from program import ProgramTest
 
-COMMANDS = ["run", "attend", "plan", "verify", "inspect", "info"]
+COMMANDS = ["run", "attend", "plan", "bench", "verify", "inspect", "info"]
 
 
 class Usage(ProgramTest):

@@ -14,6 +14,7 @@ enum class Failure {
   fit = 4,            ///< it would not fit into memory or onto the disk
   file = 5,           ///< an input or output file
   communication = 6,  ///< a peer, a message or a deadline
+  stopped = 75,       ///< asked to stop; the job can be started again
 };
 
 /// The only exception annulus throws: one sentence that names the rule and the values.

@@ -34,10 +34,8 @@ class Timeline {
   void record(const Message& message) { messages_.push_back(message); }
   const std::vector<Event>& events() const { return events_; }
   const std::vector<Message>& messages() const { return messages_; }
-  /// Seconds spent in events of this name.
-  double total(std::string_view what) const;
-  /// Forgets what was recorded; the clock goes on.
-  void clear();
+  /// Seconds spent in events of this name that began at `since` or later.
+  double total(std::string_view what, double since = 0) const;
 
  private:
   Clock::time_point start_ = Clock::now();

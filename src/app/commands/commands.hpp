@@ -11,6 +11,7 @@ std::span<const Command> commands();
 Command run_command();
 Command attend_command();
 Command plan_command();
+Command bench_command();
 Command verify_command();
 Command inspect_command();
 Command info_command();

@@ -26,14 +26,6 @@ struct Subject {
 
 constexpr Index most_documents = Index{1} << 20;
 
-// Document offsets for a mask with `documents` but no input: equal documents of so many tokens.
-std::vector<Index> equal_documents(Index tokens, Index each) {
-  std::vector<Index> offsets{0};
-  while (offsets.back() < tokens) offsets.push_back(std::min(tokens, offsets.back() + each));
-  if (tokens == 0) offsets.push_back(0);
-  return offsets;
-}
-
 Subject subject_of(const Settings& s, bool backward) {
   if (!s.positional().empty()) {
     TensorInput input = open_tensors(s.positional().front(), s, backward);

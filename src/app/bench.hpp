@@ -1,0 +1,108 @@
+#pragma once
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/context.hpp"
+#include "app/hardware.hpp"
+#include "app/job.hpp"
+#include "app/text_draft.hpp"
+
+namespace annulus::app {
+
+using Row = nlohmann::ordered_json;  ///< one line of a table: values by column
+
+/// What repetitions took, in seconds.
+struct Samples {
+  std::vector<double> seconds;  ///< ascending
+  explicit Samples(std::vector<double> measured);
+  double least() const { return seconds.front(); }
+  double most() const { return seconds.back(); }
+  double median() const;
+  /// The value that 99 % do not exceed; with fewer than 100 repetitions the largest.
+  double p99() const;
+};
+
+struct Column {
+  std::string name;  ///< key in CSV and JSON, heading in the table
+  int width = 8;
+  int digits = 2;  ///< after the point, for numbers that are not whole
+};
+
+/// The output of one benchmark: '#' lines with versions, hosts and command, a table of fixed columns, a verdict, and the same
+/// as CSV and JSON. Only the lead's report speaks and writes.
+class Report {
+ public:
+  /// Opens --csv and --json. All ranks. Throws Error (file).
+  Report(const Settings& settings, Context& context, std::vector<Column> columns);
+  /// "# text"
+  void note(const std::string& text);
+  void row(Row row);
+  /// The verdict line and the files. holds: absent when nothing was checked. Returns the exit code: 0, or 3 when it does not
+  /// hold.
+  int finish(std::optional<bool> holds, const std::string& verdict);
+  const std::vector<Row>& rows() const { return rows_; }
+
+ private:
+  void head(const Settings& settings, Context& context);
+  std::vector<Column> columns_;
+  std::vector<Row> rows_;
+  bool lead_, head_printed_ = false;
+  nlohmann::ordered_json document_;
+  std::optional<TextDraft> csv_, json_;
+};
+
+/// "host-a host-a host-b" by rank. All processes.
+std::vector<std::string> hosts_of_ranks(Context& context, double patience_seconds);
+
+/// Runs body on the first `ranks` ranks of an mpirun, the others wait; without mpirun on so many threads.
+void on_first_ranks(Context& context, int ranks, double patience_seconds, const std::function<void(RankTools&)>& body);
+
+/// One attention job to measure.
+struct Case {
+  AttentionShape shape;
+  Index tokens = 0, keys = 0;
+  std::vector<Index> documents;  ///< offsets, for masks that have the term
+  std::string mask;
+  std::string strategy = "auto";
+  int ranks = 1;
+  bool backward = false;
+};
+
+/// Measures a case and returns its row (lead): all columns of attention_columns().
+std::vector<Column> attention_columns();
+struct Outcome {
+  Row row;
+  double error_over_tolerance = 0;
+};
+Outcome measure(const Settings& settings, Context& context, const Case& job, const std::optional<Hardware>& hardware);
+/// A case on one rank without any exchange. between: called before every repetition and after the last.
+struct Alone {
+  std::vector<double> seconds;  ///< in order
+  double operations = 0;        ///< of one pass
+  std::string kernel;
+};
+Alone run_alone(const Settings& settings, const Case& job, int threads, Index warm_ups, Index repetitions,
+                const std::function<void()>& between = {});
+/// The formulas behind the columns, as notes.
+void explain_attention_columns(Report& report, const Settings& settings);
+
+/// What --tokens, --query-heads ... ask for; tokens: of --tokens' list.
+Case case_of(const Settings& settings, Index tokens);
+/// "1Ki,4Ki" as numbers.
+std::vector<Index> counts_of(const Settings& settings, const std::string& option);
+/// --hardware, if given.
+std::optional<Hardware> hardware_of(const Settings& settings);
+
+/// The benchmarks. Each returns the exit code.
+int bench_kernel(const Settings& settings, Context& context);
+int bench_strategies(const Settings& settings, Context& context);
+int bench_strong(const Settings& settings, Context& context);
+int bench_weak(const Settings& settings, Context& context);
+int bench_overlap(const Settings& settings, Context& context);
+int bench_exchange(const Settings& settings, Context& context);
+int bench_calibrate(const Settings& settings, Context& context);
+
+}  // namespace annulus::app

@@ -1,0 +1,276 @@
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <map>
+
+#include "annulus/base/error.hpp"
+#include "annulus/engine/recorded.hpp"
+#include "annulus/geometry/numbers.hpp"
+#include "annulus/transport/collectives.hpp"
+#include "app/backends.hpp"
+#include "app/bench_pass.hpp"
+#include "app/timeline_file.hpp"
+
+namespace annulus::app {
+namespace {
+
+// The first ranks of a larger transport; batches are counted by those alone.
+class FirstRanks final : public Transport {
+ public:
+  FirstRanks(Transport& all, int ranks) : all_(all), ranks_(ranks) {}
+  Rank rank() const override { return all_.rank(); }
+  int ranks() const override { return ranks_; }
+  std::string_view name() const override { return all_.name(); }
+  Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override { return all_.start(sends, recvs); }
+  void fail(const Error& reason) noexcept override { all_.fail(reason); }
+
+ private:
+  Transport& all_;
+  int ranks_;
+};
+
+// The most memory this process has had since the last call, in bytes; 0 where the system does not tell.
+double peak_memory() {
+  std::ifstream status("/proc/self/status");
+  double kilobytes = 0;
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) kilobytes = std::stod(line.substr(6));
+  std::ofstream("/proc/self/clear_refs") << "5";  // resets the mark
+  return kilobytes * 1024;
+}
+
+// Seconds of each repetition, the slowest rank's; on all ranks.
+std::vector<double> repeat(BenchPass& bench, RankTools& tools, Index warm_ups, Index repetitions) {
+  for (Index i = 0; i < warm_ups; ++i) bench.run();
+  std::vector<double> seconds;
+  for (Index i = 0; i < repetitions; ++i) {
+    barrier(tools.transport);
+    const double begins = tools.timeline.now();
+    bench.run();
+    seconds.push_back(tools.timeline.now() - begins);
+  }
+  all_max(tools.transport, seconds);
+  return seconds;
+}
+
+// The recorded messages of `passes` passes once more, batch after batch and nothing else: seconds per pass, the slowest rank's.
+double exchange_alone(std::span<const Message> recorded, Transport& transport, Index passes) {
+  if (recorded.empty() && transport.ranks() == 1) return 0;
+  std::map<Index, std::vector<Message>> batches;
+  for (const Message& m : recorded) batches[m.batch].push_back(m);
+  // ranks without messages in a batch take part all the same: batches are counted
+  std::vector<double> range{batches.empty() ? -1e18 : -static_cast<double>(batches.begin()->first),
+                            batches.empty() ? -1e18 : static_cast<double>(batches.rbegin()->first)};
+  all_max(transport, range);
+  if (range[1] < 0) return 0;
+  std::vector<std::byte> out, in;
+  std::vector<double> seconds{0};
+  barrier(transport);
+  const auto begins = Timeline::Clock::now();
+  for (auto batch = static_cast<Index>(-range[0]); batch <= static_cast<Index>(range[1]); ++batch) {
+    std::vector<Send> sends;
+    std::vector<Recv> recvs;
+    std::size_t arriving = 0, leaving = 0;
+    for (const Message& m : batches[batch])
+      if (m.sent) {
+        leaving = std::max(leaving, static_cast<std::size_t>(m.bytes));
+      } else {
+        arriving += static_cast<std::size_t>(m.bytes);
+      }
+    out.resize(std::max(out.size(), leaving));
+    in.resize(std::max(in.size(), arriving));
+    std::size_t at = 0;
+    for (const Message& m : batches[batch]) {
+      const auto bytes = static_cast<std::size_t>(m.bytes);
+      if (m.sent) {
+        sends.push_back({m.peer, std::span(out).first(bytes)});
+      } else {
+        recvs.push_back({m.peer, std::span(in).subspan(at, bytes)});
+        at += bytes;
+      }
+    }
+    transport.start(sends, recvs).wait();
+  }
+  seconds[0] = std::chrono::duration<double>(Timeline::Clock::now() - begins).count() / static_cast<double>(passes);
+  all_max(transport, seconds);
+  return seconds[0];
+}
+
+// Operations per second of one rank alone, on the same mask over what one rank owns. Measured by rank 0 while the others wait.
+std::vector<double> single_rank_rates(const Settings& settings, const Job& job, const Case& c, const RankTools& tools) {
+  std::vector<double> rates(3);
+  together(tools.transport, [&] {
+    if (tools.transport.rank() != 0) return;
+    constexpr Index most = 4096, least = 256;  // long enough for the full rate, short enough not to delay anybody
+    Case small = c;
+    small.tokens = small.keys = std::clamp(job.schedule.queries.largest(), least, most);
+    if (!c.documents.empty()) small.documents = equal_documents(small.tokens, c.documents[1]);
+    try {
+      Mask::parse(small.mask, {small.tokens, small.keys, small.documents});
+    } catch (const Error&) {
+      small.mask = "causal";  // global tokens or a prefix beyond what one rank owns
+    }
+    const Alone alone = run_alone(settings, small, job.place.threads, 1, static_cast<Index>(rates.size()));
+    for (std::size_t i = 0; i < rates.size(); ++i) rates[i] = alone.operations / alone.seconds[i];
+  });
+  all_max(tools.transport, rates);
+  return rates;
+}
+
+}  // namespace
+
+void on_first_ranks(Context& context, int ranks, double patience_seconds, const std::function<void(RankTools&)>& body) {
+  const int all = context.under_mpi() ? context.ranks(0) : ranks;
+  if (ranks == all) return context.on_every_rank(all, patience_seconds, body);
+  std::optional<Agreed> failure;
+  context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
+    if (tools.transport.rank() >= ranks) return;
+    FirstRanks some(tools.transport, ranks);
+    RankTools part{some, tools.device, tools.timeline, tools.lead};
+    try {
+      body(part);
+    } catch (const Agreed& e) {
+      failure = e;
+    }
+  });
+  // those that waited learn of a failure, too
+  context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
+    together(tools.transport, [&] {
+      if (failure) throw Error(*failure);
+    });
+  });
+}
+
+std::vector<Column> attention_columns() {
+  return {{"tokens", 9},
+          {"ranks", 5},
+          {"strategy", 11},
+          {"partition", 10},
+          {"mask", 16},
+          {"heads", 6},
+          {"dtype", 5},
+          {"median_ms", 10},
+          {"p99_ms", 10},
+          {"tflops_per_rank", 15, 4},
+          {"percent_of_kernel", 17, 1},
+          {"tokens_per_s", 12, 0},
+          {"mb_per_rank", 11},
+          {"exposed_percent", 15, 1},
+          {"imbalance", 9, 3},
+          {"peak_mb", 9, 1},
+          {"max_error", 9, -1},
+          {"predicted_ms", 12}};
+}
+
+void explain_attention_columns(Report& report, const Settings& settings) {
+  report.note("each repetition starts together and takes as long as its slowest rank; warm-ups " +
+              settings.text("warmup") + ", repetitions " + settings.text("repeats"));
+  report.note(sentence("tflops_per_rank = ", settings.text("pass") == "backward" ? "2.5 x " : "",
+                       "2 x visible pairs x query heads x (channels + value channels) / median / ranks"));
+  report.note(
+      "percent_of_kernel: of one rank's kernel rate with the same mask over one rank's tokens, measured just before "
+      "and after");
+  report.note(
+      "mb_per_rank: bytes received by the busiest rank in one pass; peak_mb: largest resident memory of a process");
+  report.note(
+      "exposed_percent: of the pass, when even the busiest rank does not compute; imbalance: busiest / mean compute "
+      "time");
+  report.note(sentence("max_error: of ", settings.text("rows"), " sampled rows of ",
+                       settings.text("pass") == "backward" ? "dq" : "out", " against float64; predicted_ms: by ",
+                       settings.has("hardware") ? settings.text("hardware") : "no one (--hardware FILE)"));
+}
+
+Outcome measure(const Settings& settings, Context& context, const Case& c, const std::optional<Hardware>& hardware) {
+  const Index warm_ups = settings.count("warmup"), repetitions = settings.count("repeats", 1),
+              samples = settings.count("rows");
+  Placement place{c.ranks, context.ranks_per_node(c.ranks), 1};
+  place.threads = context.threads_per_rank(c.ranks, settings.has("threads") ? settings.count("threads", 1) : 0);
+  Outcome outcome;
+  const auto body = [&](RankTools& given) {
+    RecordedTransport transport(given.transport, given.timeline);
+    const bool recorded_already = settings.has("timeline");
+    RankTools tools{recorded_already ? given.transport : transport, given.device, given.timeline, given.lead};
+    std::optional<Job> job;
+    std::optional<BenchPass> bench;
+    together(tools.transport, [&] {
+      job = make_job(settings.with("strategy", c.strategy), place, c.shape,
+                     Mask::parse(c.mask, {c.tokens, c.keys, c.documents}), c.backward);
+      check_memory(*job, c.backward, 0);
+      make_kernel(settings.text("kernel"), problem_of(c.shape, {1, 1, 1}, 0, 0), {1});  // or says why not
+    });
+    std::vector<double> kernel_rates = single_rank_rates(settings, *job, c, tools);
+    peak_memory();
+    together(tools.transport, [&] { bench.emplace(settings, *job, tools, c.backward); });
+    bench->prepare();
+    repeat(*bench, tools, warm_ups, 0);
+    const double begins = tools.timeline.now();
+    const std::size_t messages = tools.timeline.messages().size();
+    const Samples times(repeat(*bench, tools, 0, repetitions));
+    const auto passes = static_cast<double>(repetitions);
+    double received = 0;
+    for (std::size_t i = messages; i < tools.timeline.messages().size(); ++i)
+      if (const Message& m = tools.timeline.messages()[i]; !m.sent && m.peer != tools.transport.rank())
+        received += static_cast<double>(m.bytes);
+    const double compute = (tools.timeline.total("compute", begins) + tools.timeline.total("merge", begins)) / passes;
+    const double memory = peak_memory();
+    const std::vector<Message> replayed(tools.timeline.messages().begin() + static_cast<std::ptrdiff_t>(messages),
+                                        tools.timeline.messages().end());
+    exchange_alone(replayed, given.transport, repetitions);  // warms up
+    const double exchange = exchange_alone(replayed, given.transport, repetitions);
+    const BenchPass::Checked checked = bench->check(*job, tools.transport.rank(), samples);
+    for (double rate : single_rank_rates(settings, *job, c, tools)) kernel_rates.push_back(rate);
+    const double kernel_rate = Samples(kernel_rates).median();
+    std::vector<double> most{compute, received / passes, memory, checked.over_tolerance, checked.error}, sum{compute};
+    all_max(tools.transport, most);
+    all_sum(tools.transport, sum);
+    if (!tools.lead) return;
+    const double total = std::max(times.median(), 1e-9), flops = pass_operations(*job, c.backward) / total / c.ranks;
+    double mean = 0;
+    for (double s : times.seconds) mean += s / passes;
+    Row& row = outcome.row;
+    row["tokens"] = c.tokens;
+    row["ranks"] = c.ranks;
+    row["strategy"] = job->strategy;
+    row["partition"] = job->schedule.queries.name();
+    row["mask"] = c.mask;
+    row["heads"] = sentence(c.shape.query_heads, ":", c.shape.kv_heads);
+    row["dtype"] = name_of(c.shape.type);
+    row["median_ms"] = total * 1e3;
+    row["p99_ms"] = times.p99() * 1e3;
+    row["tflops_per_rank"] = flops * 1e-12;
+    row["percent_of_kernel"] = 100 * flops / kernel_rate;
+    row["tokens_per_s"] = static_cast<double>(c.tokens) / total;
+    row["mb_per_rank"] = most[1] * 1e-6;
+    row["exposed_percent"] = 100 * std::max(0.0, 1 - most[0] / mean);
+    row["imbalance"] = sum[0] > 0 ? most[0] * c.ranks / sum[0] : 1.0;
+    row["peak_mb"] = most[2] * 1e-6;
+    row["max_error"] = samples > 0 ? Row(most[4]) : Row(nullptr);
+    row["predicted_ms"] = nullptr;
+    if (hardware) {
+      const LinkClass kind = place.ranks_per_node < c.ranks ? LinkClass::network
+                             : context.under_mpi()          ? LinkClass::shared
+                                                            : LinkClass::process;
+      row["predicted_ms"] =
+          1e3 * predicted_seconds(job->schedule, prices_of(c.shape, c.backward), c.shape.type, *hardware, kind);
+    }
+    row["grid"] = to_text(job->schedule.grid);
+    row["pass"] = c.backward ? "backward" : "forward";
+    row["channels"] = c.shape.channels;
+    row["value_channels"] = c.shape.value_channels;
+    row["threads"] = place.threads;
+    row["kernel"] = bench->kernel();
+    row["kernel_tflops"] = kernel_rate * 1e-12;
+    row["compute_ms"] = most[0] * 1e3;
+    row["exchange_ms"] = exchange * 1e3;
+    row["min_ms"] = times.least() * 1e3;
+    row["max_ms"] = times.most() * 1e3;
+    row["repetitions_ms"] = Row::array();
+    for (double s : times.seconds) row["repetitions_ms"].push_back(s * 1e3);
+    outcome.error_over_tolerance = most[3];
+  };
+  on_first_ranks(context, c.ranks, settings.number("timeout"), recorded(settings, body));
+  return outcome;
+}
+
+}  // namespace annulus::app

@@ -1,0 +1,130 @@
+#include "app/bench_pass.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "annulus/memory/number.hpp"
+#include "annulus/transport/in_process.hpp"
+#include "app/backends.hpp"
+#include "app/synthetic.hpp"
+
+namespace annulus::app {
+
+using What = RowSource::What;
+
+BenchPass::Tensors BenchPass::make_tensors(const Job& job, Device& device, Rank rank, bool backward) {
+  const AttentionShape& s = job.shape;
+  const auto queries = job.schedule.queries.runs(rank), keys = job.schedule.keys.runs(rank);
+  const Index rows = job.schedule.queries.rows(rank), key_rows = job.schedule.keys.rows(rank);
+  Tensors t;
+  t.q = Array(device, s.type, rows, s.query_heads, s.channels);
+  t.block = Array(device, s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
+  fill_synthetic(What::q, queries, t.q);
+  fill_synthetic(What::k, keys, t.kv.k);
+  fill_synthetic(What::v, keys, t.kv.v);
+  t.out = Array(device, DType::f32, rows, s.query_heads, s.value_channels);
+  t.lse = Array(device, DType::f32, rows, s.query_heads, 1);
+  if (!backward) return t;
+  t.dout = Array(device, s.type, rows, s.query_heads, s.value_channels);
+  fill_synthetic(What::dout, queries, t.dout);
+  t.dq = Array(device, DType::f32, rows, s.query_heads, s.channels);
+  t.dk = Array(device, DType::f32, key_rows, s.kv_heads, s.channels);
+  t.dv = Array(device, DType::f32, key_rows, s.kv_heads, s.value_channels);
+  return t;
+}
+
+BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools, bool backward)
+    : backward_(backward),
+      kernel_(make_kernel(settings.text("kernel"),
+                          problem_of(job.shape, job.schedule.grid, job.schedule.lane_of(tools.transport.rank()),
+                                     job.schedule.mask.query_shift()),
+                          {job.place.threads})),
+      tensors_(make_tensors(job, tools.device, tools.transport.rank(), backward)),
+      attention_(job.schedule, job.shape,
+                 {tools.device, *kernel_, tools.transport, tools.timeline, 1e9 * job.place.threads}) {}
+
+void BenchPass::prepare() {
+  if (backward_) attention_.forward(tensors_.q, tensors_.kv, tensors_.out, tensors_.lse);
+}
+
+void BenchPass::run() {
+  Tensors& t = tensors_;
+  if (backward_) {
+    attention_.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dk, t.dv});
+  } else {
+    attention_.forward(t.q, t.kv, t.out, t.lse);
+  }
+}
+
+double pass_operations(const Job& job, bool backward) {
+  const AttentionShape& s = job.shape;
+  return (backward ? 5.0 : 2.0) * static_cast<double>(job.schedule.mask.pairs()) *
+         static_cast<double>(s.query_heads * (s.channels + s.value_channels));
+}
+
+BenchPass::Checked BenchPass::check(const Job& job, Rank rank, Index samples) const {
+  const Index tokens = job.schedule.mask.queries();
+  RecomputeChoice choice;
+  std::vector<Index> local;
+  for (Index i = 0; i < std::min(samples, tokens); ++i) {
+    const Index token = samples >= tokens ? i : i * (tokens - 1) / std::max<Index>(1, samples - 1);
+    Index row = 0;
+    for (const Run& run : job.schedule.queries.runs(rank)) {
+      const Index place = token - run.first;
+      if (place >= 0 && place % run.stride == 0 && place / run.stride < run.count) {
+        choice.rows.push_back(token);
+        local.push_back(row + place / run.stride);
+      }
+      row += run.count;
+    }
+  }
+  if (local.empty()) return {};
+  choice.gradients = backward_;
+  const RowSource source{job.shape, job.schedule.mask, fill_synthetic};
+  const Recomputed exact = recompute(source, choice);
+  const std::vector<double>& expected = backward_ ? exact.dq : exact.out;
+  double largest = 0, error = 0;
+  const Rows& got = backward_ ? tensors_.dq.rows() : tensors_.out.rows();
+  const auto width = static_cast<std::size_t>(got.heads * got.channels);
+  for (std::size_t r = 0; r < local.size(); ++r)
+    for (std::size_t x = 0; x < width; ++x) {
+      const double value =
+          number(got, local[r], static_cast<Index>(x) / got.channels, static_cast<Index>(x) % got.channels);
+      largest = std::max(largest, std::abs(expected[r * width + x]));
+      const double off = std::abs(value - expected[r * width + x]);
+      error = std::max(error, std::isnan(off) ? std::numeric_limits<double>::infinity() : off);
+    }
+  const double score_error = 4 * 0x1p-24 * exact.largest_score;
+  const double allowed = (backward_ ? 5e-6 + 2 * score_error : 1e-6 + score_error) * std::max(largest, 1e-30);
+  return {error / allowed, error};
+}
+
+Alone run_alone(const Settings& settings, const Case& c, int threads, Index warm_ups, Index repetitions,
+                const std::function<void()>& between) {
+  Fabric fabric(1);
+  const auto transport = fabric.transport(0);
+  CpuDevice device;
+  Timeline timeline;
+  RankTools tools{*transport, device, timeline, true};
+  const Job job{c.shape,
+                make_schedule({1, 1, 1}, "contiguous", Mask::parse(c.mask, {c.tokens, c.keys, c.documents})),
+                "ring",
+                "",
+                {1, 1, threads}};
+  BenchPass bench(settings, job, tools, c.backward);
+  bench.prepare();
+  for (Index i = 0; i < warm_ups; ++i) bench.run();
+  Alone alone{{}, pass_operations(job, c.backward), bench.kernel()};
+  for (Index i = 0; i < repetitions; ++i) {
+    if (between) between();
+    const double begins = timeline.now();
+    bench.run();
+    alone.seconds.push_back(timeline.now() - begins);
+  }
+  if (between) between();
+  return alone;
+}
+
+}  // namespace annulus::app

@@ -1,0 +1,166 @@
+#include <algorithm>
+
+#include "annulus/base/error.hpp"
+#include "annulus/plan/itinerary.hpp"
+#include "annulus/transport/collectives.hpp"
+#include "app/bench.hpp"
+
+namespace annulus::app {
+namespace {
+
+// The cases of one benchmark on their way through the table.
+class Table {
+ public:
+  Table(const Settings& settings, Context& context, std::vector<Column> columns)
+      : settings_(settings),
+        context_(context),
+        hardware_(hardware_of(settings)),
+        report_(settings, context, std::move(columns)) {
+    explain_attention_columns(report_, settings);
+  }
+  Report& report() { return report_; }
+  /// Measures the case; finish adds columns to its row. A strategy that is refused becomes a note.
+  void add(const Case& c, const std::function<void(Row&)>& finish = {}) {
+    Outcome outcome;
+    try {
+      outcome = measure(settings_, context_, c, hardware_);
+    } catch (const Agreed& e) {
+      if (e.failure() != Failure::usage || !optional_) throw;
+      return report_.note(sentence(c.strategy, " on ", c.ranks, " ranks: refused: ", e.what()));
+    }
+    if (!context_.lead()) return;
+    worst_ = std::max(worst_, outcome.error_over_tolerance);
+    if (finish) finish(outcome.row);
+    report_.row(outcome.row);
+  }
+  void refusals_are_notes() { optional_ = true; }
+  int finish(const std::string& more) {
+    const bool checked = settings_.count("rows") > 0;
+    const std::string errors =
+        checked ? sentence("largest error ", worst_, " of what is allowed") : "errors not checked";
+    const auto cases = report_.rows().size();
+    require(!context_.lead() || cases > 0, "no case could be measured");
+    // the verdict is the lead's; all ranks end with its exit code
+    int code = 0;
+    if (context_.lead())
+      code = report_.finish(worst_ <= 1, sentence(cases, cases == 1 ? " case, " : " cases, ", errors, more));
+    return shared_code(code);
+  }
+
+ private:
+  int shared_code(int code) {
+    std::vector<double> codes{static_cast<double>(code)};
+    context_.on_every_rank(context_.ranks(0), settings_.number("timeout"), [&](RankTools& tools) {
+      std::vector<double> mine = codes;
+      all_max(tools.transport, mine);
+      codes = mine;
+    });
+    return static_cast<int>(codes[0]);
+  }
+  const Settings& settings_;
+  Context& context_;
+  std::optional<Hardware> hardware_;
+  Report report_;
+  double worst_ = 0;
+  bool optional_ = false;
+};
+
+int most_ranks(const Settings& settings, Context& context) {
+  return context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
+}
+
+std::vector<int> rank_counts(int most) {
+  std::vector<int> counts;
+  for (int ranks = 1; ranks < most; ranks *= 2) counts.push_back(ranks);
+  counts.push_back(most);
+  return counts;
+}
+
+int scaling(const Settings& settings, Context& context, bool weak) {
+  require(!settings.has("grid"), settings.name_of("grid"), " is for a fixed number of ranks: use --strategy");
+  std::vector<Column> columns = attention_columns();
+  if (!weak) columns.push_back({"speed_up", 8});
+  columns.push_back({"efficiency", 10, 3});
+  Table table(settings, context, std::move(columns));
+  table.report().note(weak ? "efficiency: operations per second and rank over those of the first line"
+                           : "speed_up: time of the first line / time; efficiency: speed_up / ranks");
+  const int most = most_ranks(settings, context);
+  const auto lengths = settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{weak ? 2048 : 4096};
+  double last = 1;
+  for (Index tokens : lengths) {
+    double first_ms = 0, first_rate = 0;
+    for (int ranks : rank_counts(most)) {
+      Case c = case_of(settings, weak ? tokens * ranks : tokens);
+      c.ranks = ranks;
+      table.add(c, [&](Row& row) {
+        const auto ms = row["median_ms"].get<double>(), rate = row["tflops_per_rank"].get<double>();
+        if (ranks == 1) first_ms = ms, first_rate = rate;
+        row["speed_up"] = first_ms / ms;
+        row["efficiency"] = last = weak ? rate / first_rate : first_ms / ms / ranks;
+      });
+    }
+  }
+  return table.finish(sentence(", efficiency on ", most, most == 1 ? " rank " : " ranks ", last));
+}
+
+}  // namespace
+
+int bench_strong(const Settings& settings, Context& context) { return scaling(settings, context, false); }
+int bench_weak(const Settings& settings, Context& context) { return scaling(settings, context, true); }
+
+int bench_overlap(const Settings& settings, Context& context) {
+  const int ranks = most_ranks(settings, context);
+  require(ranks >= 2, "bench overlap needs at least two ranks: start it with mpirun, or give --ranks 2");
+  Table table(settings, context,
+              {{"tokens", 9},
+               {"ranks", 5},
+               {"strategy", 11},
+               {"mask", 16},
+               {"dtype", 5},
+               {"median_ms", 10},
+               {"compute_ms", 10},
+               {"exchange_ms", 11},
+               {"exposed_ms", 10},
+               {"hidden_percent", 14, 1},
+               {"exposed_percent", 15, 1},
+               {"max_error", 9, -1}});
+  table.report().note(
+      "compute_ms: the busiest rank's computing within the pass; exchange_ms: the same messages without it");
+  table.report().note("exposed_ms = median - compute; hidden_percent = 100 x (1 - exposed / exchange), at least 0");
+  for (Index tokens :
+       settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{1024, 2048, 4096, 8192}) {
+    Case c = case_of(settings, tokens);
+    c.ranks = ranks;
+    table.add(c, [](Row& row) {
+      const auto exchange = row["exchange_ms"].get<double>();
+      const double exposed = std::max(0.0, row["median_ms"].get<double>() - row["compute_ms"].get<double>());
+      row["exposed_ms"] = exposed;
+      row["hidden_percent"] = exchange > 0 ? Row(100 * std::max(0.0, 1 - exposed / exchange)) : Row(nullptr);
+    });
+  }
+  return table.finish("");
+}
+
+int bench_strategies(const Settings& settings, Context& context) {
+  Table table(settings, context, attention_columns());
+  const int ranks = most_ranks(settings, context);
+  std::vector<std::string> names{settings.text("strategy")};
+  if (names.front() == "auto" && !settings.has("grid")) {
+    names.clear();
+    for (const Strategy& strategy : strategies()) names.emplace_back(strategy.name);
+    table.refusals_are_notes();
+  }
+  for (Index tokens : settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{4096})
+    for (const std::string& name : names) {
+      Case c = case_of(settings, tokens);
+      c.ranks = ranks;
+      c.strategy = name;
+      table.add(c);
+    }
+  const auto& rows = table.report().rows();
+  const auto fastest = std::ranges::min_element(
+      rows, {}, [](const Row& row) { return row["median_ms"].get<double>() / row["tokens"].get<double>(); });
+  return table.finish(fastest == rows.end() ? "" : sentence(", fastest ", (*fastest)["strategy"].get<std::string>()));
+}
+
+}  // namespace annulus::app

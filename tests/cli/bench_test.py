@@ -1,0 +1,191 @@
+"""annulus bench: its tables, their twins in CSV and JSON, and what it refuses."""
+import csv
+import json
+import pathlib
+import unittest
+
+from program import ProgramTest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = ["--repeats", 2, "--threads", 1, "--query-heads", 2, "--channels", 16]
+ATTENTION = ["tokens", "ranks", "strategy", "partition", "mask", "heads", "dtype", "median_ms", "p99_ms", "tflops_per_rank",
+             "percent_of_kernel", "tokens_per_s", "mb_per_rank", "exposed_percent", "imbalance", "peak_mb", "max_error",
+             "predicted_ms"]
+
+
+class BenchTest(ProgramTest):
+    def bench(self, *arguments, ranks=0):
+        """Runs a small benchmark; returns its lines, its CSV rows and its JSON, which must tell the same."""
+        table, document = self.scratch / "b.csv", self.scratch / "b.json"
+        done = self.succeeds("bench", *arguments, *SMALL, "--csv", table, "--json", document, ranks=ranks)
+        lines = done.stdout.splitlines()
+        rows = list(csv.DictReader(table.read_text().splitlines()))
+        twin = json.loads(document.read_text())
+        heading = lines[max(i for i, line in enumerate(lines) if line == "#" and i + 1 < len(lines) and "verdict" not in lines[i + 1]) + 1]
+        shown = [line.split() for line in lines if not line.startswith("#") and "=" not in line]
+        self.assertEqual(len(rows), len(twin["results"]))
+        self.assertEqual(len(shown), len(rows), done.stdout)
+        self.assertEqual(heading.lstrip("# ").split(), list(rows[0]))
+        for row, result in zip(rows, twin["results"]):
+            for name, text in row.items():
+                value = result.get(name)
+                self.assertEqual(text, "" if value is None else value if isinstance(value, str) else json.dumps(value), name)
+        self.assertTrue(lines[0].startswith("# annulus "), lines[0])
+        self.assertTrue(any(line.startswith("# command: annulus bench ") for line in lines))
+        self.assertTrue(any(line.startswith("# verdict: ") for line in lines), lines)
+        for word in ["version", "time", "hosts", "processor", "cores", "mpi", "device"]:
+            self.assertIn(word, twin["environment"])
+        self.assertEqual(twin["arguments"]["channels"], "16")
+        return lines, rows, twin
+
+    def check_attention(self, rows, twin, tokens, ranks):
+        """Numbers that follow from one another."""
+        for row, result in zip(rows, twin["results"]):
+            self.assertEqual((int(row["tokens"]), int(row["ranks"])), (tokens, ranks))
+            self.assertEqual(len(result["repetitions_ms"]), 2)
+            self.assertLessEqual(result["min_ms"], result["median_ms"])
+            self.assertLessEqual(result["median_ms"], result["p99_ms"])
+            self.assertLessEqual(result["p99_ms"], result["max_ms"])
+            self.assertGreater(result["tflops_per_rank"], 0)
+            self.assertAlmostEqual(result["tokens_per_s"], tokens / result["median_ms"] * 1e3, delta=1e-6 * result["tokens_per_s"])
+            self.assertTrue(0 <= result["exposed_percent"] <= 100, result)
+            self.assertGreaterEqual(result["imbalance"], 0.999)
+            self.assertLess(result["max_error"], 1e-4)
+            self.assertGreater(result["max_error"], 0)
+
+
+class Tables(BenchTest):
+    def test_strategies_side_by_side(self):
+        for options, ranks in [(["--ranks", 4], 0), ([], 4)]:
+            if ranks:
+                self.needs_mpirun()
+            for mask, backward in [("causal", False), ("full", True)]:
+                with self.subTest(ranks=ranks, mask=mask):
+                    more = ["--pass", "backward"] if backward else []
+                    _, rows, twin = self.bench("strategies", "--tokens", 96, "--mask", mask, *more, *options, ranks=ranks)
+                    self.assertLessEqual({"ring", "double-ring", "ulysses", "hybrid"}, {row["strategy"] for row in rows})
+                    self.assertEqual(list(rows[0]), ATTENTION)
+                    self.check_attention(rows, twin, 96, 4)
+                    self.assertTrue(twin["verdict"]["passed"])
+                    # operations: 2 (or 5) x pairs x heads x (channels + value channels)
+                    pairs = 96 * 97 / 2 if mask == "causal" else 96 * 96
+                    for result in twin["results"]:
+                        operations = (5 if backward else 2) * pairs * 2 * 32
+                        self.assertAlmostEqual(result["tflops_per_rank"] * result["median_ms"] * 4e9 / operations, 1, places=6)
+
+    def test_the_ring_moves_the_bytes_of_its_closed_form(self):
+        _, rows, twin = self.bench("strategies", "--strategy", "ring", "--partition", "contiguous", "--mask", "full", "--tokens",
+                                   120, "--ranks", 4)
+        # 3 blocks of 30 tokens x 2 heads x (16 + 16) channels x 4 bytes, and the barrier's lengths
+        self.assertAlmostEqual(twin["results"][0]["mb_per_rank"] * 1e6, 3 * 30 * 2 * 32 * 4, delta=100)
+
+    def test_strong_and_weak_scaling_use_fewer_ranks_of_an_mpirun(self):
+        for what, tokens in [("strong", [60, 60, 60]), ("weak", [60, 120, 180])]:
+            for options, ranks in [(["--ranks", 3], 0), ([], 3)]:
+                if ranks:
+                    self.needs_mpirun()
+                with self.subTest(what=what, ranks=ranks):
+                    _, rows, _ = self.bench(what, "--tokens", 60, *options, ranks=ranks)
+                    self.assertEqual([int(row["ranks"]) for row in rows], [1, 2, 3])
+                    self.assertEqual([int(row["tokens"]) for row in rows], tokens)
+                    self.assertEqual(float(rows[0]["efficiency"]), 1.0)
+
+    def test_documents_windows_and_lists_of_tokens(self):
+        _, rows, _ = self.bench("strategies", "--strategy", "ring", "--mask", "causal+documents", "--document-tokens", 10,
+                                "--tokens", "40,80", "--ranks", 2)
+        self.assertEqual([int(row["tokens"]) for row in rows], [40, 80])
+
+    def test_overlap_and_exchange(self):
+        _, rows, twin = self.bench("overlap", "--tokens", "64,128", "--ranks", 2, "--mask", "full")
+        for result in twin["results"]:
+            self.assertGreater(result["exchange_ms"], 0)
+            self.assertGreaterEqual(result["exposed_ms"], 0)
+        for options, ranks in [(["--ranks", 2], 0), ([], 2)]:
+            if ranks:
+                self.needs_mpirun()
+            _, rows, _ = self.bench("exchange", *options, ranks=ranks)
+            self.assertEqual([int(row["bytes"]) for row in rows], [8**n for n in range(1, 9)])
+            for row in rows:
+                self.assertGreater(float(row["gb_per_s"]), 0)
+
+    def test_kernels_beside_the_peak(self):
+        _, rows, twin = self.bench("kernel", "--tokens", 64, "--dtype", "f32", "--mask", "full")
+        self.assertEqual([row["pass"] for row in rows], ["forward", "backward"])
+        for result in twin["results"]:
+            for name in ["kernel", "dtype", "pass", "mask", "tokens", "query_heads", "kv_heads", "channels", "threads", "median_ms",
+                         "gflops", "peak_gflops", "fraction"]:
+                self.assertIn(name, result)
+            self.assertGreater(result["gflops"], 0)
+            self.assertGreater(result["peak_gflops"], 0)
+            self.assertTrue(0 < result["fraction"] < 1.5, result)
+        self.assertIsNone(twin["verdict"]["passed"], "a measurement is not a check")
+
+    def test_the_last_case_leaves_a_timeline(self):
+        timeline = self.scratch / "t.json"
+        _, rows, twin = self.bench("strategies", "--strategy", "ring", "--tokens", 64, "--ranks", 2, "--timeline", timeline)
+        events = json.loads(timeline.read_text())["traceEvents"]
+        self.assertEqual({event["pid"] for event in events}, {0, 1})
+        self.assertGreater(twin["results"][0]["mb_per_rank"], 0)
+
+
+class Profiles(BenchTest):
+    def test_calibrate_writes_what_hardware_reads(self):
+        self.needs_mpirun()
+        profile = self.scratch / "here.ini"
+        command = ["bench", "calibrate", "--tokens", "32,64", "--repeats", 1, "--threads", 1, "--output", profile]
+        self.succeeds(*command, ranks=2)
+        text = profile.read_text()
+        for line in ["name = ", "link.process = ", "link.shared = ", "kernel.f32.forward.full = 32:", "kernel.bf16.backward.causal = 32:"]:
+            self.assertIn(line, text)
+        self.refuses(5, "--output", "--overwrite", command=command)
+        self.succeeds(*command, "--overwrite")
+        _, _, twin = self.bench("strategies", "--tokens", 96, "--ranks", 2, "--hardware", profile)
+        for result in twin["results"]:
+            self.assertGreater(result["predicted_ms"], 0)
+
+    def test_shipped_profiles_are_read(self):
+        profiles = sorted((ROOT / "configs" / "hardware").glob("*.ini"))
+        self.assertGreaterEqual(len(profiles), 3)
+        for profile in profiles:
+            with self.subTest(profile=profile.name):
+                dtype = "bf16" if "kernel.bf16." in profile.read_text() else "f32"
+                command = ["bench", "strategies", "--tokens", 64, "--ranks", 2, "--dtype", dtype, "--hardware", profile, *SMALL]
+                self.succeeds(*command, "--rows", 0, "--json", self.scratch / "p.json")
+                for result in json.loads((self.scratch / "p.json").read_text())["results"]:
+                    self.assertGreater(result["predicted_ms"], 0)
+                    self.assertIsNone(result["max_error"], "nothing was checked")
+
+    def test_bad_profiles_name_the_file_and_the_line(self):
+        good = "name = x\nlink.network = 1e-6, 1e9\nkernel.f32.forward.full = 64:1e9\n"
+        for text, words in [(good + "speed = 3\n", ["line 4", "'speed'"]), ("link.network = 1e-6\n", ["line 1", "seconds"]),
+                            (good.replace("64:1e9", "64:1e9, 32:1e9"), ["line 3", "ascend"]),
+                            (good.replace("1e-6", "nan"), ["line 2", "finite"]), (good + "name = y\n", ["line 4", "twice"]),
+                            ("name = x\n", ["kernel."]), (good.replace("f32", "f64"), ["line 3", "not known"])]:
+            with self.subTest(text=text):
+                profile = self.scratch / "bad profile.ini"
+                profile.write_text(text)
+                self.refuses(2, "bad profile.ini", *words, command=["bench", "strong", "--hardware", profile])
+        self.refuses(2, "--hardware", "cannot be opened", command=["bench", "strong", "--hardware", self.scratch / "none.ini"])
+
+
+class Refusals(ProgramTest):
+    def test_bad_requests_are_one_sentence(self):
+        for words, command in [(["'speed'", "kernel, strategies"], ["speed"]), (["--tokens", "x"], ["strong", "--tokens", "1Ki,x"]),
+                               (["two ranks"], ["exchange"]), (["two ranks"], ["overlap"]), (["--grid"], ["weak", "--grid", "2x1x1"]),
+                               (["no kernel 'abacus'"], ["kernel", "--kernel", "abacus", "--dtype", "f32"]),
+                               (["divide"], ["strategies", "--query-heads", 3, "--kv-heads", 2]),
+                               (["--repeats"], ["strong", "--repeats", 0]), (["BENCHMARK"], [])]:
+            with self.subTest(command=command):
+                self.refuses(2, *words, command=["bench", *command])
+
+    def test_all_ranks_end_together(self):
+        self.needs_mpirun()
+        for code, words, command in [(2, ["no kernel 'abacus'"], ["strong", "--kernel", "abacus"]),
+                                     (5, ["--json"], ["weak", "--json", "/nowhere/x.json"]),
+                                     (4, ["does not fit"], ["strong", "--tokens", "1G", "--mask", "window:1"])]:
+            with self.subTest(command=command):
+                self.refuses(code, *words, command=["bench", *command], ranks=2)
+
+
+if __name__ == "__main__":
+    unittest.main()

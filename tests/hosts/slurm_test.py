@@ -1,0 +1,163 @@
+"""The batch files on a real Slurm: a controller, a node and munge of our own, on this machine, gone when the test ends."""
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "cli"))
+from program import PROGRAM, ProgramTest, needs
+
+needs("h5py", "numpy")
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+for name in ["slurmctld", "slurmd", "munged", "sbatch", "mpirun"]:
+    if shutil.which(name) is None:
+        print(f"skipped: there is no {name} here (Debian: slurmctld slurmd slurm-client munge)")
+        sys.exit(0)
+if os.geteuid() != 0:
+    print("skipped: slurmd runs as root")
+    sys.exit(0)
+
+import h5py
+import numpy as np
+import tensors
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HOST = socket.gethostname().split(".")[0]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+CONFIGURATION = """
+ClusterName=annulus
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+AuthType=auth/munge
+AuthInfo=socket={room}/munge.socket
+StateSaveLocation={room}/state
+SlurmdSpoolDir={room}/spool
+SlurmctldPidFile={room}/slurmctld.pid
+SlurmdPidFile={room}/slurmd.pid
+SlurmctldLogFile={room}/slurmctld.log
+SlurmdLogFile={room}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/affinity
+SelectType=select/cons_tres
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+JobRequeue=1
+KillWait=5
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=60 State=UP OverSubscribe=NO
+"""
+
+
+class Slurm(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.room = pathlib.Path(cls.enterClassContext(__import__("tempfile").TemporaryDirectory(prefix="annulus-slurm-")))
+        cls.room.chmod(0o755)
+        (cls.room / "state").mkdir()
+        key = cls.room / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        (cls.room / "slurm.conf").write_text(CONFIGURATION.format(host=HOST, room=cls.room, cpus=os.cpu_count(),
+                                                                  controller_port=free_port(), node_port=free_port()))
+        os.environ["SLURM_CONF"] = str(cls.room / "slurm.conf")
+        cls.daemon("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={cls.room}/munge.socket",
+                   f"--pid-file={cls.room}/munge.pid", f"--log-file={cls.room}/munge.log", f"--seed-file={cls.room}/munge.seed")
+        cls.wait_for(lambda: (cls.room / "munge.socket").exists(), 10, "munged")
+        cls.daemon("slurmctld", "-D")
+        cls.daemon("slurmd", "-D", "-N", HOST)
+        cls.wait_for(lambda: "idle" in cls.say("sinfo", "--noheader", "--format=%T"), 40, "the node")
+
+    @classmethod
+    def daemon(cls, *command):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(cls.room / "daemons.log").open("a"),
+                                   start_new_session=True)
+
+        def end():
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        cls.addClassCleanup(end)
+
+    @staticmethod
+    def say(*command):
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+    @classmethod
+    def wait_for(cls, holds, seconds, what):
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                logs = "".join(f"\n{log.name}: {log.read_text(errors='replace')[-2000:]}" for log in cls.room.glob("*.log"))
+                raise AssertionError(f"{what}: not there after {seconds} s{logs}")
+            time.sleep(0.2)
+
+    def submit(self, folder, *arguments, **environment):
+        """Submits cpu.sbatch for two ranks from a tree whose path has a blank; returns the job's number."""
+        done = subprocess.run(["sbatch", "--parsable", "--ntasks-per-node=2", "--cpus-per-task=1", "--time=5", f"--output={folder}/job.log",
+                               str(ROOT / "launch/slurm/cpu.sbatch"), *map(str, arguments)], cwd=folder, capture_output=True, text=True,
+                              env={**os.environ, "ANNULUS": PROGRAM, "ANNULUS_ROOT": str(ROOT), **environment})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.strip()
+
+    def state(self, job):
+        fields = dict(part.split("=", 1) for part in self.say("scontrol", "show", "job", job).split() if "=" in part)
+        return fields.get("JobState", ""), fields.get("ExitCode", ""), int(fields.get("Restarts", -1))
+
+    def folder(self, name, tokens=400):
+        folder = self.scratch / name
+        folder.mkdir()
+        random = np.random.default_rng(20264)
+        tensors.write(folder / "in put.h5", **tensors.random_tensors(random, tokens, tokens, 16, 16, 64, 64, dout=True))
+        return folder
+
+    def test_a_batch_job_with_either_launcher(self):
+        for launcher in ["srun", "mpirun"]:
+            with self.subTest(launcher=launcher):
+                folder = self.folder(f"a room for {launcher}")
+                job = self.submit(folder, "attend", "in put.h5", "--output", "out put.h5", LAUNCHER=launcher)
+                self.wait_for(lambda: self.state(job)[0] in ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"], 90, f"job {job}")
+                log = (folder / "job.log").read_text()
+                self.assertEqual(self.state(job)[:2], ("COMPLETED", "0:0"), log)
+                with h5py.File(folder / "out put.h5") as result:
+                    self.assertEqual((result.attrs["ranks"], result.attrs["transport"]), (2, "mpi"), log)
+                self.succeeds("verify", folder / "out put.h5")
+
+    def test_a_job_whose_time_is_nearly_up_stops_and_is_queued_again(self):
+        for launcher in ["mpirun", "srun"]:
+            with self.subTest(launcher=launcher):
+                folder = self.folder(f"stopped {launcher}", tokens=6000)
+                job = self.submit(folder, "attend", "in put.h5", "--output", "out.h5", "--backward", "--mask", "full", "--kernel",
+                                  "tiled-portable", "--ranks", 2, LAUNCHER=launcher)
+                log = folder / "job.log"
+                self.wait_for(lambda: any("partial" in p.name for p in folder.iterdir()), 60, f"job {job} at work")
+                time.sleep(1)
+                self.say("scancel", "--batch", "--signal=USR1", job)  # what --signal=B:USR1@120 sends
+                self.wait_for(lambda: "goes back into the queue" in log.read_text(), 90, f"job {job} stopped")
+                self.wait_for(lambda: self.state(job)[2] == 1, 60, f"job {job} in the queue again")
+                self.say("scancel", job)
+                self.wait_for(lambda: self.state(job)[0] in ["CANCELLED", "FAILED"], 60, f"job {job} gone")
+                self.assertIn("stopped on request", log.read_text())
+                self.assertFalse((folder / "out.h5").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
