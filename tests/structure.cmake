@@ -44,7 +44,15 @@ set_tests_properties(structure.an_installed_package_can_be_used PROPERTIES LABEL
 
 # --- shell scripts ---------------------------------------------------------------------------------------------------
 find_program(SHELLCHECK shellcheck)
-file(GLOB scripts CONFIGURE_DEPENDS LIST_DIRECTORIES false ${PROJECT_SOURCE_DIR}/launch/* ${PROJECT_SOURCE_DIR}/.ci/run)
+file(GLOB candidates CONFIGURE_DEPENDS LIST_DIRECTORIES false ${PROJECT_SOURCE_DIR}/launch/* ${PROJECT_SOURCE_DIR}/launch/slurm/*
+     ${PROJECT_SOURCE_DIR}/.ci/run)
+set(scripts)
+foreach(script ${candidates})
+  file(STRINGS ${script} first LIMIT_COUNT 1)
+  if(first MATCHES "bash")
+    list(APPEND scripts ${script})
+  endif()
+endforeach()
 if(NOT scripts)
   structure_skip(scripts_pass_shellcheck pure "there are no scripts")
 elseif(SHELLCHECK)

@@ -96,8 +96,8 @@ BenchPass::Checked BenchPass::check(const Job& job, Rank rank, Index samples) co
       const double off = std::abs(value - expected[r * width + x]);
       error = std::max(error, std::isnan(off) ? std::numeric_limits<double>::infinity() : off);
     }
-  const double score_error = 4 * 0x1p-24 * exact.largest_score;
-  const double allowed = (backward_ ? 5e-6 + 2 * score_error : 1e-6 + score_error) * std::max(largest, 1e-30);
+  const ErrorBounds bounds = error_bounds(kernel_->name(), exact.largest_score);
+  const double allowed = (backward_ ? bounds.gradient : bounds.out) * std::max(largest, 1e-30);
   return {error / allowed, error};
 }
 

@@ -194,6 +194,14 @@ class Recomputation {
 
 }  // namespace
 
+ErrorBounds error_bounds(std::string_view kernel, double largest_score) {
+  // A score s is a sum of f32 products: it is off by about 4 eps |s|, and so, relatively, is every exp(s - lse).
+  const double score_error = 4 * 0x1p-24 * largest_score, forward = 1e-6 + score_error;
+  // This kernel rounds probabilities to bf16 before they meet the values; delta, and so the gradients, start from out.
+  const double rounding = kernel == "tiled-avx512-bf16" ? 0x1p-8 : 0;
+  return {forward, forward + rounding, 5e-6 + 2 * score_error + rounding};
+}
+
 Recomputed recompute(const RowSource& source, const RecomputeChoice& choice) {
   return Recomputation(source, choice).result();
 }

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "annulus/engine/heads.hpp"
@@ -28,6 +29,12 @@ struct Recomputed {
   std::vector<double> dk, dv;                    ///< [key, kv_head, ...]; only with gradients of all rows
   double largest_score = 0;                      ///< of |s|, for error bounds
 };
+
+/// What a kernel's results may be off by, over the largest value: statistics of the scores, out, and gradients.
+struct ErrorBounds {
+  double statistics, out, gradient;
+};
+ErrorBounds error_bounds(std::string_view kernel, double largest_score);
 
 struct RecomputeChoice {
   std::vector<Index> rows;

@@ -231,6 +231,17 @@ TEST(Config, CommandsAreFoundByTheirWholeName) {
   }
 }
 
+TEST(Config, AnotherValueIsCheckedAndLeavesTheOldSettingsAlone) {
+  const Settings before = settle({"in", "--tokens", "8"});
+  const Settings after = before.with("tokens", "2Ki").with("device", "cpu").with("softmax-scale", "");
+  EXPECT_EQ(after.count("tokens"), 2048);
+  EXPECT_EQ(before.count("tokens"), 8);
+  EXPECT_FALSE(after.has("softmax-scale"));
+  EXPECT_EQ(after.positional(), Words{"in"});
+  EXPECT_THROW(before.with("tokens", "0"), Error);
+  EXPECT_THROW(before.with("device", "abacus"), Error);
+}
+
 TEST(Config, ANameOutsideTheTableIsTheProgramsOwnMistake) {
   try {
     settle({"in"}).text("colour");

@@ -174,7 +174,7 @@ class Refusals(ProgramTest):
                                (["two ranks"], ["exchange"]), (["two ranks"], ["overlap"]), (["--grid"], ["weak", "--grid", "2x1x1"]),
                                (["no kernel 'abacus'"], ["kernel", "--kernel", "abacus", "--dtype", "f32"]),
                                (["divide"], ["strategies", "--query-heads", 3, "--kv-heads", 2]),
-                               (["--repeats"], ["strong", "--repeats", 0]), (["BENCHMARK"], [])]:
+                               (["--repeats"], ["strong", "--repeats", 0]), (["--device", "CPU"], ["strong", "--device", "cuda"]), (["BENCHMARK"], [])]:
             with self.subTest(command=command):
                 self.refuses(2, *words, command=["bench", *command])
 

@@ -68,7 +68,7 @@ class Configs(ProgramTest):
         for file in files:
             with self.subTest(file=file.name):
                 command = re.search(r"annulus (\w+)", file.read_text(encoding="utf-8")).group(1)
-                stand_in = {"run": ["README.md"], "attend": ["README.md"], "plan": []}[command]
+                stand_in = {"run": ["README.md"], "attend": ["README.md"], "plan": [], "bench": ["strategies"]}[command]
                 done = self.succeeds(command, *stand_in, "--config", file, "--print-config", cwd=ROOT)
                 self.assertIn(file.name, done.stdout)
 

@@ -121,24 +121,25 @@ class Links(HostsTest):
         return profile, latency, bandwidth
 
     def test_a_slow_and_a_fast_link(self):
-        seconds, bandwidths = {}, {}
+        exchanges, bandwidths = {}, {}
         for rate in [SLOW, FAST]:
             profile, latency, bandwidths[rate] = self.calibrated(rate)
             twin = self.bench("strategies", "--strategy", "ring", "--partition", "contiguous", "--mask", "full", "--tokens", 2048,
                               "--query-heads", 4, "--channels", 64, "--hardware", profile, ranks=2)
             row = twin["results"][0]
-            seconds[rate] = row["median_ms"] / 1e3
+            exchanges[rate] = row["exchange_ms"] / 1e3
             wire = row["mb_per_rank"] * 1e6 / (rate / 8)
             print(f"\n  {rate / 1e6:.0f} Mbit/s: latency {latency * 1e6:.0f} us, {bandwidths[rate] * 8e-6:.0f} Mbit/s seen; ring of 2: measured "
                   f"{row['median_ms']:.1f} ms, predicted {row['predicted_ms']:.1f} ms, compute {row['compute_ms']:.1f} ms, exchange alone "
                   f"{row['exchange_ms']:.1f} ms, on the wire {wire * 1e3:.1f} ms, exposed {row['exposed_percent']:.0f} %")
             self.assertLess(row["max_error"], 1e-5)
             # one burst of the bucket, 128 KiB, passes unshaped
-            self.assertGreater(seconds[rate], 0.8 * (wire - 128 * 1024 / (rate / 8)), "nothing is faster than the wire")
+            self.assertGreater(exchanges[rate], 0.8 * (wire - 128 * 1024 / (rate / 8)), "nothing is faster than the wire")
         # the shaper's rate counts headers too, and acknowledgements wait in the queue behind what goes the same way
         self.assertTrue(0.4 < bandwidths[SLOW] / (SLOW / 8) < 1.1, bandwidths)
         self.assertGreater(bandwidths[FAST], 4 * bandwidths[SLOW])
-        self.assertGreater(seconds[SLOW], 2 * seconds[FAST])
+        # computing takes what it takes on a machine that others use; the exchange alone must follow the link
+        self.assertGreater(exchanges[SLOW], 3 * exchanges[FAST])
 
     def test_a_window_moves_less_and_runs_faster_on_a_slow_link(self):
         shape(SLOW)
@@ -150,7 +151,8 @@ class Links(HostsTest):
         full, window = rows["causal"], rows["causal+window:127,0"]
         # the last of four ranks receives three blocks of 512 tokens; under the window 127 rows of one
         self.assertAlmostEqual(full["mb_per_rank"] / window["mb_per_rank"], 3 * 512 / 127, delta=0.2)
-        self.assertGreater(full["median_ms"], 2 * window["median_ms"])
+        self.assertGreater(full["exchange_ms"], 3 * window["exchange_ms"])
+        self.assertGreater(full["median_ms"], window["median_ms"])
 
 
 class Shapes(unittest.TestCase):

@@ -114,6 +114,9 @@ std::vector<Option> bench_output_options() {
 
 int run(const Settings& settings, Context& context) {
   const std::string& name = settings.positional().front();
+  require(settings.text("device") != "cuda", settings.name_of("device"), " cuda: bench measures the CPU in this version");
+  require(settings.text("transport") != "nccl", settings.name_of("transport"),
+          " nccl: bench measures the CPU in this version");
   std::string names;
   for (const Benchmark& benchmark : benchmarks) {
     if (benchmark.name == name) return benchmark.run(settings, context);
