@@ -1,5 +1,6 @@
 #include "app/tensors.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "annulus/base/error.hpp"
@@ -23,8 +24,20 @@ void require_dims(const InputFile& file, const std::string& name, const annulus:
 
 }  // namespace
 
+void TensorInput::read(const std::string& name, std::span<const Run> runs, const Rows& into) const {
+  if (cached == 0 || (name != "k" && name != "v")) return file.read_rows(name, runs, into);
+  Index row = 0;
+  for (const Run& run : runs) {  // what of it lies in the cache, and what behind it
+    const Index before = std::clamp<Index>(ceil_div(cached - run.first, run.stride), 0, run.count);
+    const Run old{run.first, before, run.stride}, fresh{run.at(before) - cached, run.count - before, run.stride};
+    if (old.count > 0) cache->read_rows(name, {&old, 1}, into.slice(row, row + before));
+    if (fresh.count > 0) file.read_rows(name, {&fresh, 1}, into.slice(row + before, row + run.count));
+    row += run.count;
+  }
+}
+
 TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale,
-                         bool backward) {
+                         bool backward, const CacheChoice& choice) {
   InputFile file(path);
   const auto q = floats(file, "q"), k = floats(file, "k"), v = floats(file, "v");
   require_dims(file, "k", k, {k.dims[0], k.dims[1], q.dims[2]}, "[keys, kv_heads, channels of q]");
@@ -42,14 +55,28 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
   if (dtype != DType::f64) shape.type = dtype;
   if (shape.type == DType::f64) shape.type = DType::f32;
   if (softmax_scale == 0) shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
-  Extent extent{q.dims[0], k.dims[0], {}};
+  std::optional<InputFile> cache;
+  Index cached = 0;
+  if (!choice.path.empty()) {
+    cache.emplace(choice.path);
+    const auto old_k = floats(*cache, "k"), old_v = floats(*cache, "v");
+    cached = choice.tokens < 0 ? old_k.dims[0] : choice.tokens;
+    require<Failure::file>(cached <= old_k.dims[0], choice.path, " must hold the first ", cached,
+                           " tokens: it holds ", old_k.dims[0]);
+    require_dims(*cache, "k", old_k, {old_k.dims[0], k.dims[1], k.dims[2]}, "as the k that are added to it");
+    require_dims(*cache, "v", old_v, {old_k.dims[0], v.dims[1], v.dims[2]}, "as the v that are added to it");
+    require<Failure::file>(dtype_of(old_k.element) == shape.type && dtype_of(old_v.element) == shape.type, "the cache ",
+                           choice.path, " must hold what is computed with, ", name_of(shape.type), ": it holds ",
+                           name_of(*dtype_of(old_k.element)), " and ", name_of(*dtype_of(old_v.element)));
+  }
+  Extent extent{q.dims[0], cached + k.dims[0], {}};
   if (file.has("documents")) {
     extent.documents = file.read_integers("documents");
     require<Failure::file>(!extent.documents.empty(), "dataset documents of ", path,
                            " must hold offsets, the first 0 and the last the number of tokens: it is empty");
   }
   try {
-    return {std::move(file), shape, Mask::parse(mask, extent)};
+    return {std::move(file), shape, Mask::parse(mask, extent), std::move(cache), cached};
   } catch (const Error& e) {  // offsets that make no sense are the file's fault
     const bool offsets = std::string(e.what()).starts_with("document offsets");
     throw Error(offsets ? Failure::file : Failure::usage,
@@ -57,10 +84,10 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
   }
 }
 
-TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward) {
+TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward, const CacheChoice& cache) {
   return open_tensors(path, settings.text("mask"),
                       settings.has("dtype") ? parse_dtype(settings.text("dtype")) : DType::f64,
-                      settings.has("softmax-scale") ? settings.number("softmax-scale") : 0, backward);
+                      settings.has("softmax-scale") ? settings.number("softmax-scale") : 0, backward, cache);
 }
 
 }  // namespace annulus::app

@@ -1,4 +1,6 @@
 #pragma once
+#include <optional>
+#include <span>
 #include <string>
 
 #include "annulus/engine/heads.hpp"
@@ -8,18 +10,31 @@
 
 namespace annulus::app {
 
-/// An input of `attend`: q, k, v (and dout) in one HDF5 file, their shapes checked against one another.
+/// An input of `attend`: q, k, v (and dout) in one HDF5 file, their shapes checked against one another; and where keys and
+/// values of earlier tokens come before them, the cache that holds these.
 struct TensorInput {
   InputFile file;
   AttentionShape shape;
   Mask mask;
+  std::optional<InputFile> cache = {};
+  Index cached = 0;  ///< tokens of the cache
+
+  /// Rows of q, k, v or dout at the positions of the runs.
+  void read(const std::string& name, std::span<const Run> runs, const Rows& into) const;
 };
 
-/// Opens the file and reads shapes, documents, --dtype, --mask and --softmax-scale.
+/// Where keys and values of earlier tokens are: the first `tokens` of those in a file with k and v, or all (-1).
+struct CacheChoice {
+  std::string path = {};  ///< empty: there is none
+  Index tokens = -1;
+};
+
+/// Opens the file and reads shapes, documents, --dtype, --mask, and --softmax-scale.
 /// Throws Error (file) naming the dataset and the rule, or Error (usage).
-TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward);
+TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward,
+                         const CacheChoice& cache = {});
 /// The same with the choices given: dtype f64 means "as the file".
 TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale,
-                         bool backward);
+                         bool backward, const CacheChoice& cache = {});
 
 }  // namespace annulus::app

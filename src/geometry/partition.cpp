@@ -126,17 +126,20 @@ bool disjoint(const std::vector<std::vector<Run>>& shards) {
 
 }  // namespace
 
-Partition::Partition(Index tokens, std::vector<std::vector<Run>> runs, std::string name)
-    : tokens_(tokens), runs_(std::move(runs)), name_(std::move(name)) {
-  for (const auto& mine : runs_)
+Partition::Partition(Index tokens, const std::vector<std::vector<Run>>& runs, std::string name)
+    : tokens_(tokens), first_{0}, name_(std::move(name)) {
+  for (const auto& mine : runs) {
+    runs_.insert(runs_.end(), mine.begin(), mine.end());
+    first_.push_back(runs_.size());
     rows_.push_back(
         std::accumulate(mine.begin(), mine.end(), Index{0}, [](Index n, const Run& r) { return n + r.count; }));
+  }
 }
 
 Partition Partition::contiguous(Index tokens, int ranks) {
   auto runs = empty_shards(ranks);
   for (int r = 0; r < ranks; ++r) add_run(runs[static_cast<std::size_t>(r)], block(tokens, ranks, r));
-  return {tokens, std::move(runs), "contiguous"};
+  return {tokens, runs, "contiguous"};
 }
 
 Partition Partition::zigzag(Index tokens, int ranks) {
@@ -146,14 +149,14 @@ Partition Partition::zigzag(Index tokens, int ranks) {
     add_run(runs[static_cast<std::size_t>(r)], block(tokens, blocks, r));
     add_run(runs[static_cast<std::size_t>(r)], block(tokens, blocks, blocks - 1 - r));
   }
-  return {tokens, std::move(runs), "zigzag"};
+  return {tokens, runs, "zigzag"};
 }
 
 Partition Partition::striped(Index tokens, int ranks) {
   auto runs = empty_shards(ranks);
   for (int r = 0; r < ranks; ++r)
     add_run(runs[static_cast<std::size_t>(r)], {r, std::max<Index>(0, ceil_div(tokens - r, ranks)), ranks});
-  return {tokens, std::move(runs), "striped"};
+  return {tokens, runs, "striped"};
 }
 
 Partition Partition::balanced(const Mask& mask, int ranks, std::span<const double> given) {
@@ -194,18 +197,18 @@ Partition Partition::of(Index tokens, std::vector<std::vector<Run>> runs, std::s
   require(sound && owned == tokens, "the runs of a partition must cover every token exactly once: they hold ", owned,
           " of ", tokens, " tokens");
   require(disjoint(runs), "the runs of a partition must cover every token exactly once: some token has two owners");
-  return {tokens, std::move(runs), std::move(name)};
+  return {tokens, runs, std::move(name)};
 }
 
 Partition Partition::joined(int size) const {
   require(size >= 1 && ranks() % size == 0, "the size of a seat must divide the ranks: size = ", size,
           ", ranks = ", ranks());
-  std::vector<std::vector<Run>> seats(runs_.size() / static_cast<std::size_t>(size));
-  for (std::size_t r = 0; r < runs_.size(); ++r) {
-    auto& seat = seats[r / static_cast<std::size_t>(size)];
-    seat.insert(seat.end(), runs_[r].begin(), runs_[r].end());
+  std::vector<std::vector<Run>> seats(static_cast<std::size_t>(ranks() / size));
+  for (Rank r = 0; r < ranks(); ++r) {
+    auto& seat = seats[static_cast<std::size_t>(r / size)];
+    seat.insert(seat.end(), runs(r).begin(), runs(r).end());
   }
-  return {tokens_, std::move(seats), name_};
+  return {tokens_, seats, name_};
 }
 
 Index Partition::largest() const { return std::ranges::max(rows_); }

@@ -30,8 +30,11 @@ class Partition {
 
   const std::string& name() const { return name_; }
   Index tokens() const { return tokens_; }
-  int ranks() const { return static_cast<int>(runs_.size()); }
-  std::span<const Run> runs(Rank rank) const { return runs_.at(static_cast<std::size_t>(rank)); }
+  int ranks() const { return static_cast<int>(rows_.size()); }
+  std::span<const Run> runs(Rank rank) const {
+    const auto r = static_cast<std::size_t>(rank);
+    return std::span(runs_).subspan(first_.at(r), first_.at(r + 1) - first_[r]);
+  }
   /// Rows the rank owns.
   Index rows(Rank rank) const { return rows_.at(static_cast<std::size_t>(rank)); }
   Index largest() const;
@@ -39,9 +42,10 @@ class Partition {
   Index position(Rank rank, Index row) const;
 
  private:
-  Partition(Index tokens, std::vector<std::vector<Run>> runs, std::string name);
+  Partition(Index tokens, const std::vector<std::vector<Run>>& runs, std::string name);
   Index tokens_ = 0;
-  std::vector<std::vector<Run>> runs_;
+  std::vector<Run> runs_;           // rank after rank
+  std::vector<std::size_t> first_;  // where those of each rank begin, and the end
   std::vector<Index> rows_;
   std::string name_;
 };

@@ -32,7 +32,7 @@ Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, b
   t.block = Array(tools.device, s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
   t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
   const auto fill = [&](const char* name, std::span<const Run> runs, const Rows& into) {
-    input.file.read_rows(name, runs, into);
+    input.read(name, runs, into);
     check_numbers(into, sentence("dataset ", name, " of ", input.file.path()), runs);
   };
   fill("q", queries, t.q);
@@ -84,33 +84,60 @@ void write(const Layout& layout, const Job& job, const Tensors& t, const Traces&
   writer.finish();
 }
 
+// The grown cache: all keys and values, old and new, in a file that replaces the old one when it is whole.
+void declare_cache(Draft& draft, const Job& job) {
+  const AttentionShape& s = job.shape;
+  const Index keys = job.schedule.mask.keys();
+  const std::vector<std::string> names{"key", "head", "channel"};
+  draft.attribute("/", "schema", std::string("annulus-cache"));
+  draft.attribute("/", "schema_version", Index{1});
+  draft.add({"k", {keys, s.kv_heads, s.channels}, element_of(s.type), names, "1", "keys so far"});
+  draft.add({"v", {keys, s.kv_heads, s.value_channels}, element_of(s.type), names, "1", "values so far"});
+}
+
+void write_cache(const Layout& layout, const Job& job, const Tensors& t, Rank rank) {
+  RowWriter writer(layout);
+  writer.write_rows("k", job.schedule.keys.runs(rank), t.kv.k);
+  writer.write_rows("v", job.schedule.keys.runs(rank), t.kv.v);
+  writer.finish();
+}
+
 void attend(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
   const std::string& path = settings.positional().front();
   const bool backward = settings.flag("backward");
+  const bool appends = settings.has("append");
   const TraceChoice choice = trace_choice(settings);
   std::optional<TensorInput> input;
   std::optional<Job> job;
-  std::optional<Draft> draft;
+  std::optional<Draft> draft, cache;
   std::future<std::string> hash;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] {
-    input = open_tensors(path, settings, backward);
+    const bool grown = appends && std::filesystem::exists(settings.text("append"));
+    input = open_tensors(path, settings, backward, grown ? CacheChoice{settings.text("append")} : CacheChoice{});
     job = make_job(settings, place, input->shape, input->mask, backward);
     check_memory(*job, backward, trace_bytes(choice, *job));
   });
   Compute compute(settings, *job, tools, {choice.any(), backward, trace_bytes(choice, *job)});
-  Layout mine;
+  Layout mine, mine_of_cache;
   together(tools.transport, [&] {
     if (!tools.lead) return;
-    check_outputs(settings, std::vector{path});
+    check_outputs(settings, appends ? std::vector{path, settings.text("append")} : std::vector{path});
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
     describe_result(*draft, settings, context, *job, "annulus-attend", compute);
     draft->attribute("/", "input", std::filesystem::absolute(path).string());
     declare(*draft, *job, choice, backward);
+    if (appends) {
+      draft->attribute("/", "cache", std::filesystem::absolute(settings.text("append")).string());
+      draft->attribute("/", "cached_tokens", input->cached);
+      cache.emplace(settings.text("append"), true);
+      declare_cache(*cache, *job);
+      mine_of_cache = cache->seal();
+    }
     mine = draft->seal();
   });
-  const Layout layout = share_layout(tools.transport, mine);
+  const Layout layout = share_layout(tools.transport, mine), cache_layout = share_layout(tools.transport, mine_of_cache);
   Tensors t;
   together(tools.transport, [&] { t = read(*input, *job, tools, backward); });
   const double computes = tools.timeline.now();
@@ -120,12 +147,16 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   if (backward) compute.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dk, t.dv});
   compute.finish();
   const double writes = tools.timeline.now();
-  together(tools.transport, [&] { write(layout, *job, t, traces, tools.transport.rank(), backward); });
+  together(tools.transport, [&] {
+    write(layout, *job, t, traces, tools.transport.rank(), backward);
+    if (appends) write_cache(cache_layout, *job, t, tools.transport.rank());
+  });
   together(tools.transport, [&] {
     if (!tools.lead) return;
     traces.write_small(*draft);
     draft->attribute("/", "input_hash", hash.get());
     draft->commit();
+    if (appends) cache->commit();  // last: whoever repeats what failed before does not append twice
   });
   if (!tools.lead) return;
   const AttentionShape& s = job->shape;
@@ -143,10 +174,18 @@ void attend(const Settings& settings, const Context& context, const Placement& p
               seconds_text(tools.timeline.now() - writes).c_str());
   if (choice.received) std::printf("  check     attention received = queries, off by %.1e\n", traces.deviation());
   std::printf("  wrote     %s\n", settings.text("output").c_str());
+  if (appends)
+    std::printf("  cache     %s: %s tokens, %s of them new\n", settings.text("append").c_str(),
+                grouped(job->schedule.mask.keys()).c_str(),
+                grouped(job->schedule.mask.keys() - input->cached).c_str());
 }
 
 int run(const Settings& settings, Context& context) {
   require(settings.has("output"), "attend needs --output FILE");
+  require(!settings.has("append") || !settings.flag("backward"),
+          "--append and --backward exclude one another: the gradients of cached keys would have no place");
+  require(!settings.has("append") || settings.text("append") != settings.text("output"), settings.name_of("append"),
+          " must not be the output: both are ", settings.text("output"));
   const Placement place = placement(settings, context);
   context.on_every_rank(place.ranks, settings.number("timeout"),
                         recorded(settings, [&](RankTools& tools) { attend(settings, context, place, tools); }));
@@ -168,13 +207,19 @@ Command attend_command() {
                  .group = "Attention",
                  .help = "factor on q.k before the softmax",
                  .check = positive_number()},
-                {.name = "backward", .group = "Attention", .help = "also the gradients; the input then holds dout"}},
+                {.name = "backward", .group = "Attention", .help = "also the gradients; the input then holds dout"},
+                {.name = "append",
+                 .value = "FILE",
+                 .group = "Attention",
+                 .help = "K/V cache (HDF5): its tokens come before those of the input, whose keys and values\n"
+                         "are added to it; made when there is none. For prefill in parts, and decoding"}},
                trace_options("none"),
                distribution_options(),
                output_options()}),
           .examples = {"annulus attend qkv.h5 --output out.h5 --mask causal",
                        "mpirun -n 4 annulus attend qkv.h5 --output out.h5 --mask window:4095,0+sink:4 --trace standard",
-                       "annulus attend qkv.h5 --output grads.h5 --backward --ranks 2 --strategy ulysses"},
+                       "annulus attend qkv.h5 --output grads.h5 --backward --ranks 2 --strategy ulysses",
+                       "annulus attend qkv.h5 --append cache.h5 --output next.h5 --ranks 4"},
           .run = run};
 }
 

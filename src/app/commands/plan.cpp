@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
-#include "annulus/geometry/meet.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "annulus/plan/draw.hpp"
 #include "app/commands/commands.hpp"
 #include "app/job.hpp"
+#include "app/progress.hpp"
 #include "app/tensors.hpp"
 
 namespace annulus::app {
@@ -94,10 +94,6 @@ void print_nodes(const Job& job, const Estimate& e, json& out) {
 void print_strategies(const Job& job, const Estimate& mine, bool backward, json& out) {
   const Placement& place = job.place;
   std::printf("\n  strategies for this request\n");
-  const auto line = [&](std::string_view name, const std::string& grid, const std::string& verdict) {
-    std::printf("    %-12s %-10s %s\n", std::string(name).c_str(), grid.c_str(), verdict.c_str());
-    out["strategies"].push_back({{"name", name}, {"grid", grid}, {"verdict", verdict}});
-  };
   const auto price = [&](const Grid& grid) {
     if (grid == job.schedule.grid) return mine;
     return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask), prices_of(job.shape, backward));
@@ -120,18 +116,25 @@ void print_strategies(const Job& job, const Estimate& mine, bool backward, json&
   }
   for (std::size_t i = 0; i < rows.size(); ++i) {
     Row& row = rows[i];
+    const std::string name(strategies()[i].name);
+    json twin{{"name", name}, {"grid", row.grid}};
     std::string verdict = row.refusal;
     if (verdict.empty()) {
       const Estimate e = row.estimate.get();
       verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
                          bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
-                         " into the busiest rank");
+                         " into the busiest rank, ", seconds_text(e.nominal_seconds), " at nominal prices");
       if (row.legal.heads > job.shape.query_heads)
         verdict += sentence("; ", place.ranks - row.legal.seats() * static_cast<int>(job.shape.query_heads),
                             " ranks without heads");
       if (row.legal == job.schedule.grid) verdict += "   <- this plan";
+      twin["steps"] = e.steps;
+      twin["bytes_total"] = e.total_bytes;
+      twin["nominal_seconds"] = e.nominal_seconds;
     }
-    line(strategies()[i].name, row.grid, verdict);
+    twin["verdict"] = verdict;
+    std::printf("    %-12s %-10s %s\n", name.c_str(), row.grid.c_str(), verdict.c_str());
+    out["strategies"].push_back(std::move(twin));
   }
 }
 

@@ -40,13 +40,16 @@ Subject attend_subject(const InputFile& result, const std::string& moved) {
   const std::string path = moved.empty() ? result.text("/", "input") : moved;
   check_hash(path, result.text("/", "input_hash"));
   const bool gradients = result.has("dq");
+  CacheChoice cache;
+  if (result.attribute("/", "cached_tokens") && result.number("/", "cached_tokens") > 0)
+    cache = {result.text("/", "cache"), static_cast<Index>(result.number("/", "cached_tokens"))};
   auto input =
       std::make_shared<TensorInput>(open_tensors(path, result.text("/", "mask"), parse_dtype(result.text("/", "dtype")),
-                                                 result.number("/", "softmax_scale"), gradients));
+                                                 result.number("/", "softmax_scale"), gradients, cache));
   Subject s{{input->shape, input->mask, {}}, "out", "lse", "trace", gradients, input};
   s.source.read = [input](RowSource::What what, std::span<const Run> runs, const Rows& into) {
     static constexpr const char* names[] = {"q", "k", "v", "dout"};
-    input->file.read_rows(names[static_cast<int>(what)], runs, into);
+    input->read(names[static_cast<int>(what)], runs, into);
   };
   return s;
 }

@@ -29,6 +29,28 @@ struct Reset {
 };
 
 template <class Acc>
+struct Merge {
+  static constexpr int threads = rowwise_threads, shared_bytes = 0;
+  Partial from, into;
+  template <class Thread>
+  ANNULUS_GPU void operator()(Thread& t) const {
+    const Rows& out = into.out;
+    const Index n = item_of(t), row = n / out.heads, h = n % out.heads;
+    if (row >= out.tokens) return;
+    const Acc a = *at<const Acc>(from.top, row, h);
+    Acc& b = *at<Acc>(into.top, row, h);
+    if (a == nothing<Acc>) return;
+    const Acc m = a < b ? b : a, wa = std::exp(a - m), wb = b == nothing<Acc> ? Acc{0} : std::exp(b - m);
+    Acc& sum = *at<Acc>(into.sum, row, h);
+    sum = wa * *at<const Acc>(from.sum, row, h) + wb * sum;
+    const Acc* x = at<const Acc>(from.out, row, h);
+    Acc* y = at<Acc>(out, row, h);
+    for (Index c = 0; c < out.channels; ++c) y[c] = wa * x[c] + wb * y[c];
+    b = m;
+  }
+};
+
+template <class Acc>
 struct Finish {
   static constexpr int threads = rowwise_threads, shared_bytes = 0;
   Partial partial;

@@ -109,6 +109,12 @@ class SimtKernel : public Kernel {
   void reset(const Partial& partial) override {
     typed([&](auto, auto acc) { run_rowwise(Reset<decltype(acc)>{partial}, partial.out.tokens * partial.out.heads); });
   }
+  void merge(const Partial& from, const Partial& into) override {
+    require(same_shape(from.out, into.out), "partials must have the same shape to merge");
+    typed([&](auto, auto acc) {
+      run_rowwise(Merge<decltype(acc)>{from, into}, into.out.tokens * into.out.heads);
+    });
+  }
   void finish(const Partial& partial, const Rows& lse) override {
     typed([&](auto, auto acc) {
       run_rowwise(Finish<decltype(acc)>{partial, lse}, partial.out.tokens * partial.out.heads);

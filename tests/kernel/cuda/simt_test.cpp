@@ -57,6 +57,25 @@ TEST(EmulatedSimtKernel, StateCarriesAcrossCallsInAnyOrder) {
     }
 }
 
+TEST(EmulatedSimtKernel, MergesAsTheCpuDoes) {
+  const Inputs in(problem_of(8, 24, DType::bf16), 50, 90, 5);
+  const auto kernel = emulated(in.problem);
+  // rows seen by one side, by both and by none
+  const std::vector<Tile> left{tile({0, 30}, {0, 40})}, right{tile({20, 45}, {40, 90})};
+  const ForwardResult a = forward_by(*kernel, left, in, in.v);
+  ForwardResult b = forward_by(*kernel, right, in, in.v), c = b;
+  kernel->merge(a.partial.view(), b.partial.view());
+  merge(a.partial.view(), c.partial.view());
+  EXPECT_EQ(b.partial.top.at(47, 1), minus_infinity);
+  for (Index i = 0; i < 50; ++i)
+    for (Index h = 0; h < 3; ++h) {
+      EXPECT_EQ(b.partial.top.at(i, h), c.partial.top.at(i, h));
+      EXPECT_NEAR(b.partial.sum.at(i, h), c.partial.sum.at(i, h), 1e-6 * c.partial.sum.at(i, h));
+      for (Index x = 0; x < 24; ++x)
+        ASSERT_NEAR(b.partial.out.at(i, h, x), c.partial.out.at(i, h, x), 1e-6 * (c.partial.sum.at(i, h) + 1) * 4);
+    }
+}
+
 TEST(EmulatedSimtKernel, FinishesDotsAndResetsAsTheCpuDoes) {
   const Inputs in(problem_of(8, 24, DType::bf16), 50, 40, 5);
   const std::vector<Tile> tiles{tile({10, 50}, {0, 40}, {-far, 0})};  // the first rows see nothing

@@ -1,0 +1,87 @@
+"""attend --append: prefill in parts and decoding give what one attention over everything gives."""
+import unittest
+
+from program import ProgramTest, needs
+
+needs("numpy", "h5py")
+
+import h5py
+import numpy as np
+
+from oracle import Attention, visible
+from tensors import element, random_tensors, rounded, write
+
+SEED = 77
+FORWARD = 1e-6  # of the largest output; see attend_test.py
+CHUNKS = [19, 1, 1, 30, 7, 1, 5]  # parts of a prompt, and tokens decoded one by one
+
+
+class Append(ProgramTest):
+    def grow(self, dtype, mask, options, ranks=0):
+        """The sequence in parts through the program, and at once in float64."""
+        tokens = sum(CHUNKS)
+        whole = random_tensors(np.random.default_rng(SEED), tokens, tokens, 4, 2, 16, 8)
+        exact = {name: rounded(values, dtype) for name, values in whole.items()}
+        expected = Attention(exact["q"], exact["k"], exact["v"], visible(mask, tokens, tokens))
+        cache = self.scratch / "cache.h5"
+        cache.unlink(missing_ok=True)
+        begin = 0
+        for number, count in enumerate(CHUNKS):
+            part = {name: values[begin:begin + count] for name, values in whole.items()}
+            path = write(self.scratch / f"part-{number}.h5", dtype, **part)
+            output = self.scratch / f"out-{number}.h5"
+            page = self.succeeds("attend", path, "--append", cache, "--output", output, "--overwrite", "--mask", mask, *options,
+                                 ranks=ranks).stdout
+            self.assertIn(f"{begin + count} tokens, {count} of them new", page)
+            with h5py.File(output, "r") as file:
+                out, lse = file["out"][()], file["lse"][()]
+                self.assertEqual(file.attrs["cached_tokens"], begin)
+            mine = slice(begin, begin + count)
+            floor = np.abs(expected.out).max() * (2**-8 if dtype == "bf16" else FORWARD)  # out has the type of the input
+            self.assertLessEqual(np.abs(out - expected.out[mine]).max(), floor)
+            self.assertLessEqual(np.abs(lse - expected.lse[mine]).max(), FORWARD * max(1, np.abs(expected.lse).max()))
+            begin += count
+            with h5py.File(cache, "r") as file:
+                np.testing.assert_array_equal(file["k"][()], exact["k"][:begin])
+                np.testing.assert_array_equal(file["v"][()], exact["v"][:begin])
+                self.assertEqual(element(file["k"]), dtype)
+        for number in [0, 1, 3, len(CHUNKS) - 1]:  # the cache has grown since: its beginning is what it was
+            self.succeeds("verify", self.scratch / f"out-{number}.h5")
+
+    def test_parts_give_what_the_whole_gives(self):
+        for dtype, mask, options in [
+                ("f32", "causal", []),
+                ("f32", "causal", ["--ranks", 3, "--strategy", "ring", "--partition", "striped"]),
+                ("f32", "causal+window:11,0+sink:2", ["--ranks", 4, "--strategy", "pass-q"]),
+                ("bf16", "causal", ["--ranks", 4, "--strategy", "tree"]),
+                ("f32", "causal", ["--ranks", 2, "--strategy", "all-gather", "--partition", "zigzag"])]:
+            with self.subTest(dtype=dtype, mask=mask, options=options):
+                self.grow(dtype, mask, options)
+
+    def test_processes_share_a_cache(self):
+        self.needs_mpirun()
+        self.grow("f32", "causal", ["--strategy", "tree"], ranks=3)
+
+    def test_what_does_not_fit_the_cache_is_refused_and_the_cache_stays(self):
+        random = np.random.default_rng(SEED)
+        first = write(self.scratch / "first.h5", "f32", **random_tensors(random, 9, 9, 4, 2, 8, 8))
+        cache, output = self.scratch / "kept.h5", self.scratch / "out.h5"
+        command = ["attend", first, "--append", cache, "--output", output, "--overwrite"]
+        self.succeeds(*command)
+        before = cache.read_bytes()
+        heads = write(self.scratch / "heads.h5", "f32", **random_tensors(random, 9, 9, 4, 4, 8, 8))
+        self.refuses(5, "dataset k", "kept.h5", command=["attend", heads, *command[2:]])
+        self.refuses(5, "kept.h5", "bf16", "f32", command=[*command, "--dtype", "bf16"])
+        self.refuses(2, "--append", "--backward", command=[*command, "--backward"])
+        self.refuses(2, "--append", "output", command=["attend", first, "--append", output, "--output", output, "--overwrite"])
+        self.refuses(2, "--output", "must not be an input", command=["attend", first, "--append", cache, "--output", first,
+                                                                     "--overwrite"])
+        other = write(self.scratch / "other.h5", "f32", w=np.zeros((3, 2, 8)))
+        self.refuses(5, "other.h5", "dataset k", command=["attend", first, "--append", other, "--output", output, "--overwrite"])
+        broken = write(self.scratch / "nan.h5", "f32", **{**random_tensors(random, 9, 9, 4, 2, 8, 8), "v": np.full((9, 2, 8), np.nan)})
+        self.refuses(5, "NaN", command=["attend", broken, *command[2:]])
+        self.assertEqual(cache.read_bytes(), before)
+
+
+if __name__ == "__main__":
+    unittest.main()
