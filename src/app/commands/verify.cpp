@@ -167,8 +167,8 @@ std::vector<Line> compare_all(const InputFile& file, const Subject& subject, con
   const AttentionShape& s = subject.source.shape;
   // A score s is a sum of f32 products: it is off by about 4 eps |s|, and so, relatively, is every exp(s - lse).
   const double score_error = 4 * 0x1p-24 * exact.largest_score, forward = 1e-6 + score_error;
-  // This kernel rounds probabilities to bf16 before they meet the values; delta, and so the gradients, start from out.
-  const bool rounds = file.attribute("/", "kernel") && file.text("/", "kernel") == "tiled-avx512-bf16";
+  // These kernels round probabilities to bf16 before they meet the values; delta, and so the gradients, start from out.
+  const bool rounds = file.attribute("/", "kernel") && file.text("/", "kernel").ends_with("-bf16");
   const double out = forward + (rounds ? 0x1p-8 : 0), gradient = 5e-6 + 2 * score_error + (rounds ? 0x1p-8 : 0);
   std::vector<Line> lines;
   const auto line = [&](const std::string& what, const std::string& name, const std::vector<Index>& rows, Index heads,
