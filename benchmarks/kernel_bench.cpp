@@ -5,7 +5,7 @@
 //
 // Without an option that names a tier, a type, a pass, a number of channels or a mask, all of them are run. Counted are
 // 4 x heads x visible pairs x channels operations for forward, 2.5 times that for backward, half of it for observe.
-// Every repeat times the kernel between two loops of multiply-adds of the same width (avx512-bf16: of bf16 pairs); reported are medians over
+// Every repeat times the kernel between two loops of multiply-adds of the same width (...-bf16: of bf16 numbers); reported are medians over
 // the repeats and the quartiles of the share. Multiplying by threads assumes that the peak scales with them.
 
 #include <algorithm>
@@ -42,6 +42,7 @@ double now() {
 }
 
 const cpu::Tier& code_of(std::string_view tier) {
+  if (tier == "amx-bf16") return *cpu::amx_bf16_tier;
   if (tier == "avx512-bf16") return *cpu::avx512_bf16_tier;
   return tier == "avx512" ? *cpu::avx512_tier : tier == "avx2" ? *cpu::avx2_tier : *cpu::portable_tier;
 }
@@ -152,7 +153,7 @@ void run(const Case& c) {
 }  // namespace
 
 int main(int count, char** words) try {
-  std::map<std::string, std::vector<std::string>> options{{"--tier", {"avx512-bf16", "avx512", "avx2", "portable"}},
+  std::map<std::string, std::vector<std::string>> options{{"--tier", {"amx-bf16", "avx512-bf16", "avx512", "avx2", "portable"}},
                                                           {"--type", {"f32", "bf16", "f16"}},
                                                           {"--pass", {"forward", "backward", "observe"}},
                                                           {"--channels", {"64", "128"}},

@@ -36,13 +36,18 @@ std::unique_ptr<Kernel> make_tier(const Problem& problem, const KernelOptions& o
   return make_tiled_kernel(problem, options, tier);
 }
 
-constexpr char avx512_bf16[] = "avx512-bf16", avx512[] = "avx512", avx2[] = "avx2", portable[] = "portable";
+constexpr char amx_bf16[] = "amx-bf16", avx512_bf16[] = "avx512-bf16", avx512[] = "avx512", avx2[] = "avx2",
+               portable[] = "portable";
 
 std::string reference_refusal(const Problem&, Place place) { return place == Place::cpu ? "" : "it runs on the CPU"; }
 std::unique_ptr<Kernel> make_reference(const Problem& problem, const KernelOptions&) {
   return make_reference_kernel(problem, DType::f32);
 }
 
+std::string amx_refusal(const Problem& problem, Place place) {
+  const std::string reason = tier_refusal<amx_bf16>(problem, place);
+  return reason.empty() && problem.type != DType::bf16 ? "it is for bf16 inputs" : reason;
+}
 std::string pairs_refusal(const Problem& problem, Place place) {
   const std::string reason = tier_refusal<avx512_bf16>(problem, place);
   if (!reason.empty()) return reason;
@@ -63,6 +68,7 @@ const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
 #endif
+      {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},
       {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
       {"tiled-avx512", "blocked online softmax, AVX-512", tier_refusal<avx512>, make_tier<avx512>},
       {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},

@@ -197,8 +197,9 @@ class Recomputation {
 ErrorBounds error_bounds(std::string_view kernel, double largest_score) {
   // A score s is a sum of f32 products: it is off by about 4 eps |s|, and so, relatively, is every exp(s - lse).
   const double score_error = 4 * 0x1p-24 * largest_score, forward = 1e-6 + score_error;
-  // This kernel rounds probabilities to bf16 before they meet the values; delta, and so the gradients, start from out.
-  const double rounding = kernel == "tiled-avx512-bf16" ? 0x1p-8 : 0;
+  // These kernels round probabilities to 16 bits before they meet the values; delta, and so the gradients, start from out.
+  const bool rounds = kernel.ends_with("-bf16") || kernel == "cuda-mma" || kernel == "cuda-wgmma";
+  const double rounding = rounds ? 0x1p-8 : 0;
   return {forward, forward + rounding, 5e-6 + 2 * score_error + rounding};
 }
 

@@ -22,7 +22,7 @@ TERMS = 1.0
 # Half a unit in the last place of a rounded output, relative to the element.
 ROUNDING = {"f32": 0, "bf16": 2**-8, "f16": 2**-11}
 # Probabilities rounded before they meet the values, by the kernels that do so.
-ROUNDING_OF_P = {"tiled-avx512-bf16": 2**-8}
+ROUNDING_OF_P = {"tiled-avx512-bf16": 2**-8, "tiled-amx-bf16": 2**-8}
 
 MASKS = [
     "full", "causal", "window:9,0", "window:3", "window:4,6", "causal+window:12", "causal+window:5,0+sink:3",

@@ -23,7 +23,7 @@ inline constexpr double forward_bound = 1e-6, gradient_bound = 5e-6;
 
 /// Half a unit in the last place of bf16, where P is rounded to it; relative to the sums of |p v| that is what out errs by.
 inline double rounding_of_p(const Kernel& kernel) {
-  return kernel.name() == "tiled-avx512-bf16" && kernel.problem().type == DType::bf16 ? 0x1p-8 : 0;
+  return kernel.name().ends_with("-bf16") && kernel.problem().type == DType::bf16 ? 0x1p-8 : 0;
 }
 
 struct ForwardResult {

@@ -121,11 +121,11 @@ TEST(Tiled, TheBitsDoNotDependOnThreads) {
 
 // Groups of keys take turns at the gradients of queries; many of them, more threads than cores, tiles in any order.
 TEST(Tiled, TurnsAtTheQueryGradientsEndAndKeepTheirOrder) {
-  const Inputs in(problem_of(20, 12, DType::f32), 900, 900, 28);
+  const Inputs in(problem_of(20, 12, DType::f32), 500, 500, 28);
   const std::vector<std::vector<Tile>> calls{
-      {tile({0, 900}, {0, 900}, {-far, 0})},
-      {tile({0, 900}, {0, 900}, {-70, 20})},
-      {tile({300, 900}, {0, 300}), tile({0, 450}, {0, 450}, {-far, 0}), tile({450, 900}, {450, 900}, {-far, 0})},
+      {tile({0, 500}, {0, 500}, {-far, 0})},
+      {tile({0, 500}, {0, 500}, {-70, 20})},
+      {tile({200, 500}, {0, 200}), tile({0, 350}, {0, 350}, {-far, 0}), tile({350, 500}, {350, 500}, {-far, 0})},
   };
   for (const std::vector<Tile>& tiles : calls) {
     const Truth truth(tiles, in);

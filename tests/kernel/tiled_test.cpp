@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include "kernel/agreement.hpp"
+#include "kernel/cpu/tiled.hpp"
+#include "kernel/tile_twin.hpp"
 
 // Every tier that runs here against the naive float64 kernel on the same (rounded) inputs.
 
@@ -140,6 +142,34 @@ TEST(Tiled, PairsOfBf16ErrAtMostTwiceAsMuchAsADenseProductOfThem) {
         }
     EXPECT_LE(ours, 4 * theirs) << keys << " keys";
   }
+}
+
+// What AMX tiles compute, by their software twin: tails of channels, of values, of keys and of pairs.
+TEST(Tiled, TileProductsAgreeWithTheReferenceInEveryLayout) {
+  for (const auto& [channels, values] :
+       {std::pair<Index, Index>{1, 1}, {3, 17}, {32, 16}, {40, 40}, {80, 96}, {130, 5}})
+    for (const Layout& layout : layouts()) {
+      SCOPED_TRACE(sentence(layout.name, ", channels ", channels, " and ", values));
+      const Inputs in(problem_of(channels, values, DType::bf16), layout.queries, layout.keys, 29);
+      const Truth truth(layout.tiles, in);
+      const auto kernel = cpu::make_kernel_of_tier(in.problem, {}, "twin-bf16", tile_twin_tier());
+      expect_forward(*kernel, layout.tiles, in, truth);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+}
+
+// One key in sight: P is 1 to a few 2^-24, which bf16 holds, so out is that key's value.
+TEST(Tiled, TileProductsAreExactWhereNothingIsRounded) {
+  const Inputs in(problem_of(64, 48, DType::bf16), 100, 100, 30);
+  const std::vector<Tile> tiles{tile({0, 100}, {0, 100}, {0, 0})};
+  const auto kernel = cpu::make_kernel_of_tier(in.problem, {}, "twin-bf16", tile_twin_tier());
+  ForwardResult r = forward_by(*kernel, tiles, in, in.v);
+  finish(r.partial.view(), r.lse);
+  for (Index i = 0; i < 100; ++i)
+    for (Index c = 0; c < 48; ++c) {
+      const double value = in.v.at(i, in.problem.kv_head(1), c);
+      EXPECT_NEAR(r.partial.out.at(i, 1, c), value, forward_bound * std::abs(value));
+    }
 }
 
 TEST(Tiled, StateCarriesAcrossCalls) {

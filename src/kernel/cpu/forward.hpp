@@ -18,6 +18,8 @@ namespace {
 constexpr float sum_limit = 0x1p32F;
 /// Strips summed in out before they go to total.
 constexpr float strips_in_out = 16;
+/// Steps behind a chunk that products of whole tiles may write.
+constexpr Index overhang = 32;
 
 /// The state of one block of lanes, all [.][lanes].
 struct ForwardBlock {
@@ -45,12 +47,12 @@ ForwardRoom forward_room(const Shape& shape, float* scratch) {
   ForwardRoom room{};
   const Index wide = most(padded(shape.channels), padded(shape.value_channels));
   room.row = carve.take(wide);
-  room.k = carve.take((chunk + unit) * padded(shape.channels));
-  room.panels = carve.take(panel_floats(shape.value_channels));
-  room.p = carve.take((chunk + unit) * lanes);
+  room.k = carve.take((chunk + overhang) * round_up(shape.channels, 16));
+  room.panels = carve.take(most(panel_floats(shape.value_channels), round_up(shape.value_channels, 16) * chunk / 2));
+  room.p = carve.take((chunk + overhang) * lanes);
   const Index begin = carve.used;
-  room.first.q = carve.take(shape.channels * lanes);
-  room.first.out = carve.take(padded(shape.value_channels) * lanes);
+  room.first.q = carve.take(round_up(shape.channels, 16) * lanes);
+  room.first.out = carve.take(round_up(shape.value_channels, 16) * lanes);
   room.first.total = carve.take(padded(shape.value_channels) * lanes);
   room.first.top = carve.take(lanes);
   room.first.minus_base = carve.take(lanes);

@@ -5,7 +5,7 @@
 #include "annulus/base/types.hpp"
 
 // What the kernel class (tiled.cpp, compiled for every machine) says to the code of one tier (portable.cpp, avx2.cpp,
-// avx512.cpp, avx512_bf16.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
+// avx512.cpp, avx512_bf16.cpp, amx_bf16.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
 // an inline function: two tiers would compile it differently under one name, and the linker would keep either.
 
 namespace annulus::cpu {
@@ -111,5 +111,6 @@ extern const Tier* const portable_tier;
 extern const Tier* const avx2_tier;
 extern const Tier* const avx512_tier;
 extern const Tier* const avx512_bf16_tier;
+extern const Tier* const amx_bf16_tier;
 
 }  // namespace annulus::cpu

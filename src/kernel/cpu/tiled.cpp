@@ -1,5 +1,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -14,6 +18,7 @@
 #include "kernel/cpu/checks.hpp"
 #include "kernel/cpu/groups.hpp"
 #include "kernel/cpu/threads.hpp"
+#include "kernel/cpu/tiled.hpp"
 
 namespace annulus {
 namespace {
@@ -237,13 +242,29 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+// The processor has tiles, the system saves them, and it lets this process have them: Linux grants them on demand only.
+bool has_amx_bf16() {
+#if defined(__linux__)
+  constexpr unsigned amx_bf16 = 1U << 22U, amx_tile = 1U << 24U;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
+  constexpr long ask_for_state = 0x1023, tile_data = 18;
+  static const bool granted = syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
+  return granted;
 #else
+  return false;
+#endif
+}
+#else
+bool has_amx_bf16() { return false; }
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512_bf16() { return false; }
 #endif
 
-constexpr std::array<TierRow, 4> tiers{{
+constexpr std::array<TierRow, 5> tiers{{
+    {"amx-bf16", "tiled-amx-bf16", &amx_bf16_tier, has_amx_bf16},
     {"avx512-bf16", "tiled-avx512-bf16", &avx512_bf16_tier, has_avx512_bf16},
     {"avx512", "tiled-avx512", &avx512_tier, has_avx512},
     {"avx2", "tiled-avx2", &avx2_tier, has_avx2},
@@ -294,10 +315,15 @@ bool cpu_pairs_pay() {
 std::unique_ptr<Kernel> make_tiled_kernel(const Problem& problem, const KernelOptions& options, std::string_view tier) {
   const std::string refusal = cpu_tier_refusal(tier);
   require(refusal.empty(), "the ", tier, " kernel cannot run here: ", refusal);
+  const TierRow& row = *find(tier);
+  return cpu::make_kernel_of_tier(problem, options, row.name, **row.code);
+}
+
+std::unique_ptr<Kernel> cpu::make_kernel_of_tier(const Problem& problem, const KernelOptions& options,
+                                                 std::string_view name, const Tier& tier) {
   require(options.threads > 0, "threads must be positive, but are ", options.threads);
   check_problem(problem);
-  const TierRow& row = *find(tier);
-  return std::make_unique<Tiled>(problem, options, row.name, **row.code);
+  return std::make_unique<Tiled>(problem, options, name, tier);
 }
 
 }  // namespace annulus

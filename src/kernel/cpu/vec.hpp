@@ -87,12 +87,12 @@ constexpr float exp2_terms[] = {6.9314718803e-1F, 2.4022650761e-1F, 5.5503571142
 /// which callers take for an overflow; NaN stays NaN.
 ANNULUS_INLINE Vec exp2(Vec t) {
 #if defined(__AVX512F__)
-  const Vec n = _mm512_roundscale_ps(t, 8);  // to the nearest whole number
+  const Vec n = _mm512_maskz_roundscale_ps(0xffff, t, 8);  // to the nearest whole number
   const Vec f = t - n;
   Vec p = splat(exp2_terms[5]);
 #pragma GCC unroll 5
   for (int i = 4; i >= 0; --i) p = p * f + splat(exp2_terms[i]);
-  return _mm512_scalef_ps(p * f + splat(1.0F), n);  // 0 for n = -inf, though f is then not a number
+  return _mm512_maskz_scalef_ps(0xffff, p * f + splat(1.0F), n);  // 0 for n = -inf, though f is then not a number
 #else
   const Vec bounded = at_most(t, splat(127.0F));
   const Vec shifted = bounded + splat(12582912.0F);  // 1.5 * 2^23: the sum's last bits count whole numbers

@@ -1,0 +1,16 @@
+// The tier of AMX with the software twin of its tile registers, in the vectors that every processor has.
+#include "kernel/tile_twin.hpp"
+
+#include "kernel/cpu/table.hpp"
+#include "kernel/cpu/tile_products.hpp"
+
+namespace annulus::test {
+namespace {
+
+constexpr cpu::Tier table = cpu::with_tiles(cpu::table);
+
+}  // namespace
+
+const cpu::Tier& tile_twin_tier() { return table; }
+
+}  // namespace annulus::test
