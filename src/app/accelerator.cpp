@@ -61,10 +61,12 @@ void Accelerator::take_gpu(const Settings& settings, const Job& job, Index bytes
   const bool shared = settings.flag("share-gpu");
   const int gpu = tools_.node_rank % static_cast<int>(gpus.size());
   const std::string& transport = settings.text("transport");
-  const bool nccl = job.place.ranks > 1 && (transport == "nccl" || (transport == "auto" && nccl_missing().empty()));
+  // ranks that are threads cannot share a GPU by NCCL
+  const bool by_itself = transport == "auto" && nccl_missing().empty() && (!shared || tools_.own_process);
+  const bool nccl = job.place.ranks > 1 && (transport == "nccl" || by_itself);
   together(tools_.transport, [&] {
     const auto sharers = static_cast<Index>(ceil_div(job.place.ranks_per_node, static_cast<Index>(gpus.size())));
-    const Index available = gpus[static_cast<std::size_t>(gpu)].free_bytes / (shared ? sharers : 1);
+    const Index available = gpu_free_bytes(gpu) / (shared ? sharers : 1);
     const Index tokens = job.schedule.mask.queries();
     const double fits = static_cast<double>(available) / static_cast<double>(std::max<Index>(1, bytes));
     require<Failure::fit>(bytes <= available, "it does not fit: a rank needs ", bytes_text(static_cast<double>(bytes)),

@@ -145,14 +145,16 @@ std::string mpi_library() { return "not compiled in"; }
 std::string cuda_missing() { return cuda_refusal(); }
 std::vector<Gpu> gpu_list() {
   std::vector<Gpu> gpus;
-  for (const CudaGpu& gpu : cuda_gpus()) gpus.push_back({gpu.name, gpu.major, gpu.minor, gpu.bytes, gpu.free_bytes});
+  for (const CudaGpu& gpu : cuda_gpus()) gpus.push_back({gpu.name, gpu.major, gpu.minor, gpu.bytes});
   return gpus;
 }
+Index gpu_free_bytes(int gpu) { return cuda_free_bytes(gpu); }
 std::string cuda_text() { return cuda_versions(); }
 std::unique_ptr<Device> make_staging_memory() { return make_pinned_memory(); }
 #else
 std::string cuda_missing() { return "this build has no CUDA"; }
 std::vector<Gpu> gpu_list() { return {}; }
+Index gpu_free_bytes(int) { return 0; }
 std::string cuda_text() { return "not compiled in"; }
 std::unique_ptr<Device> make_staging_memory() { return std::make_unique<CpuDevice>(); }
 #endif

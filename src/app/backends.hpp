@@ -38,11 +38,12 @@ std::unique_ptr<Processes> join_processes();
 struct Gpu {
   std::string name;
   int major = 0, minor = 0;
-  Index bytes = 0, free_bytes = 0;
+  Index bytes = 0;
 };
 /// Empty when this build and machine can compute on a GPU; else what is missing, as a phrase.
 std::string cuda_missing();
 std::vector<Gpu> gpu_list();
+Index gpu_free_bytes(int gpu);
 /// Versions of driver and runtime, or why there is nothing.
 std::string cuda_text();
 /// Empty when NCCL can be used; else what is missing.

@@ -276,7 +276,8 @@ class Nccl final : public Transport {
   void know(const std::byte* address) {
     if (!in_place_ || address == nullptr) return;
     const auto piece = device_.allocation_of(address);
-    if (piece.base == nullptr || registered_.contains(piece.base)) return;
+    constexpr Index small = Index{1} << 20;  // such pieces are not NCCL's
+    if (piece.bytes < small || registered_.contains(piece.base)) return;
     void* handle = nullptr;
     shared_->communicator.settle(
         api_.register_memory(shared_->communicator.get(), piece.base, static_cast<std::size_t>(piece.bytes), &handle),

@@ -12,13 +12,15 @@ struct CudaGpu {
   std::string name;
   int major = 0, minor = 0;  ///< compute capability
   int multiprocessors = 0;
-  Index bytes = 0, free_bytes = 0;
+  Index bytes = 0;
 };
 
 /// Empty when there is a GPU to compute on; else a phrase that says what is missing: a driver, a GPU, a newer driver.
 std::string cuda_refusal();
 /// All GPUs, by index; none when cuda_refusal() is not empty.
 std::vector<CudaGpu> cuda_gpus();
+/// Bytes that can still be allocated. Makes the calling process a user of that GPU.
+Index cuda_free_bytes(int gpu);
 /// "driver 13.0, runtime 13.0".
 std::string cuda_versions();
 
@@ -29,7 +31,8 @@ struct CudaMemory {
 };
 
 /// A GPU with one stream of work, in the order of the calls. Freed memory is kept for the next allocation of its size
-/// and becomes free for work that is asked for later; nobody else may still use it. To be used by one thread.
+/// and becomes free for work that is asked for later; nobody else may still use it. Pieces of less than 1 MiB never come
+/// from `memory`. To be used by one thread.
 /// Throws Error (usage) when there is no such GPU.
 std::unique_ptr<Device> make_cuda_device(int gpu, const CudaMemory& memory = {});
 

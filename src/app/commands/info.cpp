@@ -40,7 +40,7 @@ int run(const Settings& settings, Context& context) {
     info["gpus"].push_back({{"name", gpu.name},
                             {"capability", sentence(gpu.major, ".", gpu.minor)},
                             {"memory_bytes", gpu.bytes},
-                            {"memory_free_bytes", gpu.free_bytes}});
+                            {"memory_free_bytes", gpu_free_bytes(static_cast<int>(info["gpus"].size()))}});
   for (const KernelRow& row : kernels())
     info["kernels"].push_back({{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, row.place)}});
   std::printf("annulus %s\n", ANNULUS_VERSION);
@@ -53,10 +53,10 @@ int run(const Settings& settings, Context& context) {
               has_threads() ? "yes" : "not compiled in", info["audio"].get<std::string>().c_str());
   std::printf("  cuda        %s%s%s\n  nccl        %s\n", cuda_text().c_str(), cuda_missing().empty() ? "" : ": ",
               cuda_missing().c_str(), nccl_text().c_str());
-  for (const Gpu& gpu : gpu_list())
-    std::printf("    %-36s %d.%d, %s, %s free\n", gpu.name.c_str(), gpu.major, gpu.minor,
-                bytes_text(static_cast<double>(gpu.bytes)).c_str(),
-                bytes_text(static_cast<double>(gpu.free_bytes)).c_str());
+  for (const auto& gpu : info["gpus"])
+    std::printf("    %-36s %s, %s, %s free\n", gpu["name"].get<std::string>().c_str(),
+                gpu["capability"].get<std::string>().c_str(), bytes_text(gpu["memory_bytes"].get<double>()).c_str(),
+                bytes_text(gpu["memory_free_bytes"].get<double>()).c_str());
   std::printf("  kernels     (auto takes the first that can run)\n");
   for (const auto& row : info["kernels"]) {
     const auto refusal = row["refusal"].get<std::string>();

@@ -1,16 +1,21 @@
 #pragma once
 #include "kernel/cuda/simt_observe.hpp"
 
-// What is done once per row and head, or once per number: thread n of all does item n.
+// What is done once per row and head, by a warp whose lanes take every 32nd channel; or once per number, by a thread.
 
 namespace annulus::cuda {
 
-inline constexpr int rowwise_threads = 128;
+inline constexpr int rowwise_threads = 128, lanes = 32, rows_at_once = rowwise_threads / lanes;
 
-/// Job x of a rowwise body is the x-th group of threads.
+/// The row and head of a thread's warp, of all [tokens, heads], and its lane. Job x is the x-th group of rows.
+struct Item {
+  Index row, head;
+  int lane;
+};
 template <class Thread>
-ANNULUS_GPU Index item_of(const Thread& t) {
-  return t.job() * rowwise_threads + t.index();
+ANNULUS_GPU Item item_of(const Thread& t, Index heads) {
+  const Index n = t.job() * rows_at_once + t.index() / lanes;
+  return {n / heads, n % heads, t.index() % lanes};
 }
 
 template <class Acc>
@@ -20,11 +25,12 @@ struct Reset {
   template <class Thread>
   ANNULUS_GPU void operator()(Thread& t) const {
     const Rows& out = partial.out;
-    const Index n = item_of(t), row = n / out.heads, h = n % out.heads;
-    if (row >= out.tokens) return;
-    for (Index c = 0; c < out.channels; ++c) at<Acc>(out, row, h)[c] = 0;
-    *at<Acc>(partial.sum, row, h) = 0;
-    *at<Acc>(partial.top, row, h) = nothing<Acc>;
+    const Item i = item_of(t, out.heads);
+    if (i.row >= out.tokens) return;
+    for (Index c = i.lane; c < out.channels; c += lanes) at<Acc>(out, i.row, i.head)[c] = 0;
+    if (i.lane != 0) return;
+    *at<Acc>(partial.sum, i.row, i.head) = 0;
+    *at<Acc>(partial.top, i.row, i.head) = nothing<Acc>;
   }
 };
 
@@ -54,17 +60,19 @@ template <class Acc>
 struct Finish {
   static constexpr int threads = rowwise_threads, shared_bytes = 0;
   Partial partial;
-  Rows lse;
+  Rows lse;  ///< may be the partial's top
   template <class Thread>
   ANNULUS_GPU void operator()(Thread& t) const {
     const Rows& out = partial.out;
-    const Index n = item_of(t), row = n / out.heads, h = n % out.heads;
-    if (row >= out.tokens) return;
-    const Acc sum = *at<const Acc>(partial.sum, row, h), top = *at<const Acc>(partial.top, row, h);
+    const Item i = item_of(t, out.heads);
+    if (i.row >= out.tokens) return;
+    const Acc sum = *at<const Acc>(partial.sum, i.row, i.head);
     const bool seen = sum != 0;  // a sum that is not a number must show
-    Acc* o = at<Acc>(out, row, h);
-    for (Index c = 0; c < out.channels; ++c) o[c] = seen ? o[c] / sum : Acc{0};
-    *at<Acc>(lse, row, h) = seen ? top + std::log(sum) : nothing<Acc>;
+    Acc* o = at<Acc>(out, i.row, i.head);
+    for (Index c = i.lane; c < out.channels; c += lanes) o[c] = seen ? o[c] / sum : Acc{0};
+    if (i.lane != 0) return;
+    const Acc top = *at<const Acc>(partial.top, i.row, i.head);
+    *at<Acc>(lse, i.row, i.head) = seen ? top + std::log(sum) : nothing<Acc>;
   }
 };
 
@@ -74,13 +82,14 @@ struct RowDot {
   Rows dout, out, delta;
   template <class Thread>
   ANNULUS_GPU void operator()(Thread& t) const {
-    const Index n = item_of(t), row = n / out.heads, h = n % out.heads;
-    if (row >= out.tokens) return;
+    const Item i = item_of(t, out.heads);
+    const bool here = i.row < out.tokens;  // the same for all lanes of a warp
     double dot = 0;
-    for (Index c = 0; c < out.channels; ++c)
-      dot += static_cast<double>(In::value(at<const typename In::Stored>(dout, row, h)[c])) *
-             static_cast<double>(at<const Acc>(out, row, h)[c]);
-    *at<Acc>(delta, row, h) = static_cast<Acc>(dot);
+    for (Index c = i.lane; here && c < out.channels; c += lanes)
+      dot += static_cast<double>(In::value(at<const typename In::Stored>(dout, i.row, i.head)[c])) *
+             static_cast<double>(at<const Acc>(out, i.row, i.head)[c]);
+    for (int mask = lanes / 2; mask > 0; mask /= 2) dot += t.shuffle_xor(dot, mask);
+    if (here && i.lane == 0) *at<Acc>(delta, i.row, i.head) = static_cast<Acc>(dot);
   }
 };
 
@@ -95,7 +104,7 @@ struct Fold {
   Index count;  ///< of cells
   template <class Thread>
   ANNULUS_GPU void operator()(Thread& t) const {
-    const Index n = item_of(t);
+    const Index n = t.job() * rowwise_threads + t.index();
     constexpr double unit = 1 / simt::fixed_scale<Acc>;
     if (received != nullptr && n < into.tokens * into.heads)
       *at<Acc>(into, n / into.heads, n % into.heads) += static_cast<Acc>(static_cast<double>(received[n]) * unit);

@@ -101,8 +101,8 @@ class SimtKernel : public Kernel {
     typed([&](auto in, auto acc) {
       run(simt::Observe<decltype(in), decltype(acc)>{problem_, tables.work(), q, k, lse, into, received, map},
           tables.jobs(), problem_.query_heads);
-      run_rowwise(Fold<decltype(acc)>{received, into.received, map, into.block_mass.data(), cells},
-                  std::max(cells, masses));
+      run_each(Fold<decltype(acc)>{received, into.received, map, into.block_mass.data(), cells},
+               std::max(cells, masses));
     });
   }
 
@@ -132,8 +132,12 @@ class SimtKernel : public Kernel {
     if (jobs > 0 && heads > 0) launcher_.run(body, jobs, heads);
   }
   template <class Body>
-  void run_rowwise(const Body& body, Index items) {
-    run(body, ceil_div(items, rowwise_threads), 1);
+  void run_rowwise(const Body& body, Index rows) {
+    run(body, ceil_div(rows, rows_at_once), 1);
+  }
+  template <class Body>
+  void run_each(const Body& body, Index numbers) {
+    run(body, ceil_div(numbers, rowwise_threads), 1);
   }
   /// Calls work(As...{}, accumulator{}) for the type of inputs.
   template <class Work>

@@ -1,7 +1,7 @@
 #include "memory/cuda/device.hpp"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 
 #include "annulus/base/error.hpp"
 #include "memory/cuda/elementwise.cuh"
@@ -10,7 +10,7 @@ namespace annulus {
 namespace cuda {
 namespace {
 
-constexpr Index granule = 512;
+constexpr Index granule = 512, small = Index{1} << 20;
 
 std::byte* plain_allocate(Index bytes) {
   void* memory = nullptr;
@@ -24,6 +24,8 @@ std::byte* plain_allocate(Index bytes) {
 }
 
 void plain_release(std::byte* memory) noexcept { cudaFree(memory); }
+
+constexpr CudaMemory plain_memory{plain_allocate, plain_release};
 
 void check_same_shape(const Rows& from, const Rows& to) {
   require(same_shape(from, to), "rows must have the same shape: ", from.tokens, " x ", from.heads, " x ", from.channels,
@@ -57,7 +59,7 @@ void check(cudaError_t code, const char* what) {
 }
 
 CudaDevice::CudaDevice(int gpu, const CudaMemory& memory) : gpu_(gpu), memory_(memory) {
-  if (memory_.allocate == nullptr) memory_ = {plain_allocate, plain_release};
+  if (memory_.allocate == nullptr) memory_ = plain_memory;
   const std::string reason = cuda_refusal();
   require(reason.empty(), "no GPU can be used: ", reason);
   const int gpus = static_cast<int>(cuda_gpus().size());
@@ -78,7 +80,14 @@ void CudaDevice::use() const { check(cudaSetDevice(gpu_), "cudaSetDevice"); }
 
 std::string CudaDevice::name() const { return sentence("cuda:", gpu_, " ", properties_.name); }
 
-Index CudaDevice::rounded(Index bytes) { return ceil_div(std::max<Index>(bytes, 1), granule) * granule; }
+// Few sizes, so that what was freed fits what is asked for next: an eighth of the size is lost at most.
+Index CudaDevice::rounded(Index bytes) {
+  const auto floor = static_cast<Index>(std::bit_floor(static_cast<std::uint64_t>(std::max<Index>(bytes, 1))));
+  const Index step = std::max(granule, floor / 8);
+  return ceil_div(std::max<Index>(bytes, 1), step) * step;
+}
+
+const CudaMemory& CudaDevice::source_of(Index bytes) const { return bytes < small ? plain_memory : memory_; }
 
 std::byte* CudaDevice::allocate(Index bytes) {
   use();
@@ -88,11 +97,11 @@ std::byte* CudaDevice::allocate(Index bytes) {
     kept_.erase(found);
     return memory;
   }
-  std::byte* memory = memory_.allocate(wanted);
+  std::byte* memory = source_of(wanted).allocate(wanted);
   if (memory == nullptr) {  // what is kept may make room
     finish();
     free_kept();
-    memory = memory_.allocate(wanted);
+    memory = source_of(wanted).allocate(wanted);
   }
   require<Failure::fit>(memory != nullptr, "GPU ", gpu_, " has not enough free memory for ", bytes, " bytes");
   pieces_[memory] = wanted;
@@ -110,7 +119,7 @@ void CudaDevice::free_kept() noexcept {
   for (const auto& [bytes, memory] : kept_) {
     pieces_.erase(memory);
     if (told_) told_(memory);
-    memory_.release(memory);
+    source_of(bytes).release(memory);
   }
   kept_.clear();
 }
@@ -148,16 +157,21 @@ void CudaDevice::copy_rows(const Rows& from, const Rows& to) {
   require(from.type == to.type, "rows must have the same type to be copied");
   if (from.bytes() == 0) return;
   use();
-  check(cudaMemcpy2DAsync(to.data, static_cast<std::size_t>(to.pitch), from.data, static_cast<std::size_t>(from.pitch),
-                          static_cast<std::size_t>(from.row_bytes()), static_cast<std::size_t>(from.tokens),
-                          cudaMemcpyDefault, stream_),
-        "cudaMemcpy2DAsync");
+  if (from.dense() && to.dense())
+    check(cudaMemcpyAsync(to.data, from.data, static_cast<std::size_t>(from.bytes()), cudaMemcpyDefault, stream_),
+          "cudaMemcpyAsync");
+  else
+    check(cudaMemcpy2DAsync(to.data, static_cast<std::size_t>(to.pitch), from.data,
+                            static_cast<std::size_t>(from.pitch), static_cast<std::size_t>(from.row_bytes()),
+                            static_cast<std::size_t>(from.tokens), cudaMemcpyDefault, stream_),
+          "cudaMemcpy2DAsync");
   if (from.place != Place::cuda || to.place != Place::cuda) finish();
 }
 
 void CudaDevice::clear(const Rows& rows) {
   use();
   if (rows.bytes() == 0) return;
+  if (rows.dense()) return zero(rows.data, rows.bytes());
   check(cudaMemset2DAsync(rows.data, static_cast<std::size_t>(rows.pitch), 0,
                           static_cast<std::size_t>(rows.row_bytes()), static_cast<std::size_t>(rows.tokens), stream_),
         "cudaMemset2DAsync");
@@ -200,20 +214,25 @@ std::string cuda_refusal() {
 std::vector<CudaGpu> cuda_gpus() {
   std::vector<CudaGpu> gpus;
   if (!cuda_refusal().empty()) return gpus;
-  int count = 0, before = 0;
+  int count = 0;
   cuda::check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  cuda::check(cudaGetDevice(&before), "cudaGetDevice");
   for (int gpu = 0; gpu < count; ++gpu) {
     cudaDeviceProp properties{};
     cuda::check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
-    cuda::check(cudaSetDevice(gpu), "cudaSetDevice");
-    std::size_t free_bytes = 0, bytes = 0;
-    cuda::check(cudaMemGetInfo(&free_bytes, &bytes), "cudaMemGetInfo");
     gpus.push_back({properties.name, properties.major, properties.minor, properties.multiProcessorCount,
-                    static_cast<Index>(bytes), static_cast<Index>(free_bytes)});
+                    static_cast<Index>(properties.totalGlobalMem)});
   }
-  cuda::check(cudaSetDevice(before), "cudaSetDevice");
   return gpus;
+}
+
+Index cuda_free_bytes(int gpu) {
+  int before = 0;
+  cuda::check(cudaGetDevice(&before), "cudaGetDevice");
+  cuda::check(cudaSetDevice(gpu), "cudaSetDevice");
+  std::size_t free_bytes = 0, bytes = 0;
+  cuda::check(cudaMemGetInfo(&free_bytes, &bytes), "cudaMemGetInfo");
+  cuda::check(cudaSetDevice(before), "cudaSetDevice");
+  return static_cast<Index>(free_bytes);
 }
 
 std::string cuda_versions() {

@@ -37,7 +37,8 @@ class CudaDevice final : public Device {
   const cudaDeviceProp& properties() const { return properties_; }
   /// Makes this GPU the calling thread's.
   void use() const;
-  /// The whole allocation that holds this address: what a library that registers memory wants to know.
+  /// The whole allocation that holds this address: what a library that registers memory wants to know. No bytes when the
+  /// memory is not this device's.
   struct Allocation {
     std::byte* base = nullptr;
     Index bytes = 0;
@@ -49,6 +50,7 @@ class CudaDevice final : public Device {
 
  private:
   static Index rounded(Index bytes);
+  const CudaMemory& source_of(Index bytes) const;
   void free_kept() noexcept;
 
   int gpu_;

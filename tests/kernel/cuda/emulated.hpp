@@ -1,6 +1,7 @@
 #pragma once
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -49,6 +50,7 @@ class EmulatedLauncher {
   }
   template <class Body>
   void run(const Body& body, Index jobs, Index heads) const {
+    const std::lock_guard alone(one_at_a_time);
     const emulator::Launch launch{{static_cast<unsigned>(jobs), static_cast<unsigned>(heads)}, {Body::threads}};
     emulator::launch(launch, [&] {
       EmulatedThread<Body::shared_bytes> thread;
@@ -57,6 +59,7 @@ class EmulatedLauncher {
   }
 
  private:
+  static inline std::mutex one_at_a_time;  // ranks may be threads
   std::shared_ptr<CpuDevice> device_ = std::make_shared<CpuDevice>();
 };
 
