@@ -43,13 +43,16 @@ struct EmulatedThread {
 
 class EmulatedLauncher {
  public:
+  /// seed: of the random order in which threads run.
+  explicit EmulatedLauncher(unsigned seed = 1) : seed_(seed) {}
   Device& device() const { return *device_; }
   void upload(std::byte* to, std::span<const std::byte> values) const {
     if (!values.empty()) std::memcpy(to, values.data(), values.size());
   }
   template <class Body>
   void run(const Body& body, Index jobs, Index heads) const {
-    const emulator::Launch launch{{static_cast<unsigned>(jobs), static_cast<unsigned>(heads)}, {Body::threads}};
+    const emulator::Launch launch{
+        {static_cast<unsigned>(jobs), static_cast<unsigned>(heads)}, {Body::threads}, Body::shared_bytes, seed_};
     emulator::launch(launch, [&] {
       EmulatedThread<Body::shared_bytes> thread;
       body(thread);
@@ -57,6 +60,7 @@ class EmulatedLauncher {
   }
 
  private:
+  unsigned seed_;
   std::shared_ptr<CpuDevice> device_ = std::make_shared<CpuDevice>();
 };
 
