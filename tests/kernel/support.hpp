@@ -85,14 +85,19 @@ struct PartialSheets {
   Sheet out, top, sum;
 };
 
+/// Elements between rows, of q, k, v and dout.
+struct Gaps {
+  Index q = 3, k = 5, v = 2, dout = 1;
+};
+
 /// A problem with random inputs. Rows have gaps.
 struct Inputs {
-  Inputs(const Problem& p, Index queries, Index keys, unsigned seed, double deviation = 1)
+  Inputs(const Problem& p, Index queries, Index keys, unsigned seed, double deviation = 1, const Gaps& gaps = {})
       : problem(p),
-        q(p.type, queries, p.query_heads, p.channels, 3),
-        k(p.type, keys, p.kv_heads, p.channels, 5),
-        v(p.type, keys, p.kv_heads, p.value_channels, 2),
-        dout(p.type, queries, p.query_heads, p.value_channels, 1) {
+        q(p.type, queries, p.query_heads, p.channels, gaps.q),
+        k(p.type, keys, p.kv_heads, p.channels, gaps.k),
+        v(p.type, keys, p.kv_heads, p.value_channels, gaps.v),
+        dout(p.type, queries, p.query_heads, p.value_channels, gaps.dout) {
     std::mt19937 random(seed);
     q.fill_normal(random, deviation);
     k.fill_normal(random, deviation);

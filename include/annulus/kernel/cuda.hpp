@@ -7,4 +7,10 @@ namespace annulus {
 /// other GPU kernels. The device (make_cuda_device) must outlive it. Throws Error (usage) for another kind of device.
 std::unique_ptr<Kernel> make_cuda_simt_kernel(const Problem& problem, Device& device);
 
+/// Tensor cores of GPUs of compute capability 8.0 and later, by mma.sync: bf16 and f16, up to 256 channels. Anything but
+/// matrix products is left to cuda-simt. Throws Error (usage) when refused, and as make_cuda_simt_kernel.
+std::unique_ptr<Kernel> make_cuda_mma_kernel(const Problem& problem, Device& device);
+/// Empty, or why cuda-mma cannot run the problem on any GPU, as a phrase.
+std::string cuda_mma_refusal(const Problem& problem);
+
 }  // namespace annulus

@@ -1,6 +1,7 @@
 #include "kernel/cuda/checks.hpp"
 
 #include "annulus/base/error.hpp"
+#include "annulus/kernel/cuda.hpp"
 
 namespace annulus::cuda {
 namespace {
@@ -95,3 +96,16 @@ void check_observe(const Problem& p, DType accumulator, std::span<const Tile> ti
 }
 
 }  // namespace annulus::cuda
+
+namespace annulus {
+
+std::string cuda_mma_refusal(const Problem& p) {
+  if (p.type != DType::bf16 && p.type != DType::f16)
+    return sentence("tensor cores take bf16 and f16, not ", name_of(p.type));
+  if (p.channels > 256 || p.value_channels > 256)
+    return sentence("channels must not exceed 256: channels = ", p.channels, ", value channels = ", p.value_channels);
+  if (!(p.softmax_scale > 0)) return sentence("the softmax scale must be positive: ", p.softmax_scale);
+  return {};
+}
+
+}  // namespace annulus

@@ -46,6 +46,13 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, const void* from, i
                : "memory");
 }
 
+/// As copy_async for one f32, zero unless it is there.
+__device__ __forceinline__ void copy_async_number(std::uint32_t to, const void* from, bool there) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+               "r"(there ? 4 : 0)
+               : "memory");
+}
+
 /// Closes the group of copies that this thread has started since the last one.
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -44,6 +44,8 @@ struct EmulatedThread {
 
 class EmulatedLauncher {
  public:
+  /// seed: of the random order in which threads run.
+  explicit EmulatedLauncher(unsigned seed = 1) : seed_(seed) {}
   Device& device() const { return *device_; }
   void upload(std::byte* to, std::span<const std::byte> values) const {
     if (!values.empty()) std::memcpy(to, values.data(), values.size());
@@ -51,7 +53,8 @@ class EmulatedLauncher {
   template <class Body>
   void run(const Body& body, Index jobs, Index heads) const {
     const std::lock_guard alone(one_at_a_time);
-    const emulator::Launch launch{{static_cast<unsigned>(jobs), static_cast<unsigned>(heads)}, {Body::threads}};
+    const emulator::Launch launch{
+        {static_cast<unsigned>(jobs), static_cast<unsigned>(heads)}, {Body::threads}, Body::shared_bytes, seed_};
     emulator::launch(launch, [&] {
       EmulatedThread<Body::shared_bytes> thread;
       body(thread);
@@ -60,6 +63,7 @@ class EmulatedLauncher {
 
  private:
   static inline std::mutex one_at_a_time;  // ranks may be threads
+  unsigned seed_;
   std::shared_ptr<CpuDevice> device_ = std::make_shared<CpuDevice>();
 };
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 #include "kernel/cuda_emulator/emulator.hpp"
@@ -21,6 +22,9 @@
 #define blockIdx annulus::emulator::block_index
 #define blockDim annulus::emulator::block_dim
 #define gridDim annulus::emulator::grid_dim
+
+using std::max;
+using std::min;
 
 inline int warp_start() { return annulus::emulator::thread() / 32 * 32; }
 

@@ -34,7 +34,7 @@ void store_shared(std::uint32_t address, const T& value) {
 // --- cp.async: what is copied lands no sooner than the wait for its group --------------------------------------------
 
 struct AsyncCopy {
-  std::uint32_t to;
+  std::uint32_t to, count;
   std::array<std::byte, 16> bytes;
 };
 struct AsyncGroups {  // of one thread
@@ -46,13 +46,19 @@ struct BlockAsyncGroups {
   AsyncGroups& mine() { return of_thread[static_cast<std::size_t>(emulator::thread())]; }
 };
 
-inline void copy_async(std::uint32_t to, const void* from, int bytes) {
-  if (bytes < 0 || bytes > 16) emulator::fail("cp.async of ", bytes, " bytes");
-  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) emulator::fail("cp.async from ", from, ": not aligned to 16");
-  AsyncCopy copy{to, {}};
+inline void start_copy(std::uint32_t to, const void* from, int bytes, std::uint32_t count) {
+  if (bytes < 0 || bytes > static_cast<int>(count)) emulator::fail("cp.async of ", bytes, " bytes of ", count);
+  if (reinterpret_cast<std::uintptr_t>(from) % count != 0)
+    emulator::fail("cp.async from ", from, ": not aligned to ", count);
+  AsyncCopy copy{to, count, {}};
   if (bytes > 0) std::memcpy(copy.bytes.data(), from, static_cast<std::size_t>(bytes));
-  emulator::shared_memory().begin_write(to, 16, emulator::thread(), emulator::clock());
+  emulator::shared_memory().begin_write(to, count, emulator::thread(), emulator::clock());
   emulator::block_state<BlockAsyncGroups>().mine().open.push_back(copy);
+}
+
+inline void copy_async(std::uint32_t to, const void* from, int bytes) { start_copy(to, from, bytes, 16); }
+inline void copy_async_number(std::uint32_t to, const void* from, bool there) {
+  start_copy(to, from, there ? 4 : 0, 4);
 }
 
 inline void copy_async_commit() {
@@ -66,7 +72,7 @@ void copy_async_wait() {
   auto& groups = emulator::block_state<BlockAsyncGroups>().mine().committed;
   while (groups.size() > left) {
     for (const AsyncCopy& copy : groups.front())
-      emulator::shared_memory().land(copy.to, 16, copy.bytes.data(), emulator::thread(), emulator::clock());
+      emulator::shared_memory().land(copy.to, copy.count, copy.bytes.data(), emulator::thread(), emulator::clock());
     groups.erase(groups.begin());
   }
 }
