@@ -59,6 +59,16 @@ std::string pairs_refusal(const Problem& problem, Place place) {
 std::string cuda_refusal_of(const Problem&, Place place) {
   return place == Place::cuda ? cuda_missing() : "it runs on a GPU";
 }
+std::string hopper_refusal(const Problem& problem, Place place) {
+  if (const std::string reason = cuda_refusal_of(problem, place); !reason.empty()) return reason;
+  for (const CudaGpu& gpu : cuda_gpus())
+    if (gpu.major != 9 || gpu.minor != 0)
+      return sentence("it is for compute capability 9.0, but ", gpu.name, " has ", gpu.major, ".", gpu.minor);
+  return cuda_wgmma_refusal(problem);
+}
+std::unique_ptr<Kernel> make_cuda_wgmma(const Problem& problem, const KernelOptions& options) {
+  return make_cuda_wgmma_kernel(problem, *options.device);
+}
 std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptions& options) {
   return make_cuda_simt_kernel(problem, *options.device);
 }
@@ -67,6 +77,8 @@ std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptio
 const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
+  // not yet judged by a GPU: only for those who name it
+  {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},
       {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},

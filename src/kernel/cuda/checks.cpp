@@ -108,4 +108,12 @@ std::string cuda_mma_refusal(const Problem& p) {
   return {};
 }
 
+std::string cuda_wgmma_refusal(const Problem& p) {
+  if (std::string refusal = cuda_mma_refusal(p); !refusal.empty()) return refusal;
+  if (p.channels > 128 || p.value_channels > 128 || p.channels % 8 != 0 || p.value_channels % 8 != 0)
+    return sentence("channels must be multiples of 8 up to 128: channels = ", p.channels,
+                    ", value channels = ", p.value_channels);
+  return {};
+}
+
 }  // namespace annulus

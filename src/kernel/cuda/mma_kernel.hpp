@@ -86,6 +86,7 @@ class MmaKernel final : public Kernel {
     plain_->observe(tiles, q, k, lse, into);
   }
   void reset(const Partial& partial) override { plain_->reset(partial); }
+  void merge(const Partial& from, const Partial& into) override { plain_->merge(from, into); }
   void finish(const Partial& partial, const Rows& lse) override { plain_->finish(partial, lse); }
   void row_dot(const Rows& dout, const Rows& out, const Rows& delta) override { plain_->row_dot(dout, out, delta); }
 

@@ -34,6 +34,9 @@ struct Columns {
   Index first;
   int count, lo, hi;
   int head;
+  int there;  ///< of the tile; what lies beyond may hold anything
+  /// Any of rows [row, row + rows) sees any column.
+  __device__ __forceinline__ bool any(int row, int rows) const { return lo + row < count && hi + row + rows > 0; }
   /// Every one of `rows` rows sees every one of `width` columns: no test is needed.
   __device__ __forceinline__ bool full(int rows, int width) const {
     return count == width && lo <= 1 - rows && hi >= width - 1;
@@ -58,7 +61,7 @@ class Walk {
       open(work_.tiles[work_.tiles_of[tile_++]]);
     }
     const int left = end_ - next_;
-    columns = {first_ + next_, left < width ? left : width, lo_ - next_, hi_ - next_, head_};
+    columns = {first_ + next_, left < width ? left : width, lo_ - next_, hi_ - next_, head_, all_ - next_};
     next_ += width;
     return true;
   }
@@ -67,14 +70,14 @@ class Walk {
   // Counted from the tile's corner on the other side; lo_ and hi_ are bounds of the job's first row.
   __device__ __forceinline__ void open(const Tile& tile) {
     const Range ours = side == Side::queries ? tile.q : tile.k, theirs = side == Side::queries ? tile.k : tile.q;
-    const int corner = static_cast<int>(job_.begin - ours.begin), last = static_cast<int>(job_.end - job_.begin) - 1,
-              all = static_cast<int>(theirs.end - theirs.begin);
+    const int corner = static_cast<int>(job_.begin - ours.begin), last = static_cast<int>(job_.end - job_.begin) - 1;
+    all_ = static_cast<int>(theirs.end - theirs.begin);
     // a key sees queries by the band with its signs turned
     lo_ = corner + bounded(side == Side::queries ? tile.band.lo : -tile.band.hi);
     hi_ = corner + bounded(side == Side::queries ? tile.band.hi : -tile.band.lo);
     first_ = theirs.begin;
     next_ = lo_ > 0 ? lo_ : 0;
-    end_ = last + hi_ + 1 < all ? last + hi_ + 1 : all;
+    end_ = last + hi_ + 1 < all_ ? last + hi_ + 1 : all_;
   }
   __device__ __forceinline__ static int bounded(Index bound) {
     constexpr int most = 1 << 30;
@@ -84,7 +87,7 @@ class Walk {
   const Work& work_;
   const Job& job_;
   Index first_ = 0;
-  int head_, head_end_, tile_, next_ = 0, end_ = 0, lo_ = 0, hi_ = 0;
+  int head_, head_end_, tile_, next_ = 0, end_ = 0, lo_ = 0, hi_ = 0, all_ = 0;
 };
 
 }  // namespace annulus::cuda

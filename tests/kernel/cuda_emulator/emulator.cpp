@@ -48,11 +48,13 @@ class Block {
         random_(random),
         memory_(launch.shared_bytes),
         threads_(static_cast<std::size_t>(launch.block.x * launch.block.y * launch.block.z)) {
-    for (Named& barrier : named_) barrier.clock = Clock(count());
+    for (Named& barrier : named_) barrier.clock = Clock(actors());
   }
 
   void run();
   int count() const { return static_cast<int>(threads_.size()); }
+  int actors() const { return count() + 1; }  // and what copies on its own
+  const Clock& clock_of(int thread) const { return threads_[static_cast<std::size_t>(thread)].clock; }
   int current() const { return current_; }
   Thread& self() { return threads_[static_cast<std::size_t>(current_)]; }
   SharedMemory& memory() { return memory_; }
@@ -99,7 +101,7 @@ void Block::run() {
   running = this;
   for (int t = 0; t < count(); ++t) {
     Thread& thread = threads_[static_cast<std::size_t>(t)];
-    thread.clock = Clock(count());
+    thread.clock = Clock(actors());
     thread.clock.of(t) = 1;
     thread.fiber.prepare(entry, stack_bytes);
     runnable_.push_back(t);
@@ -222,7 +224,7 @@ void Block::collective(int first, int count, std::string_view what, void* argume
 }
 
 void Block::order(int first, int count) {
-  Clock all(this->count());
+  Clock all(actors());
   for (int t = first; t < first + count; ++t) all.join(threads_[static_cast<std::size_t>(t)].clock);
   for (int t = first; t < first + count; ++t) {
     Clock& clock = threads_[static_cast<std::size_t>(t)].clock;
@@ -250,7 +252,7 @@ void Block::named_barrier(int id, int count, bool wait) {
     }
     barrier.waiting.clear();
     barrier.arrived = 0;
-    barrier.clock = Clock(this->count());
+    barrier.clock = Clock(actors());
   } else if (wait) {
     park("a named barrier", nullptr);
   }
@@ -278,6 +280,8 @@ int thread() { return block().current(); }
 int threads() { return block().count(); }
 SharedMemory& shared_memory() { return block().memory(); }
 const Clock& clock() { return block().self().clock; }
+const Clock& clock_of(int thread) { return block().clock_of(thread); }
+Clock nothing_seen() { return Clock(block().actors()); }
 
 void release(Clock& into) {
   Clock& mine = block().self().clock;

@@ -50,8 +50,11 @@ int thread();
 int threads();
 
 SharedMemory& shared_memory();
-/// What the running thread has seen.
+/// What the running thread has seen, or another.
 const Clock& clock();
+const Clock& clock_of(int thread);
+/// A clock at its start. Number threads() in it is whatever copies on its own.
+Clock nothing_seen();
 /// Everything this thread has done so far is now in the clock ...
 void release(Clock& into);
 /// ... and everything in a clock has been seen by this thread.

@@ -8,7 +8,6 @@
 namespace annulus::emulator {
 namespace {
 
-constexpr std::size_t cell_bytes = 2;
 constexpr std::byte poison{0xff};  // NaN in bf16, f16 and f32
 
 bool ordered(int thread, std::uint32_t time, int by, const Clock& clock) {

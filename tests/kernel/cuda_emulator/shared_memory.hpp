@@ -32,13 +32,16 @@ class SharedMemory {
   /// A write that lands later, on its own: until land(), the bytes are poison and nobody may touch them.
   void begin_write(std::uint32_t address, std::size_t bytes, int by, const Clock& clock);
   void land(std::uint32_t address, std::size_t bytes, const void* from, int by, const Clock& clock);
-
- private:
-  static constexpr std::uint32_t in_flight = ~std::uint32_t{0};
   struct Access {
     int thread;
     std::uint32_t time;  // in_flight: not ordered before anything
   };
+  /// Who last wrote to the two bytes at an address, -1 if nobody has.
+  const Access& writer(std::uint32_t address) const { return cells_[(address - base) / cell_bytes].written; }
+
+ private:
+  static constexpr std::uint32_t in_flight = ~std::uint32_t{0};
+  static constexpr std::size_t cell_bytes = 2;
   struct Cell {
     Access written{-1, 0};
     std::vector<Access> reads;  // since then, one per thread

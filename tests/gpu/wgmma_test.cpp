@@ -1,0 +1,43 @@
+#include "annulus/kernel/cuda.hpp"
+#include "gpu/gpu.hpp"
+#include "gpu/visiting_kernel.hpp"
+#include "kernel/cuda/rounded_agreement.hpp"
+
+// The kernels for Hopper, judged on a GPU as in the emulator.
+
+namespace annulus::test {
+namespace {
+
+class OnHopper : public OnGpu {
+ protected:
+  void SetUp() override {
+    OnGpu::SetUp();
+    if (IsSkipped()) return;
+    const CudaGpu gpu = cuda_gpus().front();
+    if (gpu.major != 9 || gpu.minor != 0) GTEST_SKIP() << gpu.name << " is not of compute capability 9.0";
+  }
+  template <class Expect>
+  void in_every_layout(const Expect& expect) {
+    constexpr Gaps aligned{8, 16, 8, 24};
+    unsigned seed = 1;
+    for (const DType type : {DType::bf16, DType::f16})
+      for (const auto& [channels, value_channels] :
+           {std::pair<Index, Index>{64, 64}, {40, 24}, {128, 128}, {72, 120}})
+        for (const Layout& layout : layouts())
+          for (const int blocks : {0, 2}) {
+            SCOPED_TRACE(sentence(layout.name, ", ", name_of(type), ", channels ", channels, " and ", value_channels,
+                                  ", blocks ", blocks));
+            const Inputs in(problem_of(channels, value_channels, type), layout.queries, layout.keys, ++seed, 1,
+                            aligned);
+            VisitingKernel kernel(make_cuda_wgmma_kernel(in.problem, *device, blocks), *device);
+            expect(kernel, layout.tiles, in);
+            if (HasFatalFailure()) return;
+          }
+  }
+};
+
+TEST_F(OnHopper, ForwardAgreesWithTheReferenceInEveryLayout) { in_every_layout(expect_rounded_forward); }
+TEST_F(OnHopper, BackwardAgreesWithTheReferenceInEveryLayout) { in_every_layout(expect_rounded_backward); }
+
+}  // namespace
+}  // namespace annulus::test

@@ -1,0 +1,89 @@
+#pragma once
+#include "kernel/agreement.hpp"
+
+// How far tensor-core kernels may be from the float64 reference on the same 16-bit inputs. Probabilities, and dS in
+// backward, are rounded to 16 bits before they meet V, K, Q or dO: each term of a sum is off by at most a unit of
+// itself, and the sum by at most a unit of its sum of magnitudes. What is below 2^-14 in f16 is off by up to 2^-25. All
+// else is f32, and lse knows no other rounding.
+
+namespace annulus::test {
+
+// Half the distance from 1 to the next number; the last percent is for what is f32.
+inline double unit(DType type) { return 1.01 * (type == DType::bf16 ? 0x1p-8 : 0x1p-11); }
+
+// What 2^-25 is in units, so that it can be counted as magnitude.
+constexpr double tiny = 0x1p-14;
+
+inline void expect_rounded_forward(Kernel& kernel, std::span<const Tile> tiles, const Inputs& in) {
+  const Truth truth(tiles, in);
+  // probabilities are taken against the largest, so that each tiny one is off by 2^-25 of at most the largest value
+  expect_forward(kernel, tiles, in, truth,
+                 unit(in.problem.type) + 0x1p-25 * static_cast<double>(in.keys()) * largest(in.v));
+  ForwardResult result = forward_by(kernel, tiles, in, in.v, 3);
+  finish(result.partial.view(), result.lse);
+  for (Index i = 0; i < in.queries(); ++i)
+    for (Index h = 0; h < in.problem.query_heads; ++h) {
+      const double lse = truth.forward.lse.at(i, h);
+      if (lse != minus_infinity) {
+        EXPECT_NEAR(result.lse.at(i, h), lse, forward_bound * (2 + std::abs(lse)));
+      }
+    }
+}
+
+// Sums of |dS k|, |dS q| and |p dO|: what the gradients' errors are measured against. dP - delta may cancel, and dP is
+// rounded to f32 about 2^-22 of its sum of magnitudes: 2^-10 units or less.
+struct Magnitudes : GradientSheets {
+  Magnitudes(std::span<const Tile> tiles, const Inputs& in, const Truth& truth) : GradientSheets(DType::f64, in, 0) {
+    const Problem& p = in.problem;
+    for (Sheet* sheet : {&dq, &dk, &dv}) sheet->fill(0);
+    const auto add = [](Sheet& sheet, Index row, Index head, Index c, double x) {
+      sheet.set(row, head, c, sheet.at(row, head, c) + std::abs(x));
+    };
+    for (const Tile& tile : tiles)
+      for (Index i = tile.q.begin; i < tile.q.end; ++i)
+        for (Index h = 0; h < p.query_heads; ++h) {
+          const Range keys = tile.keys_of(i - tile.q.begin);
+          const Index g = p.kv_head(h);
+          for (Index j = tile.k.begin + keys.begin; j < tile.k.begin + keys.end; ++j) {
+            double s = 0, dp = 0, rounded_dp = std::abs(truth.delta.at(i, h));
+            for (Index c = 0; c < p.channels; ++c) s += in.q.at(i, h, c) * in.k.at(j, g, c);
+            for (Index c = 0; c < p.value_channels; ++c) {
+              const double term = in.dout.at(i, h, c) * in.v.at(j, g, c);
+              dp += term;
+              rounded_dp += std::abs(term);
+            }
+            const double weight = std::exp(p.softmax_scale * s - truth.forward.lse.at(i, h));
+            const double ds =
+                p.softmax_scale * (weight * (std::abs(dp - truth.delta.at(i, h)) + 0x1p-10 * rounded_dp) + tiny);
+            for (Index c = 0; c < p.channels; ++c) {
+              add(dq, i, h, c, ds * in.k.at(j, g, c));
+              add(dk, j, g, c, ds * in.q.at(i, h, c));
+            }
+            for (Index c = 0; c < p.value_channels; ++c) add(dv, j, g, c, (weight + tiny) * in.dout.at(i, h, c));
+          }
+        }
+  }
+};
+
+inline void expect_close(const Sheet& got, const Sheet& truth, const Sheet& magnitude, double relative, const char* name) {
+  const Rows& rows = got.rows();
+  for (Index i = 0; i < rows.tokens; ++i)
+    for (Index h = 0; h < rows.heads; ++h)
+      for (Index c = 0; c < rows.channels; ++c)
+        ASSERT_NEAR(got.at(i, h, c), truth.at(i, h, c), relative * magnitude.at(i, h, c) + 1e-6)
+            << name << " row " << i << " head " << h << " channel " << c;
+}
+
+inline void expect_rounded_backward(Kernel& kernel, std::span<const Tile> tiles, const Inputs& in) {
+  const Truth truth(tiles, in);
+  const Sheet lse = rounded(truth.forward.lse, 3), delta = rounded(truth.delta, 1);
+  GradientSheets got(DType::f32, in, 4), exact(DType::f64, in, 0);
+  kernel.backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
+  truth.kernel->backward(tiles, {in.q, in.dout, truth.forward.lse, truth.delta}, {in.k, in.v}, exact.view());
+  const Magnitudes magnitudes(tiles, in, truth);
+  expect_close(got.dq, exact.dq, magnitudes.dq, unit(in.problem.type), "dq");
+  expect_close(got.dk, exact.dk, magnitudes.dk, unit(in.problem.type), "dk");
+  expect_close(got.dv, exact.dv, magnitudes.dv, unit(in.problem.type), "dv");
+}
+
+}  // namespace annulus::test
