@@ -21,8 +21,7 @@ class OnHopper : public OnGpu {
     constexpr Gaps aligned{8, 16, 8, 24};
     unsigned seed = 1;
     for (const DType type : {DType::bf16, DType::f16})
-      for (const auto& [channels, value_channels] :
-           {std::pair<Index, Index>{64, 64}, {40, 24}, {128, 128}, {72, 120}})
+      for (const auto& [channels, value_channels] : {std::pair<Index, Index>{64, 64}, {40, 24}, {128, 128}, {72, 120}})
         for (const Layout& layout : layouts())
           for (const int blocks : {0, 2}) {
             SCOPED_TRACE(sentence(layout.name, ", ", name_of(type), ", channels ", channels, " and ", value_channels,

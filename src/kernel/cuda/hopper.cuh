@@ -185,7 +185,8 @@ __device__ __forceinline__ void warpgroup_multiply(float (&d)[1][columns8][4], s
     if constexpr (type == DType::bf16) {
       asm volatile(
           "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-          "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" ANNULUS_REGISTERS_128 "}, %64, %65, p, 1, 1, 0, 0;\n}"
+          "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" ANNULUS_REGISTERS_128
+          "}, %64, %65, p, 1, 1, 0, 0;\n}"
           : ANNULUS_ACCUMULATORS_128
           : "l"(a), "l"(b), "r"(int{add})
           : "memory");
@@ -207,35 +208,35 @@ __device__ __forceinline__ void warpgroup_multiply(float (&d)[1][columns8][4], c
   static_assert((type == DType::bf16 || type == DType::f16) && (columns8 == 8 || columns8 == 16));
   if constexpr (columns8 == 8) {
     if constexpr (type == DType::bf16) {
-      asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" ANNULUS_REGISTERS_64 "}, "
-          "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-          : ANNULUS_ACCUMULATORS_64
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
-          : "memory");
+      asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" ANNULUS_REGISTERS_64
+                   "}, "
+                   "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+                   : ANNULUS_ACCUMULATORS_64
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+                   : "memory");
     } else {
-      asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" ANNULUS_REGISTERS_64 "}, "
-          "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-          : ANNULUS_ACCUMULATORS_64
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
-          : "memory");
+      asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" ANNULUS_REGISTERS_64
+                   "}, "
+                   "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+                   : ANNULUS_ACCUMULATORS_64
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+                   : "memory");
     }
   } else {
     if constexpr (type == DType::bf16) {
-      asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" ANNULUS_REGISTERS_128 "}, "
-          "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-          : ANNULUS_ACCUMULATORS_128
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
-          : "memory");
+      asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" ANNULUS_REGISTERS_128
+                   "}, "
+                   "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+                   : ANNULUS_ACCUMULATORS_128
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+                   : "memory");
     } else {
-      asm volatile(
-          "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" ANNULUS_REGISTERS_128 "}, "
-          "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-          : ANNULUS_ACCUMULATORS_128
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
-          : "memory");
+      asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" ANNULUS_REGISTERS_128
+                   "}, "
+                   "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+                   : ANNULUS_ACCUMULATORS_128
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+                   : "memory");
     }
   }
 }

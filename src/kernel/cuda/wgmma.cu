@@ -31,8 +31,7 @@ class HopperLauncher : public GpuLauncher {
   using GpuLauncher::GpuLauncher;
   /// Of 16-bit rows: dimensions channels, heads, tokens; a box is 64 channels of one head of box_rows tokens.
   TensorMap tensor_map(const Rows& rows, int box_rows) const {
-    const std::array<cuuint64_t, 3> extents{static_cast<cuuint64_t>(rows.channels),
-                                            static_cast<cuuint64_t>(rows.heads),
+    const std::array<cuuint64_t, 3> extents{static_cast<cuuint64_t>(rows.channels), static_cast<cuuint64_t>(rows.heads),
                                             static_cast<cuuint64_t>(rows.tokens)};
     const std::array<cuuint64_t, 2> strides{static_cast<cuuint64_t>(rows.channels * bytes_of(rows.type)),
                                             static_cast<cuuint64_t>(rows.pitch)};
@@ -59,9 +58,9 @@ std::unique_ptr<Kernel> make_cuda_wgmma_kernel(const Problem& problem, Device& d
   const cudaDeviceProp& gpu = cuda::as_cuda(device).properties();
   require(gpu.major == 9 && gpu.minor == 0, "cuda-wgmma needs compute capability 9.0, but ", device.name(), " has ",
           gpu.major, ".", gpu.minor);
-  return std::make_unique<cuda::WgmmaKernel<cuda::HopperLauncher>>(
-      problem, cuda::HopperLauncher(device), blocks > 0 ? blocks : gpu.multiProcessorCount,
-      make_cuda_mma_kernel(problem, device));
+  return std::make_unique<cuda::WgmmaKernel<cuda::HopperLauncher>>(problem, cuda::HopperLauncher(device),
+                                                                   blocks > 0 ? blocks : gpu.multiProcessorCount,
+                                                                   make_cuda_mma_kernel(problem, device));
 }
 
 }  // namespace annulus

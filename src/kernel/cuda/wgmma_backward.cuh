@@ -34,8 +34,7 @@ struct WgmmaBackwardShape {
   static constexpr int other1_bytes = panels_bytes(columns, channels),
                        other2_bytes = panels_bytes(columns, value_channels);
   static constexpr int own2_at = consumers * own1_bytes, other1_at = own2_at + consumers * own2_bytes,
-                       other2_at = other1_at + stages * other1_bytes,
-                       statistics_at = other2_at + stages * other2_bytes,
+                       other2_at = other1_at + stages * other1_bytes, statistics_at = other2_at + stages * other2_bytes,
                        steps_at = statistics_at + stages * columns * 8,
                        barriers_at = steps_at + stages * static_cast<int>(sizeof(Step)),
                        shared_bytes = barriers_at + 8 * (2 + 2 * stages);
@@ -170,8 +169,7 @@ __device__ __forceinline__ void WgmmaBackward<type, Shape>::describe(const Place
       more = others.next(following);
       const std::uint32_t s = turn.stage();
       memory_barrier_wait(at.empty(s), turn.empty());
-      if (lane == 0)
-        store_shared(at.step(s), Step{now.count, now.lo, now.hi, now.there, item, more ? 0 : 1, {}});
+      if (lane == 0) store_shared(at.step(s), Step{now.count, now.lo, now.hi, now.there, item, more ? 0 : 1, {}});
       if constexpr (!of_queries)
         for (int column = lane; column < Shape::columns; column += 32) {
           Statistics known{-never, 0};

@@ -123,8 +123,7 @@ class WgmmaKernel final : public Kernel {
   Items items(Index jobs, Index heads) const {
     require(jobs * heads <= std::numeric_limits<int>::max() - blocks_, "too many blocks of rows for one call: ", jobs,
             " x ", heads, " heads");
-    return {static_cast<int>(jobs), static_cast<int>(heads),
-            static_cast<int>(std::min<Index>(blocks_, jobs * heads))};
+    return {static_cast<int>(jobs), static_cast<int>(heads), static_cast<int>(std::min<Index>(blocks_, jobs * heads))};
   }
   template <class Body>
   void run(const Body& body) {

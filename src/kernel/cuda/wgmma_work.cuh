@@ -77,7 +77,8 @@ template <DType type, int channels, int columns8>
 __device__ __forceinline__ void start_scores(Fragments<1, columns8>& d, std::uint32_t a, std::uint32_t b) {
 #pragma unroll
   for (int k = 0; k < channels / 16; ++k) {
-    const auto panel = static_cast<std::uint32_t>(k / 4 * panel_row_bytes), step = static_cast<std::uint32_t>(k % 4 * 32);
+    const auto panel = static_cast<std::uint32_t>(k / 4 * panel_row_bytes),
+               step = static_cast<std::uint32_t>(k % 4 * 32);
     warpgroup_multiply<type>(d, along_rows(a + panel * rows_per_warpgroup + step),
                              along_rows(b + panel * (columns8 * 8) + step), k != 0);
   }
@@ -99,9 +100,8 @@ __device__ __forceinline__ void start_accumulate(Fragments<1, channels8>& d, con
                                                  std::uint32_t b) {
 #pragma unroll
   for (int k = 0; k < steps; ++k)
-    warpgroup_multiply<type>(d, left[k],
-                             down_rows(b + static_cast<std::uint32_t>(k * 16 * panel_row_bytes),
-                                       steps * 16 * panel_row_bytes));
+    warpgroup_multiply<type>(
+        d, left[k], down_rows(b + static_cast<std::uint32_t>(k * 16 * panel_row_bytes), steps * 16 * panel_row_bytes));
 }
 
 }  // namespace annulus::cuda

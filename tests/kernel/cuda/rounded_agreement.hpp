@@ -65,7 +65,8 @@ struct Magnitudes : GradientSheets {
   }
 };
 
-inline void expect_close(const Sheet& got, const Sheet& truth, const Sheet& magnitude, double relative, const char* name) {
+inline void expect_close(const Sheet& got, const Sheet& truth, const Sheet& magnitude, double relative,
+                         const char* name) {
   const Rows& rows = got.rows();
   for (Index i = 0; i < rows.tokens; ++i)
     for (Index h = 0; h < rows.heads; ++h)

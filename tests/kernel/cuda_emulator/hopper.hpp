@@ -30,8 +30,8 @@ struct PanelCopy {
 
 struct MemoryBarrier {
   int count = 0, pending = 0;
-  std::int64_t bytes = 0;    // announced and not here yet
-  std::uint32_t phases = 0;  // that are over
+  std::int64_t bytes = 0;      // announced and not here yet
+  std::uint32_t phases = 0;    // that are over
   emulator::Clock open, done;  // seen by who has arrived in this phase, and before
   std::vector<PanelCopy> under_way;
 
@@ -46,7 +46,7 @@ struct MemoryBarrier {
 /// What the copy engine and the barriers of a block know.
 struct CopyEngine {
   std::map<std::uint32_t, MemoryBarrier> barriers;
-  std::uint32_t time = 1;                     // of the engine's own writes
+  std::uint32_t time = 1;                      // of the engine's own writes
   std::map<int, std::uint32_t> stores_fenced;  // by thread: stores up to then may be read by products
 
   MemoryBarrier& barrier(std::uint32_t address) {
@@ -155,7 +155,7 @@ void settle(Registers&) {}
 
 /// Accumulators of a warpgroup that products are under way to: their true values, while the registers hold NaN.
 struct Accumulator {
-  std::vector<float*> registers;              // of each thread
+  std::vector<float*> registers;  // of each thread
   std::vector<std::vector<float>> values;
   int products = 0;
 };
@@ -204,10 +204,11 @@ inline void read_along_rows(std::vector<float>& to, std::uint64_t bits, int firs
   for (int i = first; i < first + rows; ++i)
     for (int c = 0; c < 2; ++c) {
       const auto r = static_cast<std::uint32_t>(i);
-      const std::uint16_t* const chunk = chunk_for_product(
-          d.start + r / 8 * d.stride + r % 8 * 128 + static_cast<std::uint32_t>(c * 16), readers);
+      const std::uint16_t* const chunk =
+          chunk_for_product(d.start + r / 8 * d.stride + r % 8 * 128 + static_cast<std::uint32_t>(c * 16), readers);
       for (int e = 0; e < 8; ++e)
-        to[static_cast<std::size_t>(i * 16 + c * 8 + e)] = type == DType::bf16 ? from_bf16(chunk[e]) : from_f16(chunk[e]);
+        to[static_cast<std::size_t>(i * 16 + c * 8 + e)] =
+            type == DType::bf16 ? from_bf16(chunk[e]) : from_f16(chunk[e]);
     }
 }
 /// The same, MN-major.
@@ -259,9 +260,7 @@ struct Warpgroup {
   std::vector<std::vector<Product>> committed;
   std::map<float*, std::shared_ptr<Accumulator>> accumulators;
 
-  static Warpgroup& mine() {
-    return emulator::block_state<std::map<int, Warpgroup>>()[emulator::thread() / 128];
-  }
+  static Warpgroup& mine() { return emulator::block_state<std::map<int, Warpgroup>>()[emulator::thread() / 128]; }
   void start(Product p, std::vector<float*> registers) {
     if (!fenced) emulator::fail("wgmma without a fence after registers may have changed");
     std::shared_ptr<Accumulator>& d = accumulators[registers.front()];
@@ -287,7 +286,8 @@ struct Warpgroup {
         float& d = p.d->values[static_cast<std::size_t>(t)][static_cast<std::size_t>(x)];
         double sum = p.add ? d : 0;
         for (int k = 0; k < 16; ++k)
-          sum += static_cast<double>(o.a[static_cast<std::size_t>(i * 16 + k)]) * o.b[static_cast<std::size_t>(j * 16 + k)];
+          sum += static_cast<double>(o.a[static_cast<std::size_t>(i * 16 + k)]) *
+                 o.b[static_cast<std::size_t>(j * 16 + k)];
         d = static_cast<float>(sum);
       }
     if (--p.d->products > 0) return;
@@ -332,7 +332,8 @@ inline void start_product(DType type, int columns, ProductLane lane) {
       const auto& l = *static_cast<const ProductLane*>(one);
       if (l.a != lane.a || l.b != lane.b || l.add != lane.add) emulator::fail("lanes of a wgmma disagree");
       registers.push_back(l.d);
-      if (p.from_registers) p.a_registers.push_back({l.a_registers[0], l.a_registers[1], l.a_registers[2], l.a_registers[3]});
+      if (p.from_registers)
+        p.a_registers.push_back({l.a_registers[0], l.a_registers[1], l.a_registers[2], l.a_registers[3]});
     }
     Warpgroup::mine().start(std::move(p), std::move(registers));
   });
