@@ -25,7 +25,11 @@ struct KernelMaker {
   std::string_view name;
   std::unique_ptr<Kernel> (*make)(const Problem&, Device&);
 };
-constexpr KernelMaker kernels[]{{"cuda-simt", make_cuda_simt_kernel}};
+std::unique_ptr<Kernel> make_wgmma(const Problem& problem, Device& device) {
+  return make_cuda_wgmma_kernel(problem, device);
+}
+constexpr KernelMaker kernels[]{
+    {"cuda-simt", make_cuda_simt_kernel}, {"cuda-mma", make_cuda_mma_kernel}, {"cuda-wgmma", make_wgmma}};
 
 Array random_rows(Device& device, Index tokens, Index heads, Index channels) {
   std::mt19937 random(1);

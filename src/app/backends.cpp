@@ -69,6 +69,13 @@ std::string hopper_refusal(const Problem& problem, Place place) {
 std::unique_ptr<Kernel> make_cuda_wgmma(const Problem& problem, const KernelOptions& options) {
   return make_cuda_wgmma_kernel(problem, *options.device);
 }
+std::string tensor_core_refusal(const Problem& problem, Place place) {
+  const std::string reason = cuda_refusal_of(problem, place);
+  return reason.empty() ? cuda_mma_refusal(problem) : reason;
+}
+std::unique_ptr<Kernel> make_cuda_mma(const Problem& problem, const KernelOptions& options) {
+  return make_cuda_mma_kernel(problem, *options.device);
+}
 std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptions& options) {
   return make_cuda_simt_kernel(problem, *options.device);
 }
@@ -78,6 +85,7 @@ const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
   // not yet judged by a GPU: only for those who name it
+  {"cuda-mma", "tensor cores, compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
   {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},

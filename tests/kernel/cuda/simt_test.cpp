@@ -14,6 +14,12 @@ std::unique_ptr<Kernel> emulated(const Problem& problem) {
   return std::make_unique<cuda::SimtKernel<EmulatedLauncher>>(problem, EmulatedLauncher{});
 }
 
+// Sanitizers make a fiber's steps slow: they see one type, whose loads are the least plain.
+std::vector<DType> types() {
+  if (sanitized) return {DType::bf16};
+  return {DType::f32, DType::bf16, DType::f16};
+}
+
 class EmulatedSimt : public testing::TestWithParam<std::tuple<std::size_t, DType>> {};
 
 TEST_P(EmulatedSimt, AgreesWithTheReferenceInEveryLayout) {
@@ -30,8 +36,7 @@ TEST_P(EmulatedSimt, AgreesWithTheReferenceInEveryLayout) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cuda, EmulatedSimt,
-                         testing::Combine(testing::Range(std::size_t{0}, layouts().size()),
-                                          testing::Values(DType::f32, DType::bf16, DType::f16)),
+                         testing::Combine(testing::Range(std::size_t{0}, layouts().size()), testing::ValuesIn(types())),
                          [](const auto& chosen) {
                            return sentence("layout", std::get<0>(chosen.param), name_of(std::get<1>(chosen.param)));
                          });
