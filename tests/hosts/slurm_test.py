@@ -1,10 +1,13 @@
 """The batch files on a real Slurm: a controller, a node and munge of our own, on this machine, gone when the test ends."""
+import ctypes
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -33,6 +36,11 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def die_with_the_test():
+    """Even when the test is killed its daemons get SIGTERM (prctl, PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 CONFIGURATION = """
@@ -67,7 +75,7 @@ class Slurm(ProgramTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.room = pathlib.Path(cls.enterClassContext(__import__("tempfile").TemporaryDirectory(prefix="annulus-slurm-")))
+        cls.room = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="annulus-slurm-")))
         cls.room.chmod(0o755)
         (cls.room / "state").mkdir()
         key = cls.room / "munge.key"
@@ -85,8 +93,9 @@ class Slurm(ProgramTest):
 
     @classmethod
     def daemon(cls, *command):
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(cls.room / "daemons.log").open("a"),
-                                   start_new_session=True)
+        with (cls.room / "daemons.log").open("a") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+                                       preexec_fn=die_with_the_test)
 
         def end():
             process.terminate()
@@ -144,7 +153,7 @@ class Slurm(ProgramTest):
     def test_a_job_whose_time_is_nearly_up_stops_and_is_queued_again(self):
         for launcher in ["mpirun", "srun"]:
             with self.subTest(launcher=launcher):
-                folder = self.folder(f"stopped {launcher}", tokens=6000)
+                folder = self.folder(f"stopped {launcher}", tokens=3000)
                 job = self.submit(folder, "attend", "in put.h5", "--output", "out.h5", "--backward", "--mask", "full", "--kernel",
                                   "tiled-portable", "--ranks", 2, LAUNCHER=launcher)
                 log = folder / "job.log"
