@@ -72,12 +72,20 @@ std::unique_ptr<Kernel> make_cuda_wgmma(const Problem& problem, const KernelOpti
 std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptions& options) {
   return make_cuda_simt_kernel(problem, *options.device);
 }
+std::string cuda_mma_refusal_of(const Problem& problem, Place place) {
+  const std::string reason = cuda_refusal_of(problem, place);
+  return reason.empty() ? cuda_mma_refusal(problem) : reason;
+}
+std::unique_ptr<Kernel> make_cuda_mma(const Problem& problem, const KernelOptions& options) {
+  return make_cuda_mma_kernel(problem, *options.device);
+}
 #endif
 
 const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
-  // not yet judged by a GPU: only for those who name it
+  // not yet judged by a GPU: only for those who name them
+  {"cuda-mma", "tensor cores of compute capability 8.0 and later", cuda_mma_refusal_of, make_cuda_mma, Place::cuda},
   {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},
