@@ -84,8 +84,8 @@ std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptio
 const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
-  // not yet judged by a GPU: only for those who name it
-  {"cuda-mma", "tensor cores, compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
+  // not yet judged by a GPU: only for those who name them
+  {"cuda-mma", "tensor cores of compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
   {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},

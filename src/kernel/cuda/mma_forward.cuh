@@ -29,7 +29,7 @@ template <int channels_, int value_channels_>
 struct ForwardShape {
   static constexpr int channels = channels_, value_channels = value_channels_;
   static constexpr int widest = channels > value_channels ? channels : value_channels;
-  static constexpr int rows16 = widest <= 128 ? 2 : 1;  ///< per warp: each fragment of K and V is used so often
+  static constexpr int rows16 = widest <= 96 ? 2 : 1;   ///< per warp: each fragment of K and V is used so often
   static constexpr int rows = 16 * rows16 * warps;      ///< per job at most
   static constexpr int keys = widest <= 192 ? 64 : 32;  ///< per step
   static constexpr bool keep_q = channels <= 64 || (rows16 == 1 && channels <= 192);  ///< Q stays in registers

@@ -41,8 +41,8 @@ struct Merge {
   template <class Thread>
   ANNULUS_GPU void operator()(Thread& t) const {
     const Rows& out = into.out;
-    const Index n = item_of(t), row = n / out.heads, h = n % out.heads;
-    if (row >= out.tokens) return;
+    const auto [row, h, lane] = item_of(t, out.heads);
+    if (row >= out.tokens || lane != 0) return;
     const Acc a = *at<const Acc>(from.top, row, h);
     Acc& b = *at<Acc>(into.top, row, h);
     if (a == nothing<Acc>) return;

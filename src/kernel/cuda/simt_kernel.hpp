@@ -112,7 +112,7 @@ class SimtKernel : public Kernel {
   void merge(const Partial& from, const Partial& into) override {
     require(same_shape(from.out, into.out), "partials must have the same shape to merge");
     typed([&](auto, auto acc) {
-      run_rowwise(Merge<decltype(acc)>{from, into}, into.out.tokens * into.out.heads);
+      run_each(Merge<decltype(acc)>{from, into}, into.out.tokens * into.out.heads);
     });
   }
   void finish(const Partial& partial, const Rows& lse) override {
