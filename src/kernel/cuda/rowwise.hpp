@@ -41,8 +41,8 @@ struct Merge {
   template <class Thread>
   ANNULUS_GPU void operator()(Thread& t) const {
     const Rows& out = into.out;
-    const auto [row, h, lane] = item_of(t, out.heads);
-    if (row >= out.tokens || lane != 0) return;
+    const Index n = t.job() * rowwise_threads + t.index(), row = n / out.heads, h = n % out.heads;
+    if (row >= out.tokens) return;
     const Acc a = *at<const Acc>(from.top, row, h);
     Acc& b = *at<Acc>(into.top, row, h);
     if (a == nothing<Acc>) return;
