@@ -14,12 +14,15 @@ std::string seconds_text(double seconds) {
     std::snprintf(text.data(), text.size(), seconds < 0.1 ? "%.3f s" : "%.1f s", seconds);
   } else if (seconds < 60) {
     std::snprintf(text.data(), text.size(), "%.0f s", seconds);
-  } else if (seconds < 3600) {
-    std::snprintf(text.data(), text.size(), "%d min %02d s", static_cast<int>(seconds) / 60,
-                  static_cast<int>(seconds) % 60);
+  } else if (seconds < 48 * 3600) {
+    const int minutes = static_cast<int>(seconds) / 60;
+    if (minutes < 60) {
+      std::snprintf(text.data(), text.size(), "%d min %02d s", minutes, static_cast<int>(seconds) % 60);
+    } else {
+      std::snprintf(text.data(), text.size(), "%d h %02d min", minutes / 60, minutes % 60);
+    }
   } else {
-    std::snprintf(text.data(), text.size(), "%d h %02d min", static_cast<int>(seconds) / 3600,
-                  static_cast<int>(seconds) / 60 % 60);
+    std::snprintf(text.data(), text.size(), "%.3g days", seconds / (24 * 3600));
   }
   return text.data();
 }
