@@ -153,7 +153,7 @@ class Slurm(ProgramTest):
     def test_a_job_whose_time_is_nearly_up_stops_and_is_queued_again(self):
         for launcher in ["mpirun", "srun"]:
             with self.subTest(launcher=launcher):
-                folder = self.folder(f"stopped {launcher}", tokens=3000)
+                folder = self.folder(f"stopped {launcher}", tokens=9000)  # many seconds a step: ranks stop between steps
                 job = self.submit(folder, "attend", "in put.h5", "--output", "out.h5", "--backward", "--mask", "full", "--kernel",
                                   "tiled-portable", "--ranks", 2, LAUNCHER=launcher)
                 log = folder / "job.log"
