@@ -49,7 +49,7 @@ std::string amx_refusal(const Problem& problem, Place place) {
   return reason.empty() && problem.type != DType::bf16 ? "it is for bf16 inputs" : reason;
 }
 std::string pairs_refusal(const Problem& problem, Place place) {
-  const std::string reason = tier_refusal<avx512_bf16>(problem, place);
+  std::string reason = tier_refusal<avx512_bf16>(problem, place);
   if (!reason.empty()) return reason;
   if (!cpu_pairs_pay()) return "its products of bf16 pairs are no faster than f32 ones on this processor";
   return problem.type == DType::bf16 ? "" : "it is for bf16 inputs";
@@ -60,7 +60,7 @@ std::string cuda_refusal_of(const Problem&, Place place) {
   return place == Place::cuda ? cuda_missing() : "it runs on a GPU";
 }
 std::string hopper_refusal(const Problem& problem, Place place) {
-  if (const std::string reason = cuda_refusal_of(problem, place); !reason.empty()) return reason;
+  if (std::string reason = cuda_refusal_of(problem, place); !reason.empty()) return reason;
   for (const CudaGpu& gpu : cuda_gpus())
     if (gpu.major != 9 || gpu.minor != 0)
       return sentence("it is for compute capability 9.0, but ", gpu.name, " has ", gpu.major, ".", gpu.minor);

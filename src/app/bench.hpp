@@ -39,7 +39,7 @@ class Report {
   Report(const Settings& settings, Context& context, std::vector<Column> columns);
   /// "# text"
   void note(const std::string& text);
-  void row(Row row);
+  void row(const Row& row);
   /// The verdict line and the files. holds: absent when nothing was checked. Returns the exit code: 0, or 3 when it does not
   /// hold.
   int finish(std::optional<bool> holds, const std::string& verdict);

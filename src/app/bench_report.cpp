@@ -125,7 +125,7 @@ void Report::note(const std::string& text) {
   if (lead_) std::printf("# %s\n", text.c_str());
 }
 
-void Report::row(Row row) {
+void Report::row(const Row& row) {
   rows_.push_back(row);
   if (!lead_) return;
   if (!head_printed_) {

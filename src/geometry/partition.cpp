@@ -185,7 +185,7 @@ Partition Partition::balanced(const Mask& mask, int ranks, std::span<const doubl
   return *best;
 }
 
-Partition Partition::of(Index tokens, std::vector<std::vector<Run>> runs, std::string name) {
+Partition Partition::of(Index tokens, const std::vector<std::vector<Run>>& runs, std::string name) {
   require(!runs.empty(), "a partition needs at least one rank");
   Index owned = 0;
   bool sound = true;

@@ -218,7 +218,7 @@ class Nccl final : public Transport {
     asked.hold_back(shared_->stream);
     for (const Send& send : sends) know(send.bytes.data());
     for (const Recv& recv : recvs) know(recv.bytes.data());
-    const ncclComm_t communicator = shared_->communicator.get();
+    ncclComm* const communicator = shared_->communicator.get();
     shared_->communicator.settle(api_.group_start(), what);
     // Results inside a group say whether the arguments are right; all is begun by its end.
     const auto note = [&](ncclResult_t result) {

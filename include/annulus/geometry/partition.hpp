@@ -23,7 +23,7 @@ class Partition {
   /// mask.queries().
   static Partition balanced(const Mask& mask, int ranks, std::span<const double> weights = {});
   /// Runs as given; throws Error (usage) unless they cover [0, tokens) exactly once.
-  static Partition of(Index tokens, std::vector<std::vector<Run>> runs, std::string name);
+  static Partition of(Index tokens, const std::vector<std::vector<Run>>& runs, std::string name);
 
   /// Seats of `size` neighbouring ranks that share their tokens: row order is rank after rank.
   Partition joined(int size) const;
