@@ -69,7 +69,7 @@ Partition deal(const Mask& mask, int ranks, std::span<const double> weights, Ind
     std::ranges::sort(dealt[r]);
     for (std::size_t b : dealt[r]) add_run(runs[r], block(mask.queries(), blocks, static_cast<Index>(b)));
   }
-  return Partition::of(mask.queries(), std::move(runs), "balanced");
+  return Partition::of(mask.queries(), runs, "balanced");
 }
 
 // How far from ideal (1.0) a partition is: the time of a ring in which everybody waits for the slowest in each step,
