@@ -60,7 +60,7 @@ int run(const Settings& settings, Context& context) {
   std::printf("  kernels     (auto takes the first that can run)\n");
   for (const auto& row : info["kernels"]) {
     const auto refusal = row["refusal"].get<std::string>();
-    std::printf("    %-17s %-47s %s\n", row["name"].get<std::string>().c_str(), row["what"].get<std::string>().c_str(),
+    std::printf("    %-18s %-51s %s\n", row["name"].get<std::string>().c_str(), row["what"].get<std::string>().c_str(),
                 refusal.empty() ? "runs" : refusal.c_str());
   }
   if (settings.has("json")) {
