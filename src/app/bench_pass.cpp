@@ -43,7 +43,7 @@ BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools,
                           {job.place.threads})),
       tensors_(make_tensors(job, tools.device, tools.transport.rank(), backward)),
       attention_(job.schedule, job.shape,
-                 {tools.device, *kernel_, tools.transport, tools.timeline, 1e9 * job.place.threads}) {}
+                 {tools.device, *kernel_, tools.transport, tools.timeline, 4e9 * job.place.threads}) {}
 
 void BenchPass::prepare() {
   if (backward_) attention_.forward(tensors_.q, tensors_.kv, tensors_.out, tensors_.lse);

@@ -68,8 +68,8 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, con
 }
 
 Machine Compute::machine() {
-  // About 20 ms of a core's work per thread; a GPU works on its own while its exchange does the same.
-  constexpr double operations_per_thread = 1e9, operations_per_gpu = 1e14;
+  // About 40 ms of a core's work per thread; a GPU works on its own while its exchange does the same.
+  constexpr double operations_per_thread = 4e9, operations_per_gpu = 1e14;
   return {accelerator_.device(),
           *kernel_,
           transport_,
