@@ -11,16 +11,10 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/backends.hpp"
 #include "app/bench.hpp"
+#include "app/processor_peak.hpp"
 
 namespace annulus::app {
 namespace {
-
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
 
 std::string utc_now() {
   const std::time_t now = std::time(nullptr);
@@ -103,7 +97,8 @@ void Report::head(const Settings& settings, Context& context) {
   const std::string time = utc_now();
   note(sentence("annulus ", ANNULUS_VERSION, ", bench ", settings.positional().front(), ", ", time));
   note(sentence("command: ", command));
-  note(sentence("hosts x processes: ", by_host, "; ", processor(), ", ", Context::cores(), " cores for this process"));
+  note(sentence("hosts x processes: ", by_host, "; ", processor_name(), ", ", Context::cores(),
+                " cores for this process"));
   note(sentence("mpi: ", context.under_mpi() ? mpi_library() : "not used", "; device: cpu"));
   Row arguments;
   for (const Setting& setting : settings.all())
@@ -115,7 +110,7 @@ void Report::head(const Settings& settings, Context& context) {
                 {{"version", ANNULUS_VERSION},
                  {"time", time},
                  {"hosts", hosts},
-                 {"processor", processor()},
+                 {"processor", processor_name()},
                  {"cores", Context::cores()},
                  {"mpi", context.under_mpi() ? mpi_library() : ""},
                  {"device", "cpu"}}}};

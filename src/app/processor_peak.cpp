@@ -1,12 +1,20 @@
 #include "app/processor_peak.hpp"
 
 #include <chrono>
+#include <fstream>
 #include <thread>
 #include <vector>
 
 #include "kernel/cpu/tier.hpp"
 
 namespace annulus::app {
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown";
+}
 
 double processor_peak(std::string_view kernel, DType /*type*/, int threads) {
   const cpu::Tier* tier = kernel == "tiled-avx512-bf16" ? cpu::avx512_bf16_tier

@@ -1,9 +1,13 @@
 #pragma once
+#include <string>
 #include <string_view>
 
 #include "annulus/base/types.hpp"
 
 namespace annulus::app {
+
+/// What the system calls the processor; "unknown" when it does not say.
+std::string processor_name();
 
 /// Operations per second that `threads` threads reach with the instructions a CPU kernel multiplies with, registers only,
 /// measured now for about 10 ms. 0 for a kernel without such a figure (reference).

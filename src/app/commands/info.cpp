@@ -8,22 +8,16 @@
 #include "app/backends.hpp"
 #include "app/commands/commands.hpp"
 #include "app/context.hpp"
+#include "app/processor_peak.hpp"
 
 namespace annulus::app {
 namespace {
-
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
 
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
   using nlohmann::json;
   json info{{"version", ANNULUS_VERSION},
-            {"processor", processor()},
+            {"processor", processor_name()},
             {"cores", Context::cores()},
             {"memory_available_bytes", available_memory()},
             {"mpi", mpi_library()},
@@ -44,7 +38,7 @@ int run(const Settings& settings, Context& context) {
   for (const KernelRow& row : kernels())
     info["kernels"].push_back({{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, row.place)}});
   std::printf("annulus %s\n", ANNULUS_VERSION);
-  std::printf("  processor   %s, %d core%s for this process, %s free\n", processor().c_str(), Context::cores(),
+  std::printf("  processor   %s, %d core%s for this process, %s free\n", processor_name().c_str(), Context::cores(),
               Context::cores() == 1 ? "" : "s", bytes_text(static_cast<double>(available_memory())).c_str());
   std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0),
               context.threads_per_rank(context.ranks(0), 0),
