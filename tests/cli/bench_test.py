@@ -29,7 +29,10 @@ class BenchTest(ProgramTest):
         for row, result in zip(rows, twin["results"]):
             for name, text in row.items():
                 value = result.get(name)
-                self.assertEqual(text, "" if value is None else value if isinstance(value, str) else json.dumps(value), name)
+                if isinstance(value, float):  # the shortest text of a number need not be the same everywhere
+                    self.assertEqual(float(text), value, name)
+                else:
+                    self.assertEqual(text, "" if value is None else value if isinstance(value, str) else json.dumps(value), name)
         self.assertTrue(lines[0].startswith("# annulus "), lines[0])
         self.assertTrue(any(line.startswith("# command: annulus bench ") for line in lines))
         self.assertTrue(any(line.startswith("# verdict: ") for line in lines), lines)
