@@ -13,8 +13,8 @@ std::unique_ptr<Kernel> make_cuda_mma_kernel(const Problem& problem, Device& dev
 /// Empty, or why cuda-mma cannot run the problem on any GPU, as a phrase.
 std::string cuda_mma_refusal(const Problem& problem);
 
-/// Hopper's own instructions (compute capability 9.0: wgmma, tensor copies): bf16 and f16, up to 128 channels in
-/// multiples of 8. What it does not do itself is left to cuda-mma. `blocks` of threads (0: as many as the GPU has
+/// Hopper's own instructions (compute capability 9.0: wgmma, tensor copies): bf16 and f16, up to 256 channels in
+/// multiples of 8. What it does not do itself (backward of more than 128 channels, traces) is left to cuda-mma. `blocks` of threads (0: as many as the GPU has
 /// multiprocessors) stay for a whole launch. Throws Error (usage) when refused, and as make_cuda_simt_kernel.
 std::unique_ptr<Kernel> make_cuda_wgmma_kernel(const Problem& problem, Device& device, int blocks = 0);
 /// Empty, or why cuda-wgmma cannot run the problem on any GPU, as a phrase.

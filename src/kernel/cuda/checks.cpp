@@ -99,8 +99,8 @@ std::string cuda_mma_refusal(const Problem& p) {
 
 std::string cuda_wgmma_refusal(const Problem& p) {
   if (std::string refusal = cuda_mma_refusal(p); !refusal.empty()) return refusal;
-  if (p.channels > 128 || p.value_channels > 128 || p.channels % 8 != 0 || p.value_channels % 8 != 0)
-    return sentence("channels must be multiples of 8 up to 128: channels = ", p.channels,
+  if (p.channels > 256 || p.value_channels > 256 || p.channels % 8 != 0 || p.value_channels % 8 != 0)
+    return sentence("channels must be multiples of 8 up to 256: channels = ", p.channels,
                     ", value channels = ", p.value_channels);
   return {};
 }

@@ -17,9 +17,10 @@ template <int channels_, int value_channels_>
 struct WgmmaForwardShape {
   static constexpr int channels = channels_, value_channels = value_channels_;
   static constexpr int consumers = 2, rows = consumers * rows_per_warpgroup;
-  static constexpr int keys = 128, stages = 2;
+  // half as many keys where two stages of 128 would not fit
+  static constexpr int keys = (channels > 128 || value_channels > 128) ? 64 : 128, stages = 2;
   static constexpr int threads = (consumers + 1) * warpgroup_threads;
-  // 384 threads start with 168 registers each; out, S and P take 160 at 128 channels
+  // 384 threads start with 168 registers each; out, S and P take 160 at 128 channels, 176 at 256
   static constexpr int registers_to_copy = 24, registers_to_compute = 240;
   static constexpr int q_bytes = panels_bytes(rows_per_warpgroup, channels), k_bytes = panels_bytes(keys, channels),
                        v_bytes = panels_bytes(keys, value_channels);

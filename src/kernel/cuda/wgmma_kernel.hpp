@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -8,8 +9,8 @@
 
 namespace annulus::cuda {
 
-/// Attention of 16-bit inputs on Hopper's tensor cores, up to 128 channels; accumulation in f32. What is not here, and
-/// rows that its copies cannot read (not aligned to 16 bytes), is left to another kernel. A launcher also makes tensor
+/// Attention of 16-bit inputs on Hopper's tensor cores, up to 256 channels (backward: 128); accumulation in f32. What is
+/// not here, and rows that its copies cannot read (not aligned to 16 bytes), is left to another kernel. A launcher also makes tensor
 /// maps. `blocks` of threads stay on the GPU for a whole launch: its multiprocessors, less those that are wanted for
 /// communication.
 template <class Launcher>
@@ -28,7 +29,7 @@ class WgmmaKernel final : public Kernel {
   void forward(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) override {
     if (!copyable({q, kv.k, kv.v})) return other_->forward(tiles, q, kv, into);
     check_forward(problem_, DType::f32, tiles, q, kv, into);
-    instance([&](auto type, auto channels) {
+    instance<256>([&](auto type, auto channels) {
       using Shape = WgmmaForwardShape<channels(), channels()>;
       const Tables<Launcher> tables(launcher_, tiles, Side::queries, Shape::rows);
       run(WgmmaForward<type(), Shape>{.q = launcher_.tensor_map(q, rows_per_warpgroup),
@@ -49,7 +50,8 @@ class WgmmaKernel final : public Kernel {
   }
 
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
-    if (!copyable({saved.q, saved.dout, kv.k, kv.v})) return other_->backward(tiles, saved, kv, into);
+    if (std::max(problem_.channels, problem_.value_channels) > 128 || !copyable({saved.q, saved.dout, kv.k, kv.v}))
+      return other_->backward(tiles, saved, kv, into);
     check_backward(problem_, DType::f32, tiles, saved, kv, into);
     gradients<Side::queries>(tiles, saved, kv, into);
     gradients<Side::keys>(tiles, saved, kv, into);
@@ -69,8 +71,8 @@ class WgmmaKernel final : public Kernel {
   template <DType t>
   using Type = std::integral_constant<DType, t>;
 
-  /// use(type, channels) with the smallest instance that holds the problem's.
-  template <class Use>
+  /// use(type, channels) with the smallest instance that holds the problem's, of `most` channels or fewer.
+  template <int most, class Use>
   void instance(const Use& use) const {
     const auto typed = [&](auto channels) {
       if (problem_.type == DType::bf16) {
@@ -79,7 +81,11 @@ class WgmmaKernel final : public Kernel {
         use(Type<DType::f16>(), channels);
       }
     };
-    if (problem_.channels <= 64 && problem_.value_channels <= 64) return typed(Number<64>());
+    const Index channels = std::max(problem_.channels, problem_.value_channels);
+    if (channels <= 64) return typed(Number<64>());
+    if constexpr (most > 128) {
+      if (channels > 128) return typed(Number<most>());
+    }
     typed(Number<128>());
   }
 
@@ -88,7 +94,7 @@ class WgmmaKernel final : public Kernel {
     constexpr bool of_queries = side == Side::queries;
     const Rows &own1 = of_queries ? saved.q : kv.k, &own2 = of_queries ? saved.dout : kv.v,
                &other1 = of_queries ? kv.k : saved.q, &other2 = of_queries ? kv.v : saved.dout;
-    instance([&](auto type, auto channels) {
+    instance<128>([&](auto type, auto channels) {
       using Shape = WgmmaBackwardShape<side, channels(), channels()>;
       const Tables<Launcher> tables(launcher_, tiles, side, Shape::rows);
       run(WgmmaBackward<type(), Shape>{

@@ -94,14 +94,21 @@ __device__ __forceinline__ void round_to(std::uint32_t (&left)[columns8 / 2][4],
       left[k][e] = pack<type>(w[0][2 * k + e / 2][e % 2 * 2], w[0][2 * k + e / 2][e % 2 * 2 + 1]);
 }
 
-/// d[64, channels] += w[64, columns] b[columns, channels]; b: panels. Starts only.
+/// d[64, channels] += w[64, columns] b[columns, channels]; b: panels. Starts only. Up to 128 channels in one product.
 template <DType type, int steps, int channels8>
 __device__ __forceinline__ void start_accumulate(Fragments<1, channels8>& d, const std::uint32_t (&left)[steps][4],
                                                  std::uint32_t b) {
+  constexpr int most8 = channels8 < 16 ? channels8 : 16;
+  constexpr std::uint32_t panel_bytes = steps * 16 * panel_row_bytes;
+  static_assert(channels8 % most8 == 0);
 #pragma unroll
   for (int k = 0; k < steps; ++k)
-    warpgroup_multiply<type>(
-        d, left[k], down_rows(b + static_cast<std::uint32_t>(k * 16 * panel_row_bytes), steps * 16 * panel_row_bytes));
+#pragma unroll
+    for (int first8 = 0; first8 < channels8; first8 += most8)
+      warpgroup_multiply<type>(reinterpret_cast<Fragments<1, most8>&>(d[0][first8]), left[k],
+                               down_rows(b + static_cast<std::uint32_t>(k * 16 * panel_row_bytes) +
+                                             static_cast<std::uint32_t>(first8 * 8 / panel_channels) * panel_bytes,
+                                         panel_bytes));
 }
 
 }  // namespace annulus::cuda

@@ -71,6 +71,22 @@ class WgmmaChannels : public testing::TestWithParam<std::pair<Index, Index>> {
 TEST_P(WgmmaChannels, ForwardAgreesWithTheReferenceInEveryLayout) { in_every_layout(expect_rounded_forward); }
 TEST_P(WgmmaChannels, BackwardAgreesWithTheReferenceInEveryLayout) { in_every_layout(expect_rounded_backward); }
 
+/// More than backward is written for.
+class WgmmaManyChannels : public WgmmaChannels {};
+
+TEST_P(WgmmaManyChannels, ForwardAgreesWithTheReferenceInEveryLayout) { in_every_layout(expect_rounded_forward); }
+
+TEST(Wgmma, BackwardOfManyChannelsGoesToAnotherKernel) {
+  const Inputs in(problem_of(64, 136, DType::bf16), 10, 10, 3, 1, aligned);
+  const std::vector<Tile> tiles{tile({0, 10}, {0, 10})};
+  const Truth truth(tiles, in);
+  GradientSheets got(DType::f32, in, 0);
+  EXPECT_THROW(emulated(in.problem, 1)
+                   ->backward(tiles, {in.q, in.dout, rounded(truth.forward.lse), rounded(truth.delta)}, {in.k, in.v},
+                              got.view()),
+               emulator::Failure);
+}
+
 TEST(Wgmma, StateCarriesAcrossCallsInAnyOrder) {
   const Inputs in(problem_of(64, 64, DType::f16), 150, 500, 13, 1, aligned);
   const std::vector<Tile> all{tile({0, 150}, {0, 500}, {-far, 350})};
@@ -110,12 +126,14 @@ TEST(Wgmma, RowsThatCopiesCannotReadGoToAnotherKernel) {
   EXPECT_THROW(forward_by(*emulated(in.problem, 1), tiles, in, in.v), emulator::Failure);
 }
 
+using Pair = std::pair<Index, Index>;
+std::string pair_name(const testing::TestParamInfo<Pair>& pair) {
+  return sentence("c", pair.param.first, "v", pair.param.second);
+}
 INSTANTIATE_TEST_SUITE_P(Cuda, WgmmaChannels,
-                         testing::Values(std::pair<Index, Index>{64, 64}, std::pair<Index, Index>{40, 24},
-                                         std::pair<Index, Index>{128, 128}, std::pair<Index, Index>{72, 120}),
-                         [](const auto& pair) {
-                           return "c" + std::to_string(pair.param.first) + "v" + std::to_string(pair.param.second);
-                         });
+                         testing::Values(Pair{64, 64}, Pair{40, 24}, Pair{128, 128}, Pair{72, 120}), pair_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, WgmmaManyChannels, testing::Values(Pair{256, 256}, Pair{136, 200}, Pair{64, 192}),
+                         pair_name);
 
 }  // namespace
 }  // namespace annulus::test
