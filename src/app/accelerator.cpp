@@ -4,6 +4,7 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/engine/heads.hpp"
+#include "annulus/engine/recorded.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "annulus/transport/collectives.hpp"
 #include "annulus/transport/staged.hpp"
@@ -54,7 +55,7 @@ Accelerator::Accelerator(const Settings& settings, const Job& job, const RankToo
   if (unable == 0) take_gpu(settings, job, bytes);
 }
 
-Accelerator::~Accelerator() = default;
+Accelerator::~Accelerator() { tools_.timeline.watch(nullptr); }
 
 void Accelerator::take_gpu(const Settings& settings, const Job& job, Index bytes) {
   const auto gpus = gpu_list();
@@ -76,11 +77,16 @@ void Accelerator::take_gpu(const Settings& settings, const Job& job, Index bytes
     require(!nccl || !shared || tools_.own_process, "--share-gpu with nccl needs a process per rank: use mpirun");
     if (nccl && shared) share_gpu_by_nccl(tools_.transport.rank());
     gpu_ = make_gpu(gpu, nccl);
-    if (!nccl) staging_ = make_staging_memory();
+    tools_.timeline.watch(gpu_profiler());
+    if (!nccl && !tools_.moves_gpu_memory) staging_ = make_staging_memory();
   });
   if (nccl) {
     exchange_ =
         make_gpu_exchange(tools_.transport, *gpu_, {settings.number("timeout"), nccl_blocks(settings, job), shared});
+    // what the others move passes through the job's own transport, which is recorded already
+    if (settings.has("timeline")) recorded_ = std::make_unique<RecordedTransport>(*exchange_, tools_.timeline);
+  } else if (tools_.moves_gpu_memory) {
+    exchange_ = make_direct_transport(tools_.transport, *gpu_);
   } else {
     exchange_ = make_staged_transport(tools_.transport, *gpu_, *staging_);
   }

@@ -8,7 +8,7 @@
 namespace annulus::app {
 
 /// Where a rank computes and how its blocks travel there: the CPU and the job's own transport, or a GPU and NCCL or
-/// messages staged through host memory. All ranks choose the same.
+/// MPI between GPUs (staged through host memory, unless MPI knows CUDA). All ranks choose the same.
 class Accelerator {
  public:
   /// All ranks. bytes: what a rank needs on its device. Throws Error (usage) when --device or --transport cannot be had,
@@ -20,7 +20,9 @@ class Accelerator {
 
   bool on_gpu() const { return gpu_ != nullptr; }
   Device& device() const { return on_gpu() ? *gpu_ : tools_.device; }
-  Transport& transport() const { return exchange_ != nullptr ? *exchange_ : tools_.transport; }
+  Transport& transport() const {
+    return recorded_ != nullptr ? *recorded_ : exchange_ != nullptr ? *exchange_ : tools_.transport;
+  }
   /// "cpu", or the GPU's name.
   std::string name() const { return device().name(); }
 
@@ -28,7 +30,7 @@ class Accelerator {
   void take_gpu(const Settings& settings, const Job& job, Index bytes);
   const RankTools& tools_;
   std::unique_ptr<Device> gpu_, staging_;
-  std::unique_ptr<Transport> exchange_;
+  std::unique_ptr<Transport> exchange_, recorded_;
 };
 
 }  // namespace annulus::app

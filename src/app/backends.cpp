@@ -84,9 +84,9 @@ std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptio
 const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
-  // not yet judged by a GPU: only for those who name them
-  {"cuda-mma", "tensor cores of compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
-  {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
+      // not yet judged by a GPU: only for those who name them
+      {"cuda-mma", "tensor cores of compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
+      {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},
       {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
@@ -104,6 +104,7 @@ class MpiProcesses final : public Processes {
   int ranks_per_node() const override { return session_.ranks_per_node(); }
   int node_divisor() const override { return session_.node_divisor(); }
   int node_rank() const override { return session_.node_rank(); }
+  bool moves_gpu_memory() const override { return MpiSession::knows_cuda(); }
   std::unique_ptr<Transport> transport(double patience_seconds) override {
     return make_mpi_transport(session_, {patience_seconds});
   }
@@ -171,12 +172,21 @@ std::vector<Gpu> gpu_list() {
 Index gpu_free_bytes(int gpu) { return cuda_free_bytes(gpu); }
 std::string cuda_text() { return cuda_versions(); }
 std::unique_ptr<Device> make_staging_memory() { return make_pinned_memory(); }
+Timeline::Watcher* gpu_profiler() {
+  struct Profiler final : Timeline::Watcher {
+    void begin(std::string_view what, Index step) override { begin_profiler_range(sentence(what, ", step ", step)); }
+    void end() override { end_profiler_range(); }
+  };
+  static Profiler profiler;  // has no state: ranks that are threads share it
+  return &profiler;
+}
 #else
 std::string cuda_missing() { return "this build has no CUDA"; }
 std::vector<Gpu> gpu_list() { return {}; }
 Index gpu_free_bytes(int) { return 0; }
 std::string cuda_text() { return "not compiled in"; }
 std::unique_ptr<Device> make_staging_memory() { return std::make_unique<CpuDevice>(); }
+Timeline::Watcher* gpu_profiler() { return nullptr; }
 #endif
 
 #if ANNULUS_HAS_NCCL

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "annulus/kernel/kernel.hpp"
+#include "annulus/timeline/timeline.hpp"
 #include "annulus/transport/transport.hpp"
 
 namespace annulus::app {
@@ -29,6 +30,8 @@ class Processes {
   virtual int ranks_per_node() const = 0;
   virtual int node_divisor() const = 0;
   virtual int node_rank() const = 0;
+  /// Whether its messages may lie in the memory of a GPU.
+  virtual bool moves_gpu_memory() const = 0;
   virtual std::unique_ptr<Transport> transport(double patience_seconds) = 0;
 };
 /// nullptr when this process was not started by mpirun (or srun). Throws Error when it was, but this build has no MPI.
@@ -52,6 +55,8 @@ std::string nccl_text();
 /// for_nccl: with memory that NCCL can exchange in place.
 std::unique_ptr<Device> make_gpu(int gpu, bool for_nccl);
 std::unique_ptr<Device> make_staging_memory();
+/// Shows a timeline's spans to NVIDIA's profilers (NVTX ranges); nullptr in a build without CUDA.
+Timeline::Watcher* gpu_profiler();
 /// Before anything else of NCCL: lets the ranks of a node share a GPU.
 void share_gpu_by_nccl(Rank rank);
 struct ExchangeOptions {

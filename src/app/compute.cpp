@@ -8,6 +8,7 @@
 #include "annulus/base/error.hpp"
 #include "annulus/transport/collectives.hpp"
 #include "app/backends.hpp"
+#include "app/finishing_kernel.hpp"
 #include "app/help.hpp"
 
 namespace annulus::app {
@@ -16,7 +17,9 @@ namespace {
 std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, const RankTools& tools, Device& device) {
   const int lane = job.schedule.lane_of(tools.transport.rank());
   const Problem problem = problem_of(job.shape, job.schedule.grid, lane, job.schedule.mask.query_shift());
-  return make_kernel(settings.text("kernel"), problem, {job.place.threads, &device});
+  auto kernel = make_kernel(settings.text("kernel"), problem, {job.place.threads, &device});
+  if (device.place() == Place::cpu || !settings.has("timeline")) return kernel;
+  return std::make_unique<FinishingKernel>(std::move(kernel), device);
 }
 
 // The first element of a row that is NaN, or -1.

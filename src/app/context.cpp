@@ -68,7 +68,8 @@ void Context::on_every_rank(int ranks, double patience_seconds, const std::funct
     CpuDevice device;
     Timeline timeline;
     const int node_rank = under_mpi() ? state_->launched->node_rank() : transport.rank();
-    RankTools tools{transport, device, timeline, lead_rank, node_rank, under_mpi()};
+    const bool moves_gpu_memory = under_mpi() && state_->launched->moves_gpu_memory();
+    RankTools tools{transport, device, timeline, lead_rank, node_rank, under_mpi(), moves_gpu_memory};
     try {
       body(tools);
     } catch (const std::bad_alloc&) {

@@ -19,6 +19,12 @@ struct RankTools {
   bool lead = false;  ///< prints, and makes files
   int node_rank = 0;  ///< among the ranks of its node
   bool own_process = true;
+  bool moves_gpu_memory = false;  ///< the transport does: its messages may lie in the memory of a GPU
+
+  /// The same with another transport.
+  RankTools over(Transport& other) const {
+    return {other, device, timeline, lead, node_rank, own_process, moves_gpu_memory};
+  }
 };
 
 /// An error that all ranks know of: they stop together, and the lead alone speaks.

@@ -110,7 +110,7 @@ void run_recorded(const Settings& settings, RankTools& tools, const std::functio
   clock.first_offset = clock_offset(tools.transport, tools.timeline);
   clock.first = tools.timeline.now();
   RecordedTransport transport(tools.transport, tools.timeline);
-  RankTools recorded_tools{transport, tools.device, tools.timeline, tools.lead, tools.node_rank, tools.own_process};
+  RankTools recorded_tools = tools.over(transport);
   body(recorded_tools);
   clock.last_offset = clock_offset(tools.transport, tools.timeline);
   clock.last = tools.timeline.now();

@@ -130,9 +130,10 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
               in_batches(plan_.steps[s], 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
                          [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, local.q, here, partial); });
             });
-  const double merges = machine_.timeline.now();
-  machine_.kernel.finish(partial, partial.top);
-  machine_.timeline.record("merge", 0, merges);
+  {
+    const Timeline::Span span(machine_.timeline, "merge", 0);
+    machine_.kernel.finish(partial, partial.top);
+  }
   if (direct) return;
   query_exchange_->scatter(partial.out, query_shares_, out);
   query_exchange_->scatter(partial.top, query_shares_, lse);
@@ -143,8 +144,7 @@ void Attention::backward_keys(const Local& local, const Saved& saved, const Rows
   const Plan& plan = ring_plan();
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
-  Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline,
-              plain_sums(machine_.device));
+  Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline, plain_sums(machine_.device));
   circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const KeyValue here = split(block), sums = split(trail.begin(s));

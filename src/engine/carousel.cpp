@@ -46,9 +46,10 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
     add_recvs(recvs, lane, next, step.arrive);
     Pending moving = transport.start(sends, recvs);
     work(s, here.slice(0, count(step.held)), moving);
-    const double waits = timeline.now();
-    moving.wait();
-    timeline.record("wait", static_cast<Index>(s), waits);
+    {
+      const Timeline::Span span(timeline, "wait", static_cast<Index>(s));
+      moving.wait();
+    }
     if (step.arrive.empty()) continue;
     // the own block is never overwritten; a visitor's buffer becomes free when the next one has arrived
     const Rows free = here.data == own.data ? spare : here;
@@ -88,18 +89,18 @@ Rows Trail::begin(std::size_t s) {
 
 void Trail::settle() {
   if (sent_ == nullptr) return;
-  const double waits = timeline_.now();
-  pending_.wait();
-  timeline_.record("wait", 0, waits);
+  {
+    const Timeline::Span span(timeline_, "wait", 0);
+    pending_.wait();
+  }
   if (sent_->homecoming.empty()) return;
-  const double merges = timeline_.now();
+  const Timeline::Span span(timeline_, "merge", 0);
   Index at = 0;
   for (const Move& home : sent_->homecoming)
     for (const Range& range : home.rows) {
       summation_.add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
       at += range.count();
     }
-  timeline_.record("merge", 0, merges);
 }
 
 void Trail::end(std::size_t s) {
@@ -107,9 +108,8 @@ void Trail::end(std::size_t s) {
   settle();
   if (sent_ != nullptr && sent_->arrives_used) {  // what rode here with the present block
     const Index rows = count(step.held);
-    const double merges = timeline_.now();
+    const Timeline::Span span(timeline_, "merge", static_cast<Index>(s));
     summation_.add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
-    timeline_.record("merge", static_cast<Index>(s), merges);
   }
   std::vector<Send> sends;
   std::vector<Recv> recvs;

@@ -20,9 +20,10 @@ void Attention::in_batches(const Step& step, double operations_per_pair, Pending
   Index batch_pairs = 0;
   const auto flush = [&] {
     if (batch.empty()) return;
-    const double begins = machine_.timeline.now();
-    compute(std::span<const Tile>(batch));
-    machine_.timeline.record("compute", step.origin(), begins);
+    {
+      const Timeline::Span span(machine_.timeline, "compute", step.origin());
+      compute(std::span<const Tile>(batch));
+    }
     if (machine_.progress) machine_.progress(batch_pairs * heads);
     batch.clear();
     batch_pairs = 0;

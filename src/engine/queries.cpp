@@ -49,8 +49,7 @@ struct SavedLayout {
 void Attention::forward_queries(const Local& local, const Rows& out, const Rows& lse) {
   const DType type = machine_.kernel.accumulator();
   const Index heads = local.q.heads, width = heads * (shape_.value_channels + 2);
-  const KeyValue kv =
-      views(local.block, machine_.kernel.problem().kv_heads, shape_.channels, shape_.value_channels);
+  const KeyValue kv = views(local.block, machine_.kernel.problem().kv_heads, shape_.channels, shape_.value_channels);
   Array packed;
   Rows q = local.q;
   if (!q.dense()) {
@@ -68,9 +67,10 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
   } else {
     pass_queries(q, kv, own);
   }
-  const double merges = machine_.timeline.now();
-  machine_.kernel.finish(mine, mine.top);
-  machine_.timeline.record("merge", 0, merges);
+  {
+    const Timeline::Span span(machine_.timeline, "merge", 0);
+    machine_.kernel.finish(mine, mine.top);
+  }
   if (!query_exchange_) {
     machine_.device.copy_rows(mine.out, out);
     machine_.device.copy_rows(mine.top, lse);
@@ -87,8 +87,7 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
 // Each block of queries visits whoever has keys for it; its partial results come home at the end.
 void Attention::pass_queries(const Rows& q, const KeyValue& kv, const Rows& own) {
   const Index heads = machine_.kernel.problem().query_heads, width = shape_.channels + shape_.value_channels;
-  Trail trail(plan_, lane_, own, machine_.device, machine_.transport, machine_.timeline,
-              merging(machine_.kernel));
+  Trail trail(plan_, lane_, own, machine_.device, machine_.transport, machine_.timeline, merging(machine_.kernel));
   circulate(plan_, lane_, q, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const Rows here = column(block, 0, heads, shape_.channels);
@@ -122,9 +121,10 @@ void Attention::merge_queries(const Rows& q, const KeyValue& kv, const Rows& own
       sends.push_back({lane_.rank(round.peer), all.rows().span(rows.begin, rows.end)});
     for (const Range& rows : round.receive)
       recvs.push_back({lane_.rank(round.peer), arriving.rows().span(rows.begin, rows.end)});
-    const double begins = machine_.timeline.now();
-    machine_.transport.start(sends, recvs).wait();
-    machine_.timeline.record("merge", 0, begins);
+    {
+      const Timeline::Span span(machine_.timeline, "merge", 0);
+      machine_.transport.start(sends, recvs).wait();
+    }
     for (const Range& rows : round.send) sums.clear(all.rows().slice(rows.begin, rows.end));
     for (const Range& rows : round.receive)
       sums.add(arriving.rows().slice(rows.begin, rows.end), all.rows().slice(rows.begin, rows.end));

@@ -17,9 +17,10 @@ class RecordedBatch final : public Pending::Batch {
     return done;
   }
   void wait() override {
-    const double begins = timeline_.now();
-    inner_.wait();
-    timeline_.record("wait", batch_, begins);
+    {
+      const Timeline::Span span(timeline_, "wait", batch_);
+      inner_.wait();
+    }
     settle();
   }
 

@@ -1,11 +1,26 @@
 #include "annulus/timeline/timeline.hpp"
 
+#include <new>
+
 namespace annulus {
 
 void Timeline::record(std::string_view what, Index step, double begin_seconds) {
   while (!events_.empty() && events_.back().what == what && events_.back().begin_seconds >= begin_seconds)
     events_.pop_back();
   events_.push_back({what, step, begin_seconds, now()});
+}
+
+Timeline::Span::Span(Timeline& timeline, std::string_view what, Index step)
+    : timeline_(timeline), what_(what), step_(step), begins_(timeline.now()) {
+  if (timeline_.watcher_ != nullptr) timeline_.watcher_->begin(what, step);
+}
+
+Timeline::Span::~Span() {
+  if (timeline_.watcher_ != nullptr) timeline_.watcher_->end();
+  try {
+    timeline_.record(what_, step_, begins_);
+  } catch (const std::bad_alloc&) {  // the loss of an event is nothing beside what follows
+  }
 }
 
 double Timeline::total(std::string_view what, double since) const {

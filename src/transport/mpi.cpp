@@ -2,6 +2,9 @@
 
 #define OMPI_SKIP_MPICXX 1
 #include <mpi.h>
+#if __has_include(<mpi-ext.h>)
+#include <mpi-ext.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -161,6 +164,14 @@ std::string MpiSession::library() {
   MPI_Get_library_version(text.data(), &length);
   const std::string all(text.data());
   return all.substr(0, all.find(','));
+}
+
+bool MpiSession::knows_cuda() {
+#if defined(MPIX_CUDA_AWARE_SUPPORT) && MPIX_CUDA_AWARE_SUPPORT
+  return MPIX_Query_cuda_support() == 1;
+#else
+  return false;
+#endif
 }
 
 std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options) {

@@ -113,7 +113,31 @@ class Staged final : public Transport {
   std::shared_ptr<Stages> idle_ = std::make_shared<Stages>();
 };
 
+class Direct final : public Transport {
+ public:
+  Direct(Transport& inner, Device& device)
+      : inner_(inner), device_(device), name_(sentence(inner.name(), ", direct")) {}
+  Rank rank() const override { return inner_.rank(); }
+  int ranks() const override { return inner_.ranks(); }
+  std::string_view name() const override { return name_; }
+  Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override {
+    // what is sent may still be computed, and what is overwritten still be read
+    if (!sends.empty() || !recvs.empty()) device_.finish();
+    return inner_.start(sends, recvs);
+  }
+  void fail(const Error& reason) noexcept override { inner_.fail(reason); }
+
+ private:
+  Transport& inner_;
+  Device& device_;
+  std::string name_;
+};
+
 }  // namespace
+
+std::unique_ptr<Transport> make_direct_transport(Transport& inner, Device& device) {
+  return std::make_unique<Direct>(inner, device);
+}
 
 std::unique_ptr<Transport> make_staged_transport(Transport& inner, Device& device, Device& staging) {
   return std::make_unique<Staged>(inner, device, staging);

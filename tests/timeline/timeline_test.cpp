@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include "annulus/base/error.hpp"
+
 namespace annulus {
 namespace {
 
@@ -15,6 +17,27 @@ TEST(Timeline, AnEventSwallowsThoseOfTheSameNameInsideIt) {
   ASSERT_EQ(timeline.events().size(), 3U) << "the first wait lies before another name: it stays";
   EXPECT_EQ(timeline.events()[1].what, "compute");
   EXPECT_EQ(timeline.events()[2].step, 4);
+}
+
+TEST(Timeline, ASpanIsAnEventThatAWatcherHearsOfInTime) {
+  struct Heard final : Timeline::Watcher {
+    void begin(std::string_view what, Index step) override { said += sentence("<", what, " ", step); }
+    void end() override { said += ">"; }
+    std::string said;
+  } heard;
+  Timeline timeline;
+  { const Timeline::Span unheard(timeline, "wait", 1); }
+  timeline.watch(&heard);
+  {
+    const Timeline::Span outer(timeline, "compute", 2);
+    { const Timeline::Span inner(timeline, "wait", 3); }
+    EXPECT_EQ(heard.said, "<compute 2<wait 3>");
+  }
+  EXPECT_EQ(heard.said, "<compute 2<wait 3>>");
+  ASSERT_EQ(timeline.events().size(), 3U);
+  EXPECT_EQ(timeline.events()[1].what, "wait");
+  EXPECT_EQ(timeline.events()[2].what, "compute");
+  EXPECT_LE(timeline.events()[2].begin_seconds, timeline.events()[1].begin_seconds);
 }
 
 TEST(Timeline, ATotalIsTheSumOfItsEvents) {

@@ -39,4 +39,8 @@ std::unique_ptr<Device> make_cuda_device(int gpu, const CudaMemory& memory = {})
 /// Host memory that a GPU reads and writes at full speed and without the host's help (pinned).
 std::unique_ptr<Device> make_pinned_memory();
 
+/// Ranges that NVIDIA's profilers show on the line of the calling thread (NVTX); nothing where none listens.
+void begin_profiler_range(const std::string& name);
+void end_profiler_range();
+
 }  // namespace annulus

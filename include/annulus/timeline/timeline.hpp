@@ -34,11 +34,34 @@ class Timeline {
   void record(const Message& message) { messages_.push_back(message); }
   const std::vector<Event>& events() const { return events_; }
   const std::vector<Message>& messages() const { return messages_; }
+  /// Hears of every Span when it begins and ends, as profilers want to; nullptr: nobody does. It must outlive the spans.
+  class Watcher {
+   public:
+    virtual ~Watcher() = default;
+    virtual void begin(std::string_view what, Index step) = 0;
+    virtual void end() = 0;
+  };
+  void watch(Watcher* watcher) { watcher_ = watcher; }
+  /// An event from here to the end of the scope.
+  class [[nodiscard]] Span {
+   public:
+    Span(Timeline& timeline, std::string_view what, Index step);
+    Span(const Span&) = delete;
+    Span& operator=(const Span&) = delete;
+    ~Span();
+
+   private:
+    Timeline& timeline_;
+    std::string_view what_;
+    Index step_;
+    double begins_;
+  };
   /// Seconds spent in events of this name that began at `since` or later.
   double total(std::string_view what, double since = 0) const;
 
  private:
   Clock::time_point start_ = Clock::now();
+  Watcher* watcher_ = nullptr;
   std::vector<Event> events_;
   std::vector<Message> messages_;
 };

@@ -25,6 +25,8 @@ class MpiSession {
   int node_rank() const { return node_rank_; }
   /// Name and version of the library.
   static std::string library();
+  /// Whether messages may lie in the memory of a GPU: the library says so of itself.
+  static bool knows_cuda();
 
  private:
   Rank rank_ = 0;
