@@ -14,7 +14,7 @@ foreach(test ${cli_tests})
   cmake_path(GET test STEM name)
   if(TARGET annulus_program AND ANNULUS_TEST_PYTHON)
     add_test(NAME cli.${name} COMMAND ${ANNULUS_TEST_PYTHON} -B ${test})
-    set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 300 SKIP_REGULAR_EXPRESSION "^skipped: "
+    set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 600 SKIP_REGULAR_EXPRESSION "^skipped: "
       ENVIRONMENT "ANNULUS_PROGRAM=$<TARGET_FILE:annulus_program>;ANNULUS_MPIRUN=${mpirun}")
   else()
     add_test(NAME cli.${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: the program or Python is not here")

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from program import MPIRUN, ProgramTest, needs, start
+from program import MPIRUN, ProgramTest, needs, patience, start
 
 needs("numpy", "h5py")
 
@@ -386,7 +386,7 @@ class Killed(Refused):
         # Long enough to be alive when it is killed: about 10^11 operations.
         path = self.tensors(queries=20000, keys=20000, heads=4, kv_heads=4, channels=64)
         process = start("attend", path, "--output", self.output, "--mask", "full", "--kernel", "reference", ranks=3)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience(20)
         while time.monotonic() < deadline and not list(self.room.glob("out.h5.partial-*")):
             self.assertIsNone(process.poll(), "it must not end before it is killed")
             os.sched_yield()
@@ -395,9 +395,9 @@ class Killed(Refused):
         self.assertEqual(len(ranks), 3, "three ranks run")
         ends = [os.pidfd_open(pid) for pid in ranks]
         os.kill(ranks[1], signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=patience(10))
         for end in ends:
-            self.assertTrue(select.select([end], [], [], 10)[0], "no rank lives on")
+            self.assertTrue(select.select([end], [], [], patience(10))[0], "no rank lives on")
             os.close(end)
         self.assertNotEqual(process.returncode, 0)
         self.assertFalse(self.output.exists(), "nothing has the final name")
