@@ -97,7 +97,7 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
     local.block_array = std::move(k_array);  // keeps gathered keys alive; empty when they are the caller's
     return local;
   }
-  local.block_array = Array(machine_.device, k.type, k.tokens, 1, width);
+  local.block_array = Array(lending(machine_.transport, machine_.device), k.type, k.tokens, 1, width);
   local.block = local.block_array;
   const KeyValue packed = views(local.block, k.heads, shape_.channels, with_values ? shape_.value_channels : 0);
   machine_.device.copy_rows(k, packed.k);
@@ -143,8 +143,7 @@ void Attention::backward_keys(const Local& local, const Saved& saved, const Rows
   const Plan& plan = ring_plan();
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
-  Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline,
-              plain_sums(machine_.device));
+  Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline, plain_sums(machine_.device));
   circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const KeyValue here = split(block), sums = split(trail.begin(s));
