@@ -84,9 +84,9 @@ std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptio
 const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
-  // not yet judged by a GPU: only for those who name them
-  {"cuda-mma", "tensor cores of compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
-  {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
+      // not yet judged by a GPU: only for those who name them
+      {"cuda-mma", "tensor cores of compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
+      {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},
       {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
@@ -104,7 +104,14 @@ class MpiProcesses final : public Processes {
   int ranks_per_node() const override { return session_.ranks_per_node(); }
   int node_divisor() const override { return session_.node_divisor(); }
   int node_rank() const override { return session_.node_rank(); }
-  std::unique_ptr<Transport> transport(double patience_seconds) override {
+  std::unique_ptr<Transport> transport(double patience_seconds, const std::string& choice,
+                                       std::string& refusal) override {
+    if (choice == "shared" || (choice != "mpi" && session_.neighbours())) try {
+        return make_shared_transport(session_, {patience_seconds});
+      } catch (const Error& e) {
+        require(choice != "shared", "--transport shared: ", e.what());
+        refusal = sentence("ranks of a node cannot read one another's memory (", e.what(), "): MPI copies messages");
+      }
     return make_mpi_transport(session_, {patience_seconds});
   }
 

@@ -29,7 +29,9 @@ class Processes {
   virtual int ranks_per_node() const = 0;
   virtual int node_divisor() const = 0;
   virtual int node_rank() const = 0;
-  virtual std::unique_ptr<Transport> transport(double patience_seconds) = 0;
+  /// choice: of --transport. refusal: why `auto` did not take the one that reads neighbours' memory in place, if so.
+  virtual std::unique_ptr<Transport> transport(double patience_seconds, const std::string& choice,
+                                               std::string& refusal) = 0;
 };
 /// nullptr when this process was not started by mpirun (or srun). Throws Error when it was, but this build has no MPI.
 std::unique_ptr<Processes> join_processes();
