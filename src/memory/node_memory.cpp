@@ -24,10 +24,15 @@ std::uint64_t random_token() {
   return (std::uint64_t{random()} << 32) | random();
 }
 
+void advise(void* memory, Index bytes) {
+  madvise(memory, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // where the system has them for shared memory
+  madvise(memory, static_cast<std::size_t>(bytes), MADV_DONTDUMP);  // a dump of all neighbours by each of them
+}
+
 // A file of another process: gone when it is closed.
 class OpenFile {
  public:
-  explicit OpenFile(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  explicit OpenFile(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
   OpenFile(const OpenFile&) = delete;
   OpenFile& operator=(const OpenFile&) = delete;
   ~OpenFile() {
@@ -55,7 +60,7 @@ NodeMemory::NodeMemory(Index bytes) : bytes_(ceil_div(bytes, page) * page), top_
     throw Error(Failure::runtime, sentence("shared memory cannot be had: ", why));
   }
   begin_ = static_cast<std::byte*>(mapped);
-  madvise(begin_, static_cast<std::size_t>(bytes_), MADV_HUGEPAGE);  // where the system has them for shared memory
+  advise(mapped, bytes_);
   address_ = {getpid(), file_, random_token()};
   std::memcpy(begin_, &address_.token, sizeof address_.token);
 }
@@ -77,12 +82,13 @@ void NodeMemory::meet(std::span<const Address> everybody) {
     require<Failure::runtime>(file.number() >= 0, "the memory of process ", other.process,
                               " cannot be opened: ", reason());
     const off_t length = lseek(file.number(), 0, SEEK_END);
-    void* mapped = mmap(nullptr, static_cast<std::size_t>(std::max<off_t>(length, 1)), PROT_READ,
-                        MAP_SHARED | MAP_NORESERVE, file.number(), 0);
-    require<Failure::runtime>(length >= page && mapped != MAP_FAILED, "the memory of process ", other.process,
+    require<Failure::runtime>(length >= page, "process ", other.process, " is another one here");
+    void* mapped =
+        mmap(nullptr, static_cast<std::size_t>(length), PROT_READ, MAP_SHARED | MAP_NORESERVE, file.number(), 0);
+    require<Failure::runtime>(mapped != MAP_FAILED, "the memory of process ", other.process,
                               " cannot be read: ", reason());
     neighbours_.push_back({static_cast<const std::byte*>(mapped), length});
-    madvise(mapped, static_cast<std::size_t>(length), MADV_HUGEPAGE);
+    advise(mapped, length);
     std::uint64_t token = 0;
     std::memcpy(&token, mapped, sizeof token);
     require<Failure::runtime>(token == other.token, "process ", other.process, " is another one here");
