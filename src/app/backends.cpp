@@ -105,7 +105,14 @@ class MpiProcesses final : public Processes {
   int node_divisor() const override { return session_.node_divisor(); }
   int node_rank() const override { return session_.node_rank(); }
   bool moves_gpu_memory() const override { return MpiSession::knows_cuda(); }
-  std::unique_ptr<Transport> transport(double patience_seconds) override {
+  std::unique_ptr<Transport> transport(double patience_seconds, const std::string& choice,
+                                       std::string& refusal) override {
+    if (choice == "shared" || (choice != "mpi" && session_.neighbours())) try {
+        return make_shared_transport(session_, {patience_seconds});
+      } catch (const Error& e) {
+        require(choice != "shared", "--transport shared: ", e.what());
+        refusal = sentence("ranks of a node cannot read one another's memory (", e.what(), "): MPI copies messages");
+      }
     return make_mpi_transport(session_, {patience_seconds});
   }
 

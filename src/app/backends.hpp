@@ -32,7 +32,9 @@ class Processes {
   virtual int node_rank() const = 0;
   /// Whether its messages may lie in the memory of a GPU.
   virtual bool moves_gpu_memory() const = 0;
-  virtual std::unique_ptr<Transport> transport(double patience_seconds) = 0;
+  /// choice: of --transport. refusal: why `auto` did not take the one that reads neighbours' memory in place, if so.
+  virtual std::unique_ptr<Transport> transport(double patience_seconds, const std::string& choice,
+                                               std::string& refusal) = 0;
 };
 /// nullptr when this process was not started by mpirun (or srun). Throws Error when it was, but this build has no MPI.
 std::unique_ptr<Processes> join_processes();

@@ -23,6 +23,7 @@ class FirstRanks final : public Transport {
   int ranks() const override { return ranks_; }
   std::string_view name() const override { return all_.name(); }
   Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override { return all_.start(sends, recvs); }
+  SharedMemory* shared() override { return all_.shared(); }
   void fail(const Error& reason) noexcept override { all_.fail(reason); }
 
  private:

@@ -13,13 +13,15 @@ namespace annulus::app {
 
 using What = RowSource::What;
 
-BenchPass::Tensors BenchPass::make_tensors(const Job& job, Device& device, Rank rank, bool backward) {
+BenchPass::Tensors BenchPass::make_tensors(const Job& job, const RankTools& tools, bool backward) {
+  Device& device = tools.device;
+  const Rank rank = tools.transport.rank();
   const AttentionShape& s = job.shape;
   const auto queries = job.schedule.queries.runs(rank), keys = job.schedule.keys.runs(rank);
   const Index rows = job.schedule.queries.rows(rank), key_rows = job.schedule.keys.rows(rank);
   Tensors t;
   t.q = Array(device, s.type, rows, s.query_heads, s.channels);
-  t.block = Array(device, s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  t.block = Array(lending(tools.transport, device), s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
   t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
   fill_synthetic(What::q, queries, t.q);
   fill_synthetic(What::k, keys, t.kv.k);
@@ -41,7 +43,7 @@ BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools,
                           problem_of(job.shape, job.schedule.grid, job.schedule.lane_of(tools.transport.rank()),
                                      job.schedule.mask.query_shift()),
                           {job.place.threads})),
-      tensors_(make_tensors(job, tools.device, tools.transport.rank(), backward)),
+      tensors_(make_tensors(job, tools, backward)),
       attention_(job.schedule, job.shape,
                  {tools.device, *kernel_, tools.transport, tools.timeline, 4e9 * job.place.threads}) {}
 

@@ -28,7 +28,7 @@ class BenchPass {
     Array q, block, dout, out, lse, dq, dk, dv;
     KeyValue kv;
   };
-  static Tensors make_tensors(const Job& job, Device& device, Rank rank, bool backward);
+  static Tensors make_tensors(const Job& job, const RankTools& tools, bool backward);
   bool backward_;
   std::unique_ptr<Kernel> kernel_;
   Tensors tensors_;

@@ -99,7 +99,8 @@ void Report::head(const Settings& settings, Context& context) {
   note(sentence("command: ", command));
   note(sentence("hosts x processes: ", by_host, "; ", processor_name(), ", ", Context::cores(),
                 " cores for this process"));
-  note(sentence("mpi: ", context.under_mpi() ? mpi_library() : "not used", "; device: cpu"));
+  note(sentence("mpi: ", context.under_mpi() ? mpi_library() : "not used", "; transport: ",
+                context.transport(), "; device: cpu"));
   Row arguments;
   for (const Setting& setting : settings.all())
     arguments[setting.option.name] = setting.text.empty() ? Row(nullptr) : Row(setting.text);
@@ -113,6 +114,7 @@ void Report::head(const Settings& settings, Context& context) {
                  {"processor", processor_name()},
                  {"cores", Context::cores()},
                  {"mpi", context.under_mpi() ? mpi_library() : ""},
+                 {"transport", context.transport()},
                  {"device", "cpu"}}}};
 }
 

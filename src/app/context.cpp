@@ -3,10 +3,12 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <new>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "annulus/transport/collectives.hpp"
 #include "annulus/transport/in_process.hpp"
@@ -17,6 +19,8 @@ namespace annulus::app {
 struct Context::State {
   std::unique_ptr<Processes> launched;
   std::unique_ptr<Transport> transport;  // of the command that runs
+  std::string choice = "auto";           // of --transport
+  bool remarked = false;
 };
 
 Context::Context(std::vector<std::string> arguments)
@@ -34,7 +38,8 @@ int Context::ranks(Index wish, const std::string& transport) const {
   require(transport != "nccl" || nccl_missing().empty(), "--transport nccl: ", nccl_missing());
   require(wish >= 0 && wish <= 4096, "--ranks must be 1 to 4096: it is ", wish);
   if (!under_mpi()) {
-    require(transport != "mpi", "--transport mpi needs mpirun: this process was started alone");
+    require(transport != "mpi" && transport != "shared", "--transport ", transport,
+            " needs mpirun: this process was started alone");
     return std::max(1, narrow(wish));
   }
   require(transport != "threads" || state_->launched->ranks() == 1,
@@ -42,6 +47,13 @@ int Context::ranks(Index wish, const std::string& transport) const {
   const int launched = state_->launched->ranks();
   require(wish == 0 || wish == launched, "--ranks ", wish, " contradicts mpirun, which started ", launched, " ranks");
   return launched;
+}
+
+void Context::choose_transport(const std::string& choice) { state_->choice = choice; }
+
+std::string Context::transport() const {
+  if (state_->transport != nullptr) return std::string(state_->transport->name());
+  return under_mpi() ? "mpi" : "threads";
 }
 
 int Context::ranks_per_node(int ranks) const { return under_mpi() ? state_->launched->ranks_per_node() : ranks; }
@@ -84,7 +96,11 @@ void Context::on_every_rank(int ranks, double patience_seconds, const std::funct
     return ranks > 1 ? Error(e.failure(), sentence("rank ", rank, ": ", e.what()), e.where()) : e;
   };
   if (under_mpi()) {
-    state_->transport = state_->launched->transport(patience_seconds);
+    state_->transport.reset();  // before the next one: both would have memory
+    std::string refusal;
+    state_->transport = state_->launched->transport(patience_seconds, state_->choice, refusal);
+    if (lead() && !refusal.empty() && !std::exchange(state_->remarked, true))
+      std::fprintf(stderr, "annulus: %s\n", refusal.c_str());
     try {
       return run(*state_->transport, lead());
     } catch (const Agreed&) {

@@ -47,6 +47,10 @@ class Context {
   /// Ranks of a command: those of mpirun, else `wish` threads (0: one).
   /// Throws Error (usage) when both are asked for and differ, or when `transport` cannot be had.
   int ranks(Index wish, const std::string& transport = "auto") const;
+  /// --transport, before anything runs on every rank.
+  void choose_transport(const std::string& choice);
+  /// How the ranks' messages travel: "threads", "mpi" or "shared", which is known once something has run on every rank.
+  std::string transport() const;
   int ranks_per_node(int ranks) const;
   /// So many neighbouring ranks share a node, on every node.
   int node_divisor(int ranks) const;

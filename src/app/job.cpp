@@ -76,10 +76,11 @@ std::vector<Option> distribution_options() {
        .group = group,
        .help = "auto or a name that `annulus info` lists"},
       {.name = "transport",
-       .value = "auto|nccl|mpi|threads",
+       .value = "auto|nccl|shared|mpi|threads",
        .fallback = "auto",
        .group = group,
-       .help = "how blocks travel"},
+       .help = "how blocks travel; shared: processes of a node read them where they lie, mpi between nodes\n"
+               "(auto: where several share a node; threads always do)"},
       {.name = "share-gpu", .group = group, .help = "several ranks may use one GPU: slow, for tests"},
       {.name = "nccl-blocks",
        .value = "N",
@@ -273,7 +274,7 @@ void check_memory(const Job& job, bool backward, Index extra_bytes) {
 std::string describe(const Job& job, const Context& context) {
   return sentence(job.strategy, " ", to_text(job.schedule.grid), ", ", job.schedule.queries.name(), ", ",
                   job.place.ranks, job.place.ranks == 1 ? " rank x " : " ranks x ", job.place.threads,
-                  job.place.threads == 1 ? " thread, " : " threads, ", context.under_mpi() ? "mpi" : "threads");
+                  job.place.threads == 1 ? " thread, " : " threads, ", context.transport());
 }
 
 }  // namespace annulus::app

@@ -14,10 +14,18 @@ double since(Clock::time_point begins) { return std::chrono::duration<double>(Cl
 // Small messages are over before a clock has ticked often enough: several per measurement.
 Index burst_of(Index bytes) { return std::clamp<Index>((Index{1} << 20) / std::max<Index>(bytes, 1), 1, 64); }
 
+// What is sent lies where a ring keeps its blocks.
+Array outgoing(Transport& t, Index bytes) {
+  static CpuDevice cpu;
+  return Array::zeros(lending(t, cpu), DType::f64, ceil_div(bytes, 8), 1, 1);
+}
+
 }  // namespace
 
 std::vector<double> shift_seconds(Transport& t, Index bytes, int stride, Index repetitions) {
-  std::vector<std::byte> out(static_cast<std::size_t>(bytes), std::byte{1}), in(out.size());
+  const Array block = outgoing(t, bytes);
+  const auto out = block.rows().span(0, block.rows().tokens);
+  std::vector<std::byte> in(out.size());
   const Rank to = (t.rank() + stride) % t.ranks(), from = (t.rank() - stride % t.ranks() + t.ranks()) % t.ranks();
   const std::vector<Send> sends{{to, out}};
   const std::vector<Recv> recvs{{from, in}};
@@ -35,7 +43,9 @@ std::vector<double> shift_seconds(Transport& t, Index bytes, int stride, Index r
 }
 
 std::vector<double> pair_seconds(Transport& t, Rank a, Rank b, Index bytes, bool both_ways, Index repetitions) {
-  std::vector<std::byte> out(static_cast<std::size_t>(bytes), std::byte{1}), in(out.size());
+  const Array block = outgoing(t, bytes);
+  const auto out = block.rows().span(0, block.rows().tokens);
+  std::vector<std::byte> in(out.size());
   const Index burst = burst_of(bytes);
   const bool takes_part = t.rank() == a || t.rank() == b;
   const Rank peer = t.rank() == a ? b : a;

@@ -16,6 +16,8 @@ int run(Context& context) {
       if (context.lead()) std::fputs(request.page.c_str(), stdout);
       return 0;
     }
+    for (const Setting& setting : request.settings->all())
+      if (setting.option.name == "transport") context.choose_transport(setting.text);
     return request.command->run(*request.settings, context);
   } catch (const Agreed& e) {  // everybody knows: the lead speaks, all leave together
     if (context.lead()) std::fprintf(stderr, "annulus: %s\n", e.what());

@@ -23,6 +23,7 @@ class StoppableTransport final : public Transport {
   int ranks() const override { return inner_.ranks(); }
   std::string_view name() const override { return inner_.name(); }
   Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override;
+  SharedMemory* shared() override { return inner_.shared(); }
   void fail(const Error& reason) noexcept override { inner_.fail(reason); }
 
  private:

@@ -97,7 +97,7 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
     local.block_array = std::move(k_array);  // keeps gathered keys alive; empty when they are the caller's
     return local;
   }
-  local.block_array = Array(machine_.device, k.type, k.tokens, 1, width);
+  local.block_array = Array(lending(machine_.transport, machine_.device), k.type, k.tokens, 1, width);
   local.block = local.block_array;
   const KeyValue packed = views(local.block, k.heads, shape_.channels, with_values ? shape_.value_channels : 0);
   machine_.device.copy_rows(k, packed.k);

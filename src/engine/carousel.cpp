@@ -1,17 +1,35 @@
 #include "annulus/engine/carousel.hpp"
 
+#include <algorithm>
+
 #include "annulus/base/error.hpp"
+#include "annulus/transport/collectives.hpp"
 
 namespace annulus {
 namespace {
 
-// The pieces of a block as messages: one per range of rows.
-void add_sends(std::vector<Send>& sends, Rank to, const Rows& here, const std::vector<Move>& held, Rank owner,
-               const std::vector<Range>& rows) {
-  for (const Range& range : rows) {
-    const Range local = within(held, owner, range);
-    sends.push_back({to, here.span(local.begin, local.end)});
+// A block that is here: its rows one after another, and each range of them where it can be sent on from.
+struct Visit {
+  struct Piece {
+    Index first;  // of the rows that come before it
+    const std::byte* data;
+    bool lent;
+  };
+  Rows rows;
+  std::vector<Piece> pieces;
+
+  Send send(Rank to, Range local) const {
+    const auto after = std::ranges::upper_bound(pieces, local.begin, {}, &Piece::first);
+    const Piece& piece = *std::prev(after);
+    const std::byte* begin = piece.data + (local.begin - piece.first) * rows.pitch;
+    return {to, {begin, static_cast<std::size_t>(local.count() * rows.pitch)}, piece.lent};
   }
+};
+
+// The pieces of a block as messages: one per range of rows.
+void add_sends(std::vector<Send>& sends, Rank to, const Visit& here, const std::vector<Move>& held, Rank owner,
+               const std::vector<Range>& rows) {
+  for (const Range& range : rows) sends.push_back(here.send(to, within(held, owner, range)));
 }
 
 // Rows arrive in the same pieces and lie close together, block after block.
@@ -22,6 +40,24 @@ void add_recvs(std::vector<Recv>& recvs, Lane lane, const Rows& into, const std:
       recvs.push_back({lane.rank(move.seat), into.span(at, at + range.count())});
       at += range.count();
     }
+}
+
+// What has come into the buffer, or stayed where its owner has it: one piece is used there, several are brought together.
+Visit arrived(std::span<const Recv> recvs, std::span<const std::byte* const> seen, const Rows& buffer,
+              const std::vector<Move>& moves, Device& device) {
+  Visit visit{buffer, {}};
+  Index first = 0;
+  for (const Move& move : moves)
+    for (const Range& range : move.rows) {
+      const std::size_t i = visit.pieces.size();
+      const bool stayed = seen[i] != recvs[i].bytes.data();
+      if (stayed && recvs.size() > 1)
+        device.copy(recvs[i].bytes.data(), seen[i], static_cast<Index>(recvs[i].bytes.size()));
+      visit.pieces.push_back({first, seen[i], stayed});
+      first += range.count();
+    }
+  if (seen.size() == 1) visit.rows.data = const_cast<std::byte*>(seen[0]);  // visitors are only read
+  return visit;
 }
 
 // The own block, as what is held in step 0.
@@ -35,27 +71,43 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
   const Index most = plan.buffer_rows();
   std::array<Array, 2> buffers;
   for (Array& buffer : buffers) buffer = Array(device, own.type, most, own.heads, own.channels);
-  Rows here = own, next = buffers[0], spare = buffers[1];
+  SharedMemory* const shared = plan.steps.size() > 1 ? transport.shared() : nullptr;
+  Rows lent = own;
+  Array lent_array;
+  if (shared != nullptr) {
+    if (own.bytes() > 0 && !shared->holds(own.data)) {
+      lent = lent_array = Array(*shared, own.type, own.tokens, own.heads, own.channels);
+      device.copy_rows(own, lent);
+    }
+    shared->lend();
+  }
+  const Visit home{lent, {{0, lent.data, shared != nullptr}}};
+  Visit here = home;
+  std::size_t into = 0;  // the buffer in which nothing is needed
   for (std::size_t s = 0; s < plan.steps.size(); ++s) {
     const Step& step = plan.steps[s];
     std::vector<Send> sends;
     std::vector<Recv> recvs;
     if (step.forward)
       add_sends(sends, lane.rank(step.forward->seat), here, step.held, step.origin(), step.forward->rows);
-    for (const Move& loan : step.lend) add_sends(sends, lane.rank(loan.seat), own, mine, plan.seat, loan.rows);
-    add_recvs(recvs, lane, next, step.arrive);
+    for (const Move& loan : step.lend) add_sends(sends, lane.rank(loan.seat), home, mine, plan.seat, loan.rows);
+    add_recvs(recvs, lane, buffers[into], step.arrive);
+    std::vector<const std::byte*> seen;
+    for (const Recv& recv : recvs) seen.push_back(recv.bytes.data());
+    for (std::size_t i = 0; i < recvs.size(); ++i) recvs[i].seen = &seen[i];
     Pending moving = transport.start(sends, recvs);
-    work(s, here.slice(0, count(step.held)), moving);
-    {
-      const Timeline::Span span(timeline, "wait", static_cast<Index>(s));
-      moving.wait();
+    work(s, here.rows.slice(0, count(step.held)), moving);
+    const Timeline::Span span(timeline, "wait", static_cast<Index>(s));
+    moving.wait();
+    if (!step.arrive.empty()) {
+      here = arrived(recvs, seen, buffers[into], step.arrive, device);
+      // a visitor's buffer becomes free when the next one has arrived
+      if (here.rows.data == buffers[into].rows().data) into = 1 - into;
     }
-    if (step.arrive.empty()) continue;
-    // the own block is never overwritten; a visitor's buffer becomes free when the next one has arrived
-    const Rows free = here.data == own.data ? spare : here;
-    here = next;
-    next = free;
   }
+  if (shared == nullptr) return;
+  const Timeline::Span span(timeline, "wait", static_cast<Index>(plan.steps.size()) - 1);
+  recall(transport);
 }
 
 Summation plain_sums(Device& device) {
@@ -74,8 +126,9 @@ Trail::Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Trans
   Index back = 0;
   for (const Step& step : plan.steps) back = std::max(back, count(step.homecoming));
   const Index most = plan.buffer_rows();
-  for (Array* buffer : {&mine_, &leaving_, &arriving_})
-    *buffer = Array(device, own.type, most, own.heads, own.channels);
+  for (Array* buffer : {&mine_, &leaving_})  // one of them leaves: the next rank copies it from where it lies
+    *buffer = Array(lending(transport, device), own.type, most, own.heads, own.channels);
+  arriving_ = Array(device, own.type, most, own.heads, own.channels);
   returning_ = Array(device, own.type, back, own.heads, own.channels);
 }
 
@@ -115,10 +168,11 @@ void Trail::end(std::size_t s) {
   std::vector<Recv> recvs;
   if (step.origin() != plan_.seat && (step.forward || !step.give_back.empty())) {
     std::swap(mine_, leaving_);
+    const Visit leaves{leaving_, {{0, leaving_.rows().data, false}}};
     if (step.forward)
-      add_sends(sends, lane_.rank(step.forward->seat), leaving_, step.held, step.origin(), step.forward->rows);
+      add_sends(sends, lane_.rank(step.forward->seat), leaves, step.held, step.origin(), step.forward->rows);
     for (const Move& home : step.give_back)
-      add_sends(sends, lane_.rank(home.seat), leaving_, step.held, home.seat, home.rows);
+      add_sends(sends, lane_.rank(home.seat), leaves, step.held, home.seat, home.rows);
   }
   if (step.arrives_used) add_recvs(recvs, lane_, arriving_, step.arrive);
   add_recvs(recvs, lane_, returning_, step.homecoming);

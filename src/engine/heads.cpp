@@ -58,7 +58,7 @@ Array HeadExchange::gather(const Rows& mine, std::span<const Range> shares) cons
   Index at = 0;
   for (std::size_t u = 0; u < member_tokens_.size(); ++u) {
     const Rank peer = first_rank_ + static_cast<Rank>(u);
-    parts.emplace_back(device_, mine.type, mine.tokens, shares[u].count(), mine.channels);
+    parts.emplace_back(lending(transport_, device_), mine.type, mine.tokens, shares[u].count(), mine.channels);
     device_.copy_rows(mine.take_heads(shares[u].begin, shares[u].end), parts.back());
     sends.push_back({peer, parts.back().rows().span(0, mine.tokens)});
     recvs.push_back({peer, all.rows().span(at, at + member_tokens_[u])});

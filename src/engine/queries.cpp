@@ -53,7 +53,7 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
   Array packed;
   Rows q = local.q;
   if (!q.dense()) {
-    packed = Array(machine_.device, q.type, q.tokens, q.heads, q.channels);
+    packed = Array(lending(machine_.transport, machine_.device), q.type, q.tokens, q.heads, q.channels);
     machine_.device.copy_rows(q, packed);
     q = packed;
   }
@@ -103,7 +103,7 @@ void Attention::pass_queries(const Rows& q, const KeyValue& kv, const Rows& own)
 void Attention::merge_queries(const Rows& q, const KeyValue& kv, const Rows& own) {
   const Index heads = machine_.kernel.problem().query_heads, width = shape_.channels + shape_.value_channels;
   const Index all_rows = schedule_.mask.queries();
-  const Array all(machine_.device, own.type, all_rows, 1, own.channels),
+  const Array all(lending(machine_.transport, machine_.device), own.type, all_rows, 1, own.channels),
       arriving(machine_.device, own.type, all_rows, 1, own.channels);
   const Summation sums = merging(machine_.kernel);
   sums.clear(all);
@@ -139,7 +139,7 @@ void Attention::backward_queries(const Local& local, const Saved& saved, const R
   const Problem& problem = machine_.kernel.problem();
   const SavedLayout layout{problem.query_heads, shape_.channels, shape_.value_channels, shape_.type,
                            machine_.kernel.accumulator()};
-  const Array block(machine_.device, DType::f64, local.q.tokens, 1, layout.words());
+  const Array block(lending(machine_.transport, machine_.device), DType::f64, local.q.tokens, 1, layout.words());
   const Saved packed = layout.views(block);
   machine_.device.copy_rows(saved.q, packed.q);
   machine_.device.copy_rows(saved.dout, packed.dout);

@@ -52,6 +52,18 @@ constexpr Rank no_single_receiver = -1;
 
 void barrier(Transport& transport) { all_gather(transport, {}); }
 
+// In rounds of 1, 2, 4 ... ranks' distance, after which everybody has heard of everybody.
+void recall(Transport& t) {
+  if (t.shared() == nullptr) return;
+  for (int distance = 1; distance < t.ranks(); distance *= 2) {
+    std::byte mine{1}, theirs{0};
+    const Send send{(t.rank() + distance) % t.ranks(), std::span(&mine, 1)};
+    const Recv recv{(t.rank() - distance + t.ranks()) % t.ranks(), std::span(&theirs, 1)};
+    t.start({&send, 1}, {&recv, 1}).wait();
+  }
+  t.shared()->reclaim();
+}
+
 std::vector<std::vector<std::byte>> all_gather(Transport& transport, std::span<const std::byte> mine) {
   return collect(transport, mine, true, no_single_receiver, true);
 }

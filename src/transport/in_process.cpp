@@ -28,6 +28,22 @@ struct Half {
   std::byte* bytes = nullptr;
   std::size_t length = 0;
   std::shared_ptr<Progress> progress;
+  bool lent = false;                 // of a sender: the receiver may read it where it is
+  const std::byte** seen = nullptr;  // of a receiver that wants to
+};
+
+// The shared memory of all threads: pieces of plain memory, and a list of them.
+struct Pieces {
+  mutable std::mutex mutex;
+  std::map<const std::byte*, Index> bytes;         // by their beginning
+  std::vector<std::pair<std::byte*, Index>> left;  // released while somebody may have been reading
+  CpuDevice plain;
+  Pieces() = default;
+  Pieces(const Pieces&) = delete;
+  Pieces& operator=(const Pieces&) = delete;
+  ~Pieces() {
+    for (const auto& [memory, length] : left) plain.release(memory, length);
+  }
 };
 
 }  // namespace
@@ -38,9 +54,45 @@ struct Fabric::State {
   std::map<Key, Half> sends, recvs;
   std::shared_ptr<const Error> failure;
   double patience_seconds = 0;
+  Pieces pieces;
 };
 
 namespace {
+
+// One thread's part of it.
+class ThreadMemory final : public SharedMemory {
+ public:
+  explicit ThreadMemory(std::shared_ptr<Fabric::State> state) : state_(std::move(state)) {}
+  std::string name() const override { return "memory of threads"; }
+  std::byte* allocate(Index bytes) override {
+    std::byte* memory = plain().allocate(bytes);
+    const std::lock_guard lock(pieces().mutex);
+    pieces().bytes[memory] = bytes;
+    return memory;
+  }
+  void release(std::byte* memory, Index bytes) noexcept override {
+    {
+      const std::lock_guard lock(pieces().mutex);
+      pieces().bytes.erase(memory);
+      if (lent_) return pieces().left.emplace_back(memory, bytes), void();
+    }
+    plain().release(memory, bytes);
+  }
+  bool holds(const std::byte* memory) const override {
+    const std::lock_guard lock(pieces().mutex);
+    const auto after = pieces().bytes.upper_bound(memory);
+    if (after == pieces().bytes.begin()) return false;
+    const auto& [begin, bytes] = *std::prev(after);
+    return memory < begin + bytes;
+  }
+  void lend() override { lent_ = true; }
+  void reclaim() override { lent_ = false; }  // what was left while a rank failed stays until all have ended
+
+ private:
+  Pieces& pieces() const { return state_->pieces; }
+  std::shared_ptr<Fabric::State> state_;
+  bool lent_ = false;
+};
 
 void tell_failure(Fabric::State& state, const Error& reason) {
   {
@@ -78,8 +130,8 @@ class InProcessBatch final : public Pending::Batch {
     const bool in_time = state_->changed.wait_for(lock, std::chrono::duration<double>(state_->patience_seconds), done);
     if (progress_->open == 0) return;
     check_failure(*state_);
-    require<Failure::communication>(in_time, "waited ", state_->patience_seconds, " s in batch ",
-                                    batch_, " for ", progress_->open, " messages: a rank is lost or far behind");
+    require<Failure::communication>(in_time, "waited ", state_->patience_seconds, " s in batch ", batch_, " for ",
+                                    progress_->open, " messages: a rank is lost or far behind");
   }
 
  private:
@@ -91,26 +143,29 @@ class InProcessBatch final : public Pending::Batch {
 class InProcess final : public Transport {
  public:
   InProcess(std::shared_ptr<Fabric::State> state, Rank rank, int ranks)
-      : state_(std::move(state)), rank_(rank), ranks_(ranks) {}
+      : state_(std::move(state)), rank_(rank), ranks_(ranks), memory_(state_) {}
   Rank rank() const override { return rank_; }
   int ranks() const override { return ranks_; }
   std::string_view name() const override { return "threads"; }
+  SharedMemory* shared() override { return &memory_; }
 
   Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override {
     const Index batch = batches_++;
     auto progress = std::make_shared<Progress>();
     progress->open = static_cast<Index>(sends.size() + recvs.size());
     auto pending = std::make_unique<InProcessBatch>(state_, progress, batch);  // cleans up if posting fails
-    std::map<Rank, int> to, from;                                                     // how many messages so far
+    std::map<Rank, int> to, from;                                              // how many messages so far
     for (const Send& send : sends) {
       check_rank(send.to);
       // the bytes are only read; Half has one pointer for both sides
       auto* bytes = const_cast<std::byte*>(send.bytes.data());
-      post({rank_, send.to, batch, to[send.to]++}, {bytes, send.bytes.size(), progress}, true);
+      const bool lent = send.lent && memory_.holds(send.bytes.data());
+      post({rank_, send.to, batch, to[send.to]++}, {bytes, send.bytes.size(), progress, lent}, true);
     }
     for (const Recv& recv : recvs) {
       check_rank(recv.from);
-      post({recv.from, rank_, batch, from[recv.from]++}, {recv.bytes.data(), recv.bytes.size(), progress}, false);
+      post({recv.from, rank_, batch, from[recv.from]++},
+           {recv.bytes.data(), recv.bytes.size(), progress, false, recv.seen}, false);
     }
     return Pending(std::move(pending));
   }
@@ -148,7 +203,11 @@ class InProcess final : public Transport {
       tell_failure(*state_, reason);
       throw Error(reason);
     }
-    if (from.length > 0) std::memcpy(into.bytes, from.bytes, from.length);
+    if (from.lent && into.seen != nullptr) {
+      *into.seen = from.bytes;
+    } else if (from.length > 0) {
+      std::memcpy(into.bytes, from.bytes, from.length);
+    }
     settle(mine, other, 1);
   }
 
@@ -166,6 +225,7 @@ class InProcess final : public Transport {
   std::shared_ptr<Fabric::State> state_;
   Rank rank_;
   int ranks_;
+  ThreadMemory memory_;
   Index batches_ = 0;
 };
 

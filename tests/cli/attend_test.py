@@ -368,7 +368,7 @@ class Ranks(AttendTest):
         for ranks in [1, 2, 3, 4]:
             with self.subTest(seed=SEED + 14, ranks=ranks):
                 result = self.attend(path, *options, ranks=ranks)
-                self.assertEqual(result["attributes"]["transport"], "mpi")
+                self.assertEqual(result["attributes"]["transport"], "shared" if ranks > 1 else "mpi")
                 self.assertEqual(result["attributes"]["ranks"], ranks)
                 self.check_forward(result, judge)
                 Traces.check_traces(self, result, judge, 4, 128, 8)

@@ -69,8 +69,8 @@ TEST(Numbers, AListHoldsWhatItNamesSortedAndJoined) {
     std::set<Index> named;
     for (auto items = 1 + random() % 6; items > 0; --items) {
       const auto first = static_cast<Index>(random() % 40), last = first + static_cast<Index>(random() % 5);
-      text += (text.empty() ? "" : ",") + std::to_string(first);
-      if (last > first || random() % 2 == 0) text += "-" + std::to_string(last);
+      text += sentence(text.empty() ? "" : ",", first);
+      if (last > first || random() % 2 == 0) text += sentence("-", last);
       for (Index i = first; i <= last; ++i) named.insert(i);
     }
     std::set<Index> held;

@@ -147,7 +147,7 @@ class Slurm(ProgramTest):
                 log = (folder / "job.log").read_text()
                 self.assertEqual(self.state(job)[:2], ("COMPLETED", "0:0"), log)
                 with h5py.File(folder / "out put.h5") as result:
-                    self.assertEqual((result.attrs["ranks"], result.attrs["transport"]), (2, "mpi"), log)
+                    self.assertEqual((result.attrs["ranks"], result.attrs["transport"]), (2, "shared"), log)
                 self.succeeds("verify", folder / "out put.h5")
 
     def test_a_job_whose_time_is_nearly_up_stops_and_is_queued_again(self):

@@ -45,7 +45,7 @@ INSTANTIATE_TEST_SUITE_P(Tiled, Channels,
                                          std::pair<Index, Index>{192, 128}, std::pair<Index, Index>{17, 192},
                                          std::pair<Index, Index>{256, 256}),
                          [](const auto& pair) {
-                           return "c" + std::to_string(pair.param.first) + "v" + std::to_string(pair.param.second);
+                           return sentence("c", pair.param.first, "v", pair.param.second);
                          });
 
 TEST(Tiled, EveryTypeAgreesWithTheReferenceInEveryLayout) {

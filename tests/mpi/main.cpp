@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <string_view>
 
 #include "annulus/transport/collectives.hpp"
 #include "annulus/transport/mpi.hpp"
@@ -35,7 +36,10 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const annulus::MpiSession session;
   // small pieces, so that cutting long messages is tested with messages of ordinary length
-  annulus::mpi_test_transport = annulus::make_mpi_transport(session, {30, 100'003});
+  const annulus::MpiOptions options{30, 100'003};
+  const bool shared = argc > 1 && std::string_view(argv[1]) == "shared";
+  annulus::mpi_test_transport =
+      shared ? annulus::make_shared_transport(session, options) : annulus::make_mpi_transport(session, options);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   if (session.rank() != 0) delete listeners.Release(listeners.default_result_printer());
   auto* agreement = new annulus::Agreement;

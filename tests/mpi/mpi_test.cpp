@@ -4,11 +4,13 @@
 #include "mpi/session.hpp"
 #include "support/engine_errors.hpp"
 #include "transport/contract.hpp"
+#include "transport/loans.hpp"
 
 namespace annulus {
 namespace {
 
 TEST(Mpi, KeepsTheContractOfTransports) { contract::everything(*mpi_test_transport); }
+TEST(Mpi, LendsMemoryInPlaceWhereItIsShared) { loans::everything(*mpi_test_transport); }
 
 // The same engine, plans and oracle as on threads; every grid that fits the number of ranks.
 TEST(Mpi, EveryStrategyPartitionAndMaskIsExactInFloat64) {

@@ -2,16 +2,50 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 
 #include "support/ranks.hpp"
 #include "transport/contract.hpp"
+#include "transport/loans.hpp"
 
 namespace annulus {
 namespace {
 
 TEST(InProcess, KeepsTheContractOfTransports) {
   for (int ranks : {1, 2, 3, 5, 8}) on_ranks(ranks, contract::everything);
+}
+
+TEST(InProcess, LendsMemoryInPlace) {
+  for (int ranks : {1, 2, 3, 5, 8}) on_ranks(ranks, loans::everything);
+  on_ranks(4, loans::everything, 20, {0.003, 0, 3});
+}
+
+TEST(InProcess, WhatAFailedRankHasLentCanBeReadUntilAllHaveEnded) {
+  std::atomic<bool> failed = false;
+  const auto body = [&](Transport& t) {
+    CpuDevice cpu;
+    const Array own(*t.shared(), DType::f64, loans::tokens, 1, 1), buffer(cpu, DType::f64, loans::tokens, 1, 1);
+    loans::write(own, t.rank(), 0);
+    t.shared()->lend();
+    const std::byte* seen = buffer.rows().data;
+    const Send send{1 - t.rank(), own.rows().span(0, loans::tokens), true};
+    const Recv recv{1 - t.rank(), buffer.rows().span(0, loans::tokens), &seen};
+    t.start({&send, 1}, {&recv, 1}).wait();
+    if (t.rank() == 0) throw Error(Failure::runtime, "rank 0 gives up");
+    while (!failed) std::this_thread::yield();
+    EXPECT_TRUE(loans::says(seen, 0, 0));  // rank 0 has left its function, and with it all its arrays
+  };
+  EXPECT_THROW(on_ranks(2,
+                        [&](Transport& t) {
+                          try {
+                            body(t);
+                          } catch (const Error&) {
+                            failed = true;
+                            throw;
+                          }
+                        }),
+               Error);
 }
 
 TEST(InProcess, KeepsTheContractUnderDelaysAndReordering) {

@@ -13,6 +13,9 @@ namespace annulus {
 /// everywhere.
 
 void barrier(Transport& transport);
+/// The end of all loans (Send::lent): returns when nobody reads any more what this rank has lent since the last recall.
+/// All ranks, each when it has read what it was lent. Nothing happens where transport.shared() is null.
+void recall(Transport& transport);
 /// What every rank gave, by rank.
 std::vector<std::vector<std::byte>> all_gather(Transport& transport, std::span<const std::byte> mine);
 /// What every rank gave, by rank, on the root; empty elsewhere.

@@ -42,6 +42,7 @@ class FaultyTransport final : public Transport {
   int ranks() const override { return inner_->ranks(); }
   std::string_view name() const override { return "faulty"; }
   Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override;
+  SharedMemory* shared() override { return inner_->shared(); }
   void fail(const Error& reason) noexcept override { inner_->fail(reason); }
 
  private:

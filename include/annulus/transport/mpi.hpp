@@ -1,4 +1,5 @@
 #pragma once
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,8 @@ class MpiSession {
   int ranks() const { return ranks_; }
   /// Ranks that share this node's memory.
   int ranks_per_node() const { return ranks_per_node_; }
+  /// Some node has several ranks.
+  bool neighbours() const { return neighbours_; }
   /// The largest number that divides the ranks of every node: so many neighbours, counted from 0, share a node.
   int node_divisor() const { return node_divisor_; }
   /// This rank's place among them.
@@ -31,15 +34,21 @@ class MpiSession {
  private:
   Rank rank_ = 0;
   int ranks_ = 1, ranks_per_node_ = 1, node_rank_ = 0, node_divisor_ = 1;
+  bool neighbours_ = false;
 };
 
 struct MpiOptions {
   double patience_seconds = 600;                  ///< a wait that lasts longer fails with Error (communication)
-  Index most_bytes_per_message = Index{1} << 30;  ///< longer ones are cut: counts are 32-bit ints in MPI
+  Index most_bytes_per_message = Index{1} << 30;  ///< longer ones are cut: counts are 32-bit ints in MPI; at least 4096
+  Index most_shared_bytes = std::numeric_limits<Index>::max();  ///< of a rank's memory that its neighbours can read
 };
 
 /// Non-blocking MPI between processes; the tag carries the batch number. The session must outlive it. fail() ends the
 /// job with MPI_Abort and the failure's exit code. Progress is made inside poll() and wait() only.
 std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options = {});
+
+/// The same, and ranks of one node read what is lent where it lies, and copy other messages straight from each other's
+/// shared memory. Throws the same Error (runtime) on all ranks when the system does not let them.
+std::unique_ptr<Transport> make_shared_transport(const MpiSession& session, const MpiOptions& options = {});
 
 }  // namespace annulus

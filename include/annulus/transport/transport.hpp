@@ -7,16 +7,23 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/base/types.hpp"
+#include "annulus/memory/shared.hpp"
 
 namespace annulus {
 
 struct Send {
   Rank to = 0;
   std::span<const std::byte> bytes;
+  /// The bytes stay as they are until recall() has returned, so that who can may read them where they lie. They are lent
+  /// only where transport.shared() holds them.
+  bool lent = false;
 };
 struct Recv {
   Rank from = 0;
   std::span<std::byte> bytes;
+  /// When given, bytes that were lent are not copied: after the batch it tells where they lie, until recall(). The caller
+  /// sets it to bytes.data(), which it stays when they came into `bytes`.
+  const std::byte** seen = nullptr;
 };
 
 /// A batch under way. Its memory must stay untouched (sends) and unread (receives) until wait() returns.
@@ -52,8 +59,16 @@ class Transport {
   virtual int ranks() const = 0;
   virtual std::string_view name() const = 0;
   virtual Pending start(std::span<const Send> sends, std::span<const Recv> recvs) = 0;
+  /// This rank's memory that neighbours can read where it lies; null where all messages are copied, and then on all ranks.
+  virtual SharedMemory* shared() { return nullptr; }
   /// Tells everybody that this rank cannot go on: whoever waits for it fails with this reason. Never returns to a hang.
   virtual void fail(const Error& reason) noexcept = 0;
 };
+
+/// Where to keep what will be sent: shared memory, or the device where there is none.
+inline Device& lending(Transport& transport, Device& device) {
+  SharedMemory* shared = transport.shared();
+  return shared != nullptr ? *shared : device;
+}
 
 }  // namespace annulus

@@ -29,7 +29,8 @@ Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, b
   const Index rows = job.schedule.queries.rows(rank), key_rows = job.schedule.keys.rows(rank);
   Tensors t;
   t.q = Array(tools.device, s.type, rows, s.query_heads, s.channels);
-  t.block = Array(tools.device, s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  t.block =
+      Array(lending(tools.transport, tools.device), s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
   t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
   const auto fill = [&](const char* name, std::span<const Run> runs, const Rows& into) {
     input.read(name, runs, into);
@@ -137,7 +138,8 @@ void attend(const Settings& settings, const Context& context, const Placement& p
     }
     mine = draft->seal();
   });
-  const Layout layout = share_layout(tools.transport, mine), cache_layout = share_layout(tools.transport, mine_of_cache);
+  const Layout layout = share_layout(tools.transport, mine),
+               cache_layout = share_layout(tools.transport, mine_of_cache);
   Tensors t;
   together(tools.transport, [&] { t = read(*input, *job, tools, backward); });
   const double computes = tools.timeline.now();
@@ -176,8 +178,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   std::printf("  wrote     %s\n", settings.text("output").c_str());
   if (appends)
     std::printf("  cache     %s: %s tokens, %s of them new\n", settings.text("append").c_str(),
-                grouped(job->schedule.mask.keys()).c_str(),
-                grouped(job->schedule.mask.keys() - input->cached).c_str());
+                grouped(job->schedule.mask.keys()).c_str(), grouped(job->schedule.mask.keys() - input->cached).c_str());
 }
 
 int run(const Settings& settings, Context& context) {

@@ -13,22 +13,24 @@
 namespace annulus::app {
 namespace {
 
+std::string transport_text(const Context& context) {
+  if (context.transport() == "shared") return "shared: ranks of this node read one another's blocks where they lie";
+  if (context.transport() == "mpi") return "mpi: messages are copied";
+  return "threads: ranks of this process read one another's blocks where they lie";
+}
+
 int run(const Settings& settings, Context& context) {
+  constexpr double patience_seconds = 60;
+  context.on_every_rank(context.ranks(0), patience_seconds, [](RankTools&) {});  // then the transport is known
   if (!context.lead()) return 0;
   using nlohmann::json;
-  json info{{"version", ANNULUS_VERSION},
-            {"processor", processor_name()},
-            {"cores", Context::cores()},
-            {"memory_available_bytes", available_memory()},
-            {"mpi", mpi_library()},
-            {"ranks", context.ranks(0)},
-            {"threads_per_rank", context.threads_per_rank(context.ranks(0), 0)},
-            {"openmp", has_threads()},
-            {"audio", has_audio() ? "libsndfile, libsoxr" : "not compiled in"},
-            {"cuda", cuda_text()},
-            {"cuda_missing", cuda_missing()},
-            {"gpus", json::array()},
-            {"nccl", nccl_text()},
+  json info{{"version", ANNULUS_VERSION}, {"processor", processor_name()},
+            {"cores", Context::cores()},  {"memory_available_bytes", available_memory()},
+            {"mpi", mpi_library()},       {"transport", context.transport()},
+            {"ranks", context.ranks(0)},  {"threads_per_rank", context.threads_per_rank(context.ranks(0), 0)},
+            {"openmp", has_threads()},    {"audio", has_audio() ? "libsndfile, libsoxr" : "not compiled in"},
+            {"cuda", cuda_text()},        {"cuda_missing", cuda_missing()},
+            {"gpus", json::array()},      {"nccl", nccl_text()},
             {"kernels", json::array()}};
   for (const Gpu& gpu : gpu_list())
     info["gpus"].push_back({{"name", gpu.name},
@@ -43,8 +45,9 @@ int run(const Settings& settings, Context& context) {
   std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0),
               context.threads_per_rank(context.ranks(0), 0),
               context.threads_per_rank(context.ranks(0), 0) == 1 ? "" : "s");
-  std::printf("  mpi         %s\n  openmp      %s\n  recordings  %s\n", mpi_library().c_str(),
-              has_threads() ? "yes" : "not compiled in", info["audio"].get<std::string>().c_str());
+  std::printf("  transport   %s\n  mpi         %s\n  openmp      %s\n  recordings  %s\n",
+              transport_text(context).c_str(), mpi_library().c_str(), has_threads() ? "yes" : "not compiled in",
+              info["audio"].get<std::string>().c_str());
   std::printf("  cuda        %s%s%s\n  nccl        %s\n", cuda_text().c_str(), cuda_missing().empty() ? "" : ": ",
               cuda_missing().c_str(), nccl_text().c_str());
   for (const auto& gpu : info["gpus"])

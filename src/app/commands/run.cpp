@@ -81,7 +81,8 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   KeyValue kv;
   together(tools.transport, [&] {
     q = Array(tools.device, s.type, rows, s.query_heads, s.channels);
-    block = Array(tools.device, s.type, rows, 1, s.kv_heads * (s.channels + s.value_channels));
+    block =
+        Array(lending(tools.transport, tools.device), s.type, rows, 1, s.kv_heads * (s.channels + s.value_channels));
     out = Array(tools.device, DType::f32, rows, s.query_heads, s.value_channels);
     lse = Array(tools.device, DType::f32, rows, s.query_heads, 1);
     kv = Attention::views(block, s.kv_heads, s.channels, s.value_channels);
