@@ -1,95 +1,15 @@
 """attend against attention in float64, written independently in oracle.py."""
 import unittest
 
-from program import ProgramTest, needs
+from program import needs
 
 needs("numpy", "h5py")
 
-import h5py
 import numpy as np
 
+from attending import BACKWARD, GRIDS, HEADS, MASKS, PARTITIONS, ROUNDING, SEED, TERMS, UNUSED, AttendTest, case, rounding_of_p, worst
 from oracle import Attention, visible
-from tensors import element, random_tensors, rounded, write
-
-SEED = 20260
-UNUSED = 2**32 - 1
-
-# Largest error over largest value of what is summed. f32 sums of up to 128 products and of up to 128 exponentials, with
-# errors of both signs: sqrt(128) * 2^-24 = 7e-7 at the worst element. Gradients go through five products instead of two.
-FORWARD, BACKWARD = 1e-6, 5e-6
-# dq and dk are differences, p (dp - delta), which may cancel to nothing; what is subtracted has about this size.
-TERMS = 1.0
-# Half a unit in the last place of a rounded output, relative to the element.
-ROUNDING = {"f32": 0, "bf16": 2**-8, "f16": 2**-11}
-# Probabilities rounded before they meet the values, by the kernels that do so.
-ROUNDING_OF_P = {"tiled-avx512-bf16": 2**-8, "tiled-amx-bf16": 2**-8}
-
-MASKS = [
-    "full", "causal", "window:9,0", "window:3", "window:4,6", "causal+window:12", "causal+window:5,0+sink:3",
-    "window:2,2+global:0,31,40-42", "causal+window:6,0+sink:2+global:17", "prefix:11+causal", "documents",
-    "causal+documents", "causal+documents+window:7,0+sink:4", "documents+window:3,3+global:5,30", "prefix:9+documents+causal",
-    "window:0,0", "window:-2,5", "sink:5", "prefix:200+window:1,0"]
-GRIDS = {1: ["1x1x1"], 2: ["1x2x1", "2x1x1"], 3: ["1x3x1", "3x1x1"], 4: ["1x4x1", "1x2x2", "4x1x1", "2x2x1"],
-         8: ["1x8x1", "1x2x4", "8x1x1", "2x2x2", "4x2x1"]}
-PARTITIONS = ["auto", "contiguous", "striped", "zigzag", "balanced"]
-HEADS = [(4, 4), (4, 2), (4, 1), (6, 3), (1, 1)]
-
-
-def worst(found, expected):
-    """Largest error over largest value; infinities must agree."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    finite = np.isfinite(expected)
-    if found.shape != expected.shape or not np.array_equal(found[~finite], expected[~finite]):
-        return np.inf
-    if not finite.any():
-        return 0.0
-    return np.abs(found[finite] - expected[finite]).max() / max(np.abs(expected[finite]).max(), 1e-30)
-
-
-def rounding_of_p(result):
-    return ROUNDING_OF_P.get(result["attributes"]["kernel"], 0)
-
-
-class AttendTest(ProgramTest):
-    def attend(self, path, *options, ranks=0, name="out.h5"):
-        """The arrays and attributes of the result."""
-        output = self.scratch / name
-        self.succeeds("attend", path, "--output", output, "--overwrite", *options, ranks=ranks)
-        arrays = {}
-        with h5py.File(output, "r") as file:
-            file.visititems(lambda name, it: arrays.__setitem__(name, it[()]) if isinstance(it, h5py.Dataset) else None)
-            arrays["attributes"] = dict(file.attrs)
-        return arrays
-
-    def agrees(self, found, expected, tolerance, rounding=0.0, floor=0.0, what=""):
-        """Within tolerance times the largest value expected (or floor, if that is more), and the rounding of each element."""
-        found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-        self.assertEqual(found.shape, expected.shape, what)
-        if expected.size == 0:
-            return
-        largest = max(np.abs(expected[np.isfinite(expected)]).max(initial=0), floor)
-        with np.errstate(invalid="ignore"):
-            allowed = tolerance * largest + rounding * np.abs(expected)
-            off = np.where(found == expected, 0, np.abs(found - expected))
-        bad = ~(off <= np.where(np.isfinite(allowed), allowed, 0))
-        where = np.argwhere(bad)[:3].tolist()
-        self.assertFalse(bad.any(), f"{what}: {bad.sum()} of {bad.size} elements, first at {where}; worst {np.nanmax(off)}")
-
-    def check_forward(self, result, judge, dtype="f32"):
-        self.agrees(result["lse"], judge.lse, FORWARD * 2, what="lse")
-        # an output is a mean of values: its rounding is that of the values, also where they cancel
-        values = np.abs(judge.v).max(initial=0)
-        self.agrees(result["out"], judge.out, FORWARD + rounding_of_p(result), ROUNDING[dtype], values, what="out")
-        if dtype == "f32":  # the promise: relative error over the whole result
-            self.assertLessEqual(np.linalg.norm(result["out"] - judge.out), FORWARD * np.linalg.norm(judge.out))
-
-
-def case(random, path, dtype="f32", queries=61, keys=61, heads=(4, 2), channels=24, value_channels=16, dout=False):
-    """An input file and what it holds after rounding to the type that is computed with."""
-    arrays = random_tensors(random, queries, keys, *heads, channels, value_channels, dout)
-    documents = sorted([0, keys, *random.integers(0, keys + 1, 3)]) if queries == keys else None
-    write(path, dtype, documents, **arrays)
-    return {name: rounded(values, dtype) for name, values in arrays.items()}, documents or ()
+from tensors import rounded
 
 
 class Forward(AttendTest):
@@ -218,126 +138,6 @@ class Backward(AttendTest):
                     self.agrees(result[name], expected, BACKWARD, floor=TERMS, what=name)
 
 
-class Traces(AttendTest):
-    NAMES = ["lse", "entropy", "max_probability", "sink_mass", "mean_distance", "received_mass", "block_mass"]
-
-    def check_traces(self, result, judge, sink_tokens, map_blocks, top_k, exact=False):
-        scores = 1 + judge.largest_score()
-        unit = 16 * 2**-24 * scores  # a probability's relative error is its score's absolute one
-        keys = judge.seen.shape[1]
-        for name, expected in judge.traces(sink_tokens, map_blocks).items():
-            allowed = unit * {"lse": 1, "entropy": scores, "mean_distance": keys}.get(name, 1)
-            found = result[f"trace/{name}"].astype(np.float64)
-            self.assertEqual(found.shape, expected.shape, name)
-            with np.errstate(invalid="ignore"):
-                off = np.where(found == expected, 0, np.abs(found - expected))
-            most = allowed * max(1, np.abs(expected[np.isfinite(expected)]).max(initial=0))
-            self.assertLessEqual(off.max(initial=0), most, name)
-        index, probability = judge.top_keys(top_k)
-        found = result["trace/topk_index"].astype(np.int64)
-        found[found == UNUSED] = -1
-        self.assertEqual(found.shape, index.shape)
-        self.assertTrue(((found < 0) == (index < 0)).all(), "as many places are used as keys are seen")
-        self.assertLessEqual(np.abs(result["trace/topk_probability"] - probability).max(initial=0), unit)
-        if exact:
-            np.testing.assert_array_equal(found, index)
-        for h in range(found.shape[1]):  # near-equal probabilities may change places, but each place holds its own
-            for i in range(found.shape[0]):
-                used = found[i, h][found[i, h] >= 0]
-                self.assertEqual(len(set(used)), len(used), "every key once")
-                self.assertLessEqual(np.abs(judge.p[h, i, used] - probability[i, h, :len(used)]).max(initial=0), unit)
-        rows = result["trace/block_mass"].sum(2)
-        sees = judge.seen.any(1)
-        tokens = max(1, -(-max(judge.seen.shape) // map_blocks))
-        for b in range(rows.shape[1]):
-            expected = 1 if sees[b * tokens:(b + 1) * tokens].any() else 0
-            self.assertLessEqual(np.abs(rows[:, b] - expected).max(), unit)
-        received = result["trace/received_mass"].sum(0, dtype=np.float64)
-        self.assertLessEqual(np.abs(received - sees.sum()).max(), unit * max(1, sees.sum()))
-
-    def test_all_traces_agree_for_every_mask(self):
-        random = np.random.default_rng(SEED + 9)
-        for number, mask in enumerate(MASKS):
-            heads, ranks = HEADS[number % len(HEADS)], [1, 2, 3, 4, 8][number % 5]
-            grid = GRIDS[ranks][number % len(GRIDS[ranks])]
-            top_k, sink, blocks = [8, 1, 70][number % 3], [4, 0, 9][number % 3], [128, 7, 1][number % 3]
-            path = self.scratch / "in.h5"
-            arrays, documents = case(random, path, ["f32", "bf16", "f16"][number % 3], 53, 53, heads, 16, 8)
-            judge = Attention(arrays["q"], arrays["k"], arrays["v"], visible(mask, 53, 53, documents))
-            with self.subTest(seed=SEED + 9, mask=mask, heads=heads, grid=grid, top_k=top_k, blocks=blocks):
-                result = self.attend(path, "--mask", mask, "--trace", "full", "--ranks", ranks, "--grid", grid, "--top-k", top_k,
-                                     "--sink-tokens", sink, "--map-blocks", blocks)
-                self.check_traces(result, judge, sink, blocks, top_k)
-
-    def test_traces_of_cross_attention_agree(self):
-        random = np.random.default_rng(SEED + 10)
-        for queries, keys in [(11, 47), (47, 11)]:
-            path = self.scratch / "in.h5"
-            arrays, _ = case(random, path, "f32", queries, keys, (2, 1), 16, 8)
-            for mask in ["full", "causal"]:
-                judge = Attention(arrays["q"], arrays["k"], arrays["v"], visible(mask, queries, keys))
-                with self.subTest(seed=SEED + 10, lengths=(queries, keys), mask=mask):
-                    result = self.attend(path, "--mask", mask, "--trace", "full", "--ranks", 3, "--map-blocks", 6)
-                    self.check_traces(result, judge, 4, 6, 8)
-
-    def test_equal_scores_are_ordered_by_key_at_any_number_of_ranks(self):
-        # Small whole numbers and a scale of 1/8: every score is exact in any order of summation, and ties are many.
-        random = np.random.default_rng(SEED + 11)
-        arrays = {name: random.integers(-1, 2, shape).astype(float)
-                  for name, shape in {"q": (60, 2, 4), "k": (60, 2, 4), "v": (60, 2, 4)}.items()}
-        path = write(self.scratch / "in.h5", "f32", **arrays)
-        judge = Attention(arrays["q"], arrays["k"], arrays["v"], visible("causal", 60, 60), scale=0.125)
-        for ranks in [1, 2, 3, 8]:
-            for partition in ["contiguous", "striped", "zigzag"]:
-                with self.subTest(seed=SEED + 11, ranks=ranks, partition=partition):
-                    result = self.attend(path, "--trace", "full", "--softmax-scale", "0.125", "--ranks", ranks,
-                                         "--partition", partition)
-                    self.check_traces(result, judge, 4, 128, 8, exact=True)
-
-    def test_each_level_holds_what_it_promises(self):
-        random = np.random.default_rng(SEED + 12)
-        path = self.scratch / "in.h5"
-        case(random, path, "f32", 19, 19, (2, 2), 8, 8)
-        summary = {"lse", "entropy", "max_probability", "sink_mass", "mean_distance"}
-        standard = summary | {"received_mass", "block_mass"}
-        edges = standard | {"topk_index", "topk_probability"}
-        for level, names in {"none": set(), "summary": summary, "standard": standard, "edges": edges, "full": edges}.items():
-            result = self.attend(path, "--trace", level)
-            found = {name.split("/")[1] for name in result if name.startswith("trace/")}
-            self.assertEqual(found, names, level)
-
-    def test_every_dataset_says_what_it_is(self):
-        random = np.random.default_rng(SEED + 13)
-        path, output = self.scratch / "in.h5", self.scratch / "said.h5"
-        case(random, path, "bf16", 19, 19, (4, 2), 8, 6, dout=True)
-        self.succeeds("attend", path, "--output", output, "--trace", "full", "--backward", "--ranks", 2)
-        token, key = ("token", "head"), ("key", "head")
-        expected = {
-            "out": ("bf16", (19, 4, 6), ("token", "head", "channel")), "lse": ("f32", (19, 4), token),
-            "dq": ("bf16", (19, 4, 8), ("token", "head", "channel")), "dk": ("bf16", (19, 2, 8), ("key", "head", "channel")),
-            "dv": ("bf16", (19, 2, 6), ("key", "head", "channel")), "trace/received_mass": ("f32", (19, 4), key),
-            "trace/topk_index": ("u32", (19, 4, 8), (*token, "k")), "trace/topk_probability": ("f32", (19, 4, 8), (*token, "k")),
-            "trace/block_mass": ("f32", (4, 19, 19), ("head", "query_block", "key_block")),
-            **{f"trace/{name}": ("f32", (19, 4), token) for name in self.NAMES[:5]}}
-        with h5py.File(output, "r") as file:
-            names = []
-            file.visititems(lambda name, it: names.append(name) if isinstance(it, h5py.Dataset) else None)
-            self.assertEqual(set(names), set(expected))
-            for name, (kind, shape, labels) in expected.items():
-                with self.subTest(dataset=name):
-                    dataset = file[name]
-                    self.assertEqual((element(dataset), dataset.shape), (kind, shape))
-                    self.assertEqual(tuple(dim.label for dim in dataset.dims), labels)
-                    self.assertTrue(dataset.attrs["units"])
-                    self.assertTrue(dataset.attrs["long_name"])
-            for name in ["schema", "program", "command_line", "configuration", "strategy", "ranks", "device", "mask",
-                         "softmax_scale", "dtype", "input_hash", "status", "kernel", "grid", "partition"]:
-                self.assertIn(name, file.attrs)
-            self.assertEqual(file.attrs["status"], "complete")
-            self.assertEqual(file.attrs["ranks"], 2)
-            self.assertAlmostEqual(file.attrs["softmax_scale"], 8**-0.5)
-
-
 class Said(AttendTest):
     def test_a_config_file_stands_for_the_command_line(self):
         random = np.random.default_rng(SEED + 18)
@@ -371,7 +171,7 @@ class Ranks(AttendTest):
                 self.assertEqual(result["attributes"]["transport"], "shared" if ranks > 1 else "mpi")
                 self.assertEqual(result["attributes"]["ranks"], ranks)
                 self.check_forward(result, judge)
-                Traces.check_traces(self, result, judge, 4, 128, 8)
+                self.check_traces(result, judge, 4, 128, 8)
                 for name, expected in gradients.items():
                     self.agrees(result[name], expected, BACKWARD, floor=TERMS, what=name)
                 for name in ["out", "lse"]:
