@@ -1,6 +1,5 @@
 #include <gtest/gtest.h>
 
-
 #include "annulus/kernel/cpu.hpp"
 #include "annulus/kernel/partial.hpp"
 #include "support/engine_errors.hpp"
