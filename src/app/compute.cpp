@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 
@@ -113,6 +114,8 @@ void Compute::backward(const Rows& q, const KeyValue& kv, const Rows& dout, cons
 
 void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job,
                      const std::string& schema, const Compute& compute) {
+  for (const std::string& name : draft.leftovers())
+    std::fprintf(stderr, "annulus: removed %s, which a killed job had left\n", name.c_str());
   std::string line = "annulus";
   for (const std::string& argument : context.arguments()) line += " " + argument;
   const std::vector<std::pair<std::string, Value>> values{

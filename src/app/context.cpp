@@ -126,6 +126,8 @@ void Context::on_every_rank(int ranks, double patience_seconds, const std::funct
   if (const auto failure = fabric.failure()) throw Agreed(*failure);
 }
 
+bool Context::speaks() noexcept { return state_->transport == nullptr || state_->transport->speaks(); }
+
 void Context::abandon(const Error& error) noexcept {
   if (state_->transport != nullptr) state_->transport->fail(error);
 }

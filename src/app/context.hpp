@@ -61,6 +61,8 @@ class Context {
 
   /// Runs body once per rank and returns when all are done. Throws the failure that came first.
   void on_every_rank(int ranks, double patience_seconds, const std::function<void(RankTools&)>& body);
+  /// Whether this rank tells people of a failure that only some ranks know of: the one that saw it first does.
+  bool speaks() noexcept;
   /// Ends the job for everybody after a failure that only this rank knows of (MPI), or does nothing (threads).
   void abandon(const Error& error) noexcept;
 

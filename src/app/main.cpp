@@ -37,16 +37,17 @@ int main(int argc, char** argv) {
   } catch (const Error& e) {
     // usage errors are the same on every rank, before anything is exchanged
     const bool everybody = e.failure() == Failure::usage;
-    if (!everybody || context == nullptr || context->lead()) std::fprintf(stderr, "annulus: %s\n", e.what());
+    const bool speaks = context == nullptr || (everybody ? context->lead() : context->speaks());
+    if (speaks) std::fprintf(stderr, "annulus: %s\n", e.what());
     if (!everybody && context != nullptr) context->abandon(e);
     return e.exit_code();
   } catch (const std::bad_alloc&) {
     const Error error(Failure::fit, "there is not enough memory");
-    std::fprintf(stderr, "annulus: %s\n", error.what());
+    if (context == nullptr || context->speaks()) std::fprintf(stderr, "annulus: %s\n", error.what());
     if (context != nullptr) context->abandon(error);
     return error.exit_code();
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "annulus: %s\n", e.what());
+    if (context == nullptr || context->speaks()) std::fprintf(stderr, "annulus: %s\n", e.what());
     if (context != nullptr) context->abandon(Error(Failure::runtime, e.what()));
     return 1;
   }

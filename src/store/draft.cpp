@@ -9,9 +9,9 @@
 #include <cerrno>
 #include <ctime>
 #include <filesystem>
-#include <random>
 
 #include "hdf5.hpp"
+#include "leftovers.hpp"
 #include "posix.hpp"
 
 namespace annulus {
@@ -19,6 +19,7 @@ namespace annulus {
 struct Draft::State {
   enum class Stage { open, sealed, reopened, committed };
   std::string path, temporary;
+  std::vector<std::string> leftovers;
   bool overwrite = false;
   Stage stage = Stage::open;
   store::Descriptor reserve;  ///< the same file, for what HDF5 does not do: reserving, syncing
@@ -39,12 +40,6 @@ using store::checked;
 using store::Hdf5Lock;
 using store::Id;
 using store::owned;
-
-/// Two results of one name can be drafted at the same time, also on different hosts.
-std::string temporary_name(const std::string& path) {
-  std::random_device random;
-  return sentence(path, ".partial-", ::getpid(), "-", std::hex, random());
-}
 
 std::string utc_now() {
   const std::time_t now = std::time(nullptr);
@@ -161,8 +156,9 @@ Draft::Draft(const std::string& path, bool overwrite) : state_(std::make_unique<
   state_->path = path;
   state_->overwrite = overwrite;
   require_absent(path, overwrite);
+  state_->leftovers = store::remove_leftovers(path);
   require_space(path, header_bytes);
-  const std::string temporary = temporary_name(path);
+  const std::string temporary = store::temporary_name(path);
   const int file = ::open(temporary.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
   require<Failure::file>(file >= 0, path, ": the file cannot be made: ", store::reason_of(errno));
   state_->temporary = temporary;
@@ -173,6 +169,8 @@ Draft::Draft(const std::string& path, bool overwrite) : state_(std::make_unique<
   attribute("/", "status", "partial");
   attribute("/", "created", utc_now());
 }
+
+const std::vector<std::string>& Draft::leftovers() const { return state_->leftovers; }
 
 Draft::Draft(Draft&&) noexcept = default;
 Draft& Draft::operator=(Draft&&) noexcept = default;

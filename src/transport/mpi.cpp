@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "annulus/transport/collectives.hpp"
@@ -47,7 +49,7 @@ class MpiTransport final : public Transport {
     void* value = nullptr;
     int known = 0;
     check(MPI_Comm_get_attr(link_->messages, MPI_TAG_UB, &value, &known), "MPI_Comm_get_attr");
-    if (known != 0) link_->tags = Index{*static_cast<int*>(value)} + 1;
+    if (known != 0) link_->tags = *static_cast<int*>(value);  // the last one is the alarm's
   }
 
   Rank rank() const override { return link_->rank; }
@@ -57,6 +59,35 @@ class MpiTransport final : public Transport {
 
   Pending start(std::span<const Send> sends, std::span<const Recv> recvs) override {
     return Pending(std::make_unique<mpi::Batch>(link_, batches_++, sends, recvs));
+  }
+
+  bool speaks() noexcept override {
+    const auto until = [this](double seconds, Rank lowest) {  // the lowest rank that has raised the alarm by then
+      const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+      do {
+        int heard = 0;
+        MPI_Status status;
+        while (MPI_Iprobe(MPI_ANY_SOURCE, alarm(), link_->messages, &heard, &status) == MPI_SUCCESS && heard != 0) {
+          MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, alarm(), link_->messages, MPI_STATUS_IGNORE);
+          lowest = std::min(lowest, status.MPI_SOURCE);
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      } while (std::chrono::steady_clock::now() < end);
+      return lowest;
+    };
+    // Whoever hears of another first is silent. Alarms that cross, within a journey of one another, are settled by rank.
+    constexpr double journey_seconds = 0.2, speech_seconds = 2;
+    Rank lowest = until(0, ranks_);
+    if (lowest == ranks_) {
+      for (Rank other = 0; other < ranks_; ++other) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        if (other != rank()) MPI_Isend(nullptr, 0, MPI_BYTE, other, alarm(), link_->messages, &request);
+      }
+      lowest = until(journey_seconds, ranks_);
+      if (lowest > rank()) return true;
+    }
+    std::this_thread::sleep_for(std::chrono::duration<double>(speech_seconds));
+    return false;
   }
 
   void fail(const Error& reason) noexcept override { MPI_Abort(link_->messages, reason.exit_code()); }
@@ -98,6 +129,8 @@ class MpiTransport final : public Transport {
   }
 
  private:
+  int alarm() const { return static_cast<int>(link_->tags); }
+
   // Addresses cost nothing, but all neighbours' memories must find a place among those of a process.
   static Index room_for(int neighbours) {
     constexpr Index addresses = Index{1} << 45;

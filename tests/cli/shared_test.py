@@ -84,7 +84,9 @@ class Shared(ProgramTest):
         """Three ranks, of which one gets the signal `how` while all compute: exit code and messages."""
         path, output = self.scratch / "long.h5", self.scratch / "lost.h5"
         if not path.exists():
-            tensors.write(path, **tensors.random_tensors(np.random.default_rng(SEED), 9000, 9000, 8, 8, 64, 64))
+            tensors.write(path, **tensors.random_tensors(np.random.default_rng(SEED), 4500, 4500, 8, 8, 64, 64))
+        for left in self.scratch.glob("lost.h5.partial-*"):
+            left.unlink()
         before = shared_files()
         process = start("attend", path, "--output", output, "--mask", "full", "--kernel", "reference", "--threads", 1, *options, ranks=3)
         deadline = time.monotonic() + 30
@@ -97,7 +99,7 @@ class Shared(ProgramTest):
         self.assertEqual(len(ranks), 3)
         os.kill(ranks[1], how)
         try:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=120)
         except Exception:
             os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -109,10 +111,29 @@ class Shared(ProgramTest):
         code, errors = self.lose(signal.SIGKILL)
         self.assertNotEqual(code, 0, errors)
 
-    def test_a_rank_that_hangs_is_a_communication_error_after_the_timeout(self):
-        code, errors = self.lose(signal.SIGSTOP, "--timeout", 2)
-        self.assertEqual(code, 6, errors)
-        self.assertIn("waited 2 s in batch", errors)
+    def test_a_rank_that_hangs_is_a_communication_error_which_one_rank_tells(self):
+        for transport in ["shared", "mpi"]:
+            with self.subTest(transport=transport):
+                code, errors = self.lose(signal.SIGSTOP, "--timeout", 2, "--transport", transport)
+                self.assertEqual(code, 6, errors)
+                told = [line for line in errors.splitlines() if line.startswith("annulus: ")]
+                self.assertEqual(len(told), 1, errors)
+                self.assertIn("waited 2 s in batch", told[0])
+
+    def test_the_next_job_removes_what_a_killed_one_has_left(self):
+        self.lose(signal.SIGKILL)
+        left = list(self.scratch.glob("lost.h5.partial-*"))
+        self.assertEqual(len(left), 1, "the lead was killed, too")
+        start, mark, process, random = left[0].name.split("-")
+        kept = [self.scratch / "-".join(parts) for parts in [(start, mark, str(os.getpid()), random), (start, "0.1", process, random),
+                                                            (start, mark, "one", random), (start, mark, process)]]
+        for path in kept:
+            path.touch()
+        done = self.succeeds("attend", self.path, "--output", self.scratch / "lost.h5", ranks=2)
+        self.assertEqual(done.stderr, f"annulus: removed {left[0]}, which a killed job had left\n")
+        self.assertEqual(set(self.scratch.glob("lost.h5.partial-*")), set(kept), "of living processes, and other machines")
+        for path in [*kept, self.scratch / "lost.h5"]:
+            path.unlink()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ struct DatasetPlan {
 ///
 /// Whoever calls commit() must know that every rank's finish() has returned (a barrier). A draft that is not committed
 /// is removed by the destructor; one whose process was killed stays under its temporary name (PATH.partial-...), with
-/// the root attribute status = partial, and may be deleted. Errors: Error (file), or (fit) when the disk is too small.
+/// the root attribute status = partial, until the next draft of that path on the same machine removes it. Errors: Error (file), or (fit) when the disk is too small.
 class Draft {
  public:
   /// Makes the temporary file. The root gets status = partial and created (UTC, ISO 8601).
@@ -40,6 +40,8 @@ class Draft {
 
   const std::string& path() const;
   const std::string& temporary_path() const;
+  /// Temporary files of killed processes that were found beside it, and removed.
+  const std::vector<std::string>& leftovers() const;
 
   /// Declares a dataset whose rows the ranks will write (contiguous, allocated at once, not filled). Before seal()
   /// only.

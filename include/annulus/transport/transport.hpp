@@ -61,6 +61,9 @@ class Transport {
   virtual Pending start(std::span<const Send> sends, std::span<const Recv> recvs) = 0;
   /// This rank's memory that neighbours can read where it lies; null where all messages are copied, and then on all ranks.
   virtual SharedMemory* shared() { return nullptr; }
+  /// Before fail(), by every rank that fails: whether it is the one that tells people why, having been the first. The
+  /// others return later, when it has spoken.
+  virtual bool speaks() noexcept { return true; }
   /// Tells everybody that this rank cannot go on: whoever waits for it fails with this reason. Never returns to a hang.
   virtual void fail(const Error& reason) noexcept = 0;
 };
