@@ -17,8 +17,19 @@ double left(double busy, double takes, const LinkPrice& link) { return std::max(
 
 }  // namespace
 
+std::vector<Rank> nodes_of(const Grid& grid, const Prices& prices) {
+  std::vector<Rank> nodes;
+  if (prices.ranks_per_node < grid.ranks())
+    for (Rank seat = 0; seat < grid.seats(); ++seat)
+      nodes.push_back(static_cast<Rank>(Index{seat} * grid.heads / prices.ranks_per_node));
+  return nodes;
+}
+
 Clock::Clock(const Prices& p, const Grid& grid, Index block_bytes, Index sum_bytes)
-    : seats_(static_cast<std::size_t>(grid.seats())),
+    : seats_(index(grid.seats())),
+      now_(seats_.size()),
+      later_(sum_bytes > 0 ? seats_.size() : 0),
+      nodes_(nodes_of(grid, p)),
       near_(p.near),
       far_(p.far),
       block_bytes_(static_cast<double>(block_bytes)),
@@ -28,111 +39,114 @@ Clock::Clock(const Prices& p, const Grid& grid, Index block_bytes, Index sum_byt
       ranks_per_node_(p.ranks_per_node),
       workers_(p.workers_per_node),
       ports_(p.network_ports),
-      ranks_here_(std::min(p.ranks_per_node, grid.ranks())),
-      several_nodes_(p.ranks_per_node < grid.ranks()) {
+      ranks_here_(std::min(p.ranks_per_node, grid.ranks())) {
   const double crowd = std::max(1.0, static_cast<double>(ranks_here_) / workers_);
   near_.bytes_per_second /= crowd;  // a copy is work, too
   seconds_per_byte_ *= crowd;
-  if (several_nodes_ && ports_ < ranks_here_)
-    out_.resize(static_cast<std::size_t>(node_of(grid.seats() - 1)) + 1), in_ = out_;
+  if (!nodes_.empty() && ports_ < ranks_here_) in_ = out_ = std::vector<double>(index(nodes_.back()) + 1);
 }
 
-void Clock::all_begin(double seconds) {
-  for (Seat& seat : seats_) seat.ready = seconds;
-}
-
-void Clock::send(Load Seat::*when, Rank to, Rank from, double bytes, double sent) {
-  Load &there = at(to).*when, &here = at(from).*when;
-  const bool across = several_nodes_ && node_of(to) != node_of(from);
-  const LinkPrice& link = across ? far_ : near_;
-  Traffic& arrives = across ? there.far : there.near;
-  const double seconds = bytes / link.bytes_per_second;
-  arrives.in += seconds;
-  arrives.latency += link.latency_seconds;
-  (across ? here.far : here.near).out += seconds;
-  there.source = from;
-  there.sent = std::max(there.sent, sent);
-  there.computed = std::max(there.computed, at(from).ready + at(from).busy);
-}
-
-void Clock::block(Rank to, Rank from, Index rows) {
-  send(&Seat::now, to, from, static_cast<double>(rows) * block_bytes_, at(from).ready);
-}
-
-void Clock::sums(Rank to, Rank from, Index rows) {
-  const double bytes = static_cast<double>(rows) * sum_bytes_;
-  send(&Seat::later, to, from, bytes, at(from).ready + at(from).busy);
-  at(to).extra += 3 * bytes * seconds_per_byte_;  // added: two read, one written
-}
-
-void Clock::home(Rank owner, Rank from, Index rows) { sums(owner, from, rows); }
-
-void Clock::work(Rank seat, double seconds, Index held_rows) {
-  at(seat).work += seconds;
-  at(seat).extra += static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
-}
-
-// The rest of a seat's step: its own share of the messages, and the arrival of what others send.
-void Clock::wait(Seat& seat) {
-  const Load& load = seat.now;
-  const double done = seat.ready + seat.busy;
-  const auto own = [](const Traffic& t) { return t.latency + std::max(t.in, t.out); };
-  double next = done;
-  if (load.near.any()) next += left(seat.busy, own(load.near), near_);
-  if (load.far.any()) next += left(seat.busy, own(load.far), far_);
-  seat.next = std::max(seat.next, next);
-  if (load.source == nobody) return;
-  Seat& from = at(load.source);
-  const double begin = std::max(seat.ready, load.sent), computed = std::max(done, load.computed);
-  const auto there = [&](const Traffic& t, const Traffic& sender, const LinkPrice& link) {
-    return t.in > 0 ? arrival(begin, computed, std::max(own(t), t.latency + sender.out), link) : begin;
-  };
-  next = std::max(there(load.near, from.now.near, near_), there(load.far, from.now.far, far_));
-  seat.next = std::max(seat.next, next);
-  from.next = std::max(from.next, next);
-}
-
-void Clock::step() {
-  if (!out_.empty()) share_ports();
-  for (Seat& seat : seats_) wait(seat);
-  for (Seat& seat : seats_) {
-    seat.ready = seat.next;
-    seat.busy = seat.work;
-    seat.now = seat.later;
-    seat.later = {};
-    seat.next = seat.work = 0;
+void Clock::send(std::vector<Load>& loads, const Messages& m, double bytes, double Seat::*sent) {
+  const double near_out = bytes / near_.bytes_per_second, near_in = near_out + near_.latency_seconds,
+               far_out = bytes / far_.bytes_per_second, far_in = far_out + far_.latency_seconds;
+  for (int i = 0, to = m.to, from = m.from; i < m.count; ++i, to += m.stride, from += m.stride) {
+    Load &there = loads[index(to)], &here = loads[index(from)];
+    const bool across = !nodes_.empty() && nodes_[index(to)] != nodes_[index(from)];
+    if (across) {
+      there.far.in += far_in;
+      here.far.out += far_out;
+    } else {
+      there.near.in += near_in;
+      here.near.out += near_out;
+    }
+    there.source = from;
+    there.sent = std::max(there.sent, seats_[index(from)].*sent);
+    there.computed = std::max(there.computed, seats_[index(from)].done);
   }
-  if (workers_ < ranks_here_) share_cores();
-  for (Seat& seat : seats_) {
-    seat.compute += seat.busy;
-    seat.busy += seat.extra;
-    seat.extra = 0;
+}
+
+void Clock::block(const Messages& messages, Index rows) {
+  send(now_, messages, static_cast<double>(rows) * block_bytes_, &Seat::ready);
+}
+
+void Clock::sums(const Messages& m, Index rows) {
+  const double bytes = static_cast<double>(rows) * sum_bytes_;
+  send(later_, m, bytes, &Seat::done);
+  for (int i = 0, to = m.to; i < m.count; ++i, to += m.stride)
+    seats_[index(to)].extra += 3 * bytes * seconds_per_byte_;  // added: two read, one written
+}
+
+void Clock::work(Rank first, int stride, int count, double seconds, Index held_rows) {
+  const double clears = static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
+  for (int i = 0, seat = first; i < count; ++i, seat += stride) {
+    seats_[index(seat)].work += seconds;
+    seats_[index(seat)].extra += clears;
   }
 }
 
 void Clock::gather_all(std::span<const Index> rows) {
-  std::vector<double> of_node(static_cast<std::size_t>(node_of(static_cast<Rank>(rows.size()) - 1)) + 1);
+  const auto node = [&](std::size_t seat) { return nodes_.empty() ? 0U : index(nodes_[seat]); };
+  std::vector<double> of_node(node(rows.size() - 1) + 1);
   std::vector<Index> seats_of_node(of_node.size());
   double all = 0, last = 0;
-  for (const Seat& seat : seats_) last = std::max(last, seat.ready);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const double bytes = static_cast<double>(rows[i]) * block_bytes_;
     all += bytes;
-    of_node[static_cast<std::size_t>(node_of(static_cast<Rank>(i)))] += bytes;
-    ++seats_of_node[static_cast<std::size_t>(node_of(static_cast<Rank>(i)))];
+    of_node[node(i)] += bytes;
+    ++seats_of_node[node(i)];
+    last = std::max(last, seats_[i].ready);
   }
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto node = static_cast<std::size_t>(node_of(static_cast<Rank>(i)));
     const double own = static_cast<double>(rows[i]) * block_bytes_;
-    const auto inside = static_cast<double>(seats_of_node[node] - 1),
+    const auto inside = static_cast<double>(seats_of_node[node(i)] - 1),
                outside = static_cast<double>(rows.size()) - 1 - inside;
-    Load& load = seats_[i].now;
-    load.near = {(of_node[node] - own) / near_.bytes_per_second, own * inside / near_.bytes_per_second,
-                 inside * near_.latency_seconds};
-    load.far = {(all - of_node[node]) / far_.bytes_per_second, own * outside / far_.bytes_per_second,
-                outside * far_.latency_seconds};
+    Load& load = now_[i];
+    load.near = {(of_node[node(i)] - own) / near_.bytes_per_second + inside * near_.latency_seconds,
+                 own * inside / near_.bytes_per_second};
+    load.far = {(all - of_node[node(i)]) / far_.bytes_per_second + outside * far_.latency_seconds,
+                own * outside / far_.bytes_per_second};
     load.source = static_cast<Rank>(i);
     load.sent = last;
+  }
+}
+
+// The rest of a seat's step: its own share of the messages, and the arrival of what others send.
+void Clock::wait(std::size_t i) {
+  const Load& load = now_[i];
+  Seat& seat = seats_[i];
+  const auto own = [](const Traffic& t) { return std::max(t.in, t.out); };
+  const double busy = seat.done - seat.ready, near = own(load.near), across = own(load.far);
+  double next = seat.done;
+  if (near > 0) next += left(busy, near, near_);
+  if (across > 0) next += left(busy, across, far_);
+  seat.next = std::max(seat.next, next);
+  if (load.source == nobody) return;
+  const Traffic &near_from = now_[index(load.source)].near, &far_from = now_[index(load.source)].far;
+  const double begin = std::max(seat.ready, load.sent), computed = std::max(seat.done, load.computed);
+  double there = begin;
+  if (load.near.in > 0) there = arrival(begin, computed, std::max(near, near_from.out + near_.latency_seconds), near_);
+  if (load.far.in > 0)
+    there = std::max(there, arrival(begin, computed, std::max(across, far_from.out + far_.latency_seconds), far_));
+  seat.next = std::max(seat.next, there);
+  Seat& from = seats_[index(load.source)];
+  from.next = std::max(from.next, there);
+}
+
+void Clock::step() {
+  if (!out_.empty()) share_ports();
+  for (std::size_t i = 0; i < seats_.size(); ++i) wait(i);
+  if (workers_ < ranks_here_) share_cores();
+  for (Seat& seat : seats_) {
+    seat.ready = seat.next;
+    seat.compute += seat.work;
+    seat.done = seat.ready + seat.work + seat.extra;
+    seat.next = seat.work = seat.extra = 0;
+  }
+  if (later_.empty()) {
+    std::ranges::fill(now_, Load{});
+  } else {
+    std::swap(now_, later_);
+    std::ranges::fill(later_, Load{});
   }
 }
 
@@ -142,15 +156,16 @@ void Clock::share_cores() {
   const auto seats = static_cast<Rank>(seats_.size());
   for (Rank first = 0, last = 0; first < seats; first = last) {
     order.clear();
-    for (; last < seats && node_of(last) == node_of(first); ++last) order.push_back(&at(last));
-    std::ranges::sort(order, {}, &Seat::busy);
+    for (; last < seats && (nodes_.empty() || nodes_[index(last)] == nodes_[index(first)]); ++last)
+      order.push_back(&seats_[index(last)]);
+    std::ranges::sort(order, {}, &Seat::work);
     const int lanes = std::min(heads_, ranks_per_node_);
     double begun = 0, now = 0;
     auto computing = static_cast<double>(order.size()) * lanes;
     for (Seat* seat : order) {
-      now += (seat->busy - begun) * std::max(1.0, computing / workers_);
-      begun = seat->busy;
-      seat->busy = now;
+      now += (seat->work - begun) * std::max(1.0, computing / workers_);
+      begun = seat->work;
+      seat->work = now;
       computing -= lanes;
     }
   }
@@ -160,28 +175,26 @@ void Clock::share_cores() {
 void Clock::share_ports() {
   std::ranges::fill(out_, 0);
   std::ranges::fill(in_, 0);
-  const int lanes = std::min(heads_, ranks_per_node_);
-  for (Rank seat = 0; seat < static_cast<Rank>(seats_.size()); ++seat) {
-    const auto node = static_cast<std::size_t>(node_of(seat));
-    out_[node] += at(seat).now.far.out * lanes / ports_;
-    in_[node] += at(seat).now.far.in * lanes / ports_;
+  const double lanes = std::min(heads_, ranks_per_node_);
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    out_[index(nodes_[i])] += now_[i].far.out * lanes / ports_;
+    in_[index(nodes_[i])] += now_[i].far.in * lanes / ports_;
   }
-  for (Rank seat = 0; seat < static_cast<Rank>(seats_.size()); ++seat) {
-    const auto node = static_cast<std::size_t>(node_of(seat));
-    Traffic& load = at(seat).now.far;
-    if (load.out > 0) load.out = std::max(load.out, out_[node]);
-    if (load.in > 0) load.in = std::max(load.in, in_[node]);
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    Traffic& load = now_[i].far;
+    if (load.out > 0) load.out = std::max(load.out, out_[index(nodes_[i])]);
+    if (load.in > 0) load.in = std::max(load.in, in_[index(nodes_[i])]);
   }
 }
 
 void Clock::merge(Index most_rows, bool across) {
   double last = 0;
-  for (const Seat& seat : seats_) last = std::max(last, seat.ready + seat.busy);
+  for (const Seat& seat : seats_) last = std::max(last, seat.done);
   const LinkPrice& link = across ? far_ : near_;
   const double bytes = static_cast<double>(most_rows) * sum_bytes_;
   const double crowd = across ? std::max(1.0, static_cast<double>(ranks_here_) / ports_) : 1;
   const double takes = link.latency_seconds + bytes * crowd / link.bytes_per_second + 3 * bytes * seconds_per_byte_;
-  for (Seat& seat : seats_) seat.ready = last + takes, seat.busy = 0;
+  for (Seat& seat : seats_) seat.ready = seat.done = last + takes;
 }
 
 PassTime Clock::end() {

@@ -1,9 +1,19 @@
 #pragma once
+#include <span>
 #include <vector>
 
 #include "annulus/plan/cost.hpp"
 
 namespace annulus {
+
+/// So many messages of the same size between neighbours, `stride` apart on both sides.
+struct Messages {
+  Rank to = 0, from = 0;
+  int stride = 1, count = 1;
+};
+
+/// The node of each seat's first rank; empty when all ranks share one.
+std::vector<Rank> nodes_of(const Grid& grid, const Prices& prices);
 
 /// When each seat is where, in one pass. What happens is told step by step, in the order of the engine's batches: while the
 /// seats are in step s - 1,
@@ -23,11 +33,10 @@ class Clock {
   Clock(const Prices& prices, const Grid& grid, Index block_bytes, Index sum_bytes);
 
   bool with_sums() const { return sum_bytes_ > 0; }
-  void all_begin(double seconds);
-  void block(Rank to, Rank from, Index rows);
-  void sums(Rank to, Rank from, Index rows);
-  void home(Rank owner, Rank from, Index rows);
-  void work(Rank seat, double seconds, Index held_rows);
+  void block(const Messages& messages, Index rows);
+  void sums(const Messages& messages, Index rows);
+  /// of seats first, first + stride, ...; held_rows: what follows them is cleared first.
+  void work(Rank first, int stride, int count, double seconds, Index held_rows);
   /// The block of every seat goes to all others at once.
   void gather_all(std::span<const Index> rows);
   void step();
@@ -36,36 +45,33 @@ class Clock {
   PassTime end();
 
  private:
-  // Seconds of one lane in one step on one kind of link: bytes, and the latencies of what arrives.
+  // Seconds of one lane in one step on one kind of link: what arrives, with its latency, and what leaves.
   struct Traffic {
-    double in = 0, out = 0, latency = 0;
-    bool any() const { return in > 0 || out > 0; }
+    double in = 0, out = 0;
   };
-  // Who sends (the last to do so), and when all of them were in this step and had computed.
+  // What is waited for at the end of a step: who sends (the last to do so), and when all of them had begun and had computed.
   struct Load {
     Traffic near, far;
-    Rank source = nobody;
     double sent = 0, computed = 0;
+    Rank source = nobody;
   };
   struct Seat {
-    double ready = 0, busy = 0,
-           next = 0;             // when its step began; what it computes, clears and adds in it; when the next begins
-    double work = 0, extra = 0;  // computing, and clearing and adding, in the step that comes
-    double compute = 0;          // all computing so far
-    Load now, later;             // what is waited for at the end of this step, and of the one that comes
+    double ready = 0, done = 0, next = 0;  // when its step began, when it has computed, when the next begins
+    double work = 0, extra = 0;            // computing, and clearing and adding, in the step that comes
+    double compute = 0;                    // all computing so far
   };
-  Seat& at(Rank seat) { return seats_[static_cast<std::size_t>(seat)]; }
-  Index node_of(Rank seat) const { return Index{seat} * heads_ / ranks_per_node_; }
-  void send(Load Seat::*when, Rank to, Rank from, double bytes, double sent);
+  static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
+  void send(std::vector<Load>& loads, const Messages& messages, double bytes, double Seat::*sent);
   void share_cores();
   void share_ports();
-  void wait(Seat& seat);
+  void wait(std::size_t seat);
 
   std::vector<Seat> seats_;
+  std::vector<Load> now_, later_;  // by seat: of this step, and of the one that comes
+  std::vector<Rank> nodes_;        // of seats, where there are several
   LinkPrice near_, far_;
   double block_bytes_, sum_bytes_, seconds_per_byte_;
   int heads_, ranks_per_node_, workers_, ports_, ranks_here_;
-  bool several_nodes_;
   std::vector<double> out_, in_;  // of nodes
 };
 

@@ -1,26 +1,14 @@
 #include <algorithm>
-#include <optional>
 
 #include "annulus/plan/cost.hpp"
 #include "plan/clock.hpp"
 #include "plan/passes.hpp"
+#include "plan/row_lists.hpp"
 #include "plan/sight.hpp"
+#include "plan/spans.hpp"
 
 namespace annulus {
 namespace {
-
-// Calls at(seat, origin) for every seat of one step of the itinerary, as visit() says, without its divisions.
-template <class At>
-void for_row(const Grid& grid, int step, const At& at) {
-  const int turn = step / grid.inner, hop = step % grid.inner;
-  for (int ring = 0, from = turn == 0 ? 0 : grid.outer - turn; ring < grid.outer; ++ring) {
-    for (int place = 0, back = hop == 0 ? 0 : grid.inner - hop; place < grid.inner; ++place) {
-      at(ring * grid.inner + place, from * grid.inner + back);
-      if (++back == grid.inner) back = 0;
-    }
-    if (++from == grid.outer) from = 0;
-  }
-}
 
 // The plans of all seats, step by step, told to a counter and to a clock for each pass.
 class Stream {
@@ -28,29 +16,26 @@ class Stream {
   Stream(const Schedule& job, const Prices& prices, const Passes& passes)
       : planner_(job.planner),
         grid_(job.grid),
+        spans_(job.planner),
         paces_(prices, job.grid.heads),
-        ranks_per_node_(prices.ranks_per_node),
-        several_nodes_(prices.ranks_per_node < job.grid.ranks()),
-        seats_(static_cast<std::size_t>(planner_.seats())),
-        blocks_(seats_.size()) {
+        seats_(index(planner_.seats())),
+        blocks_(seats_.size()),
+        nodes_(nodes_of(job.grid, prices)) {
     clocks_.emplace_back(prices, grid_, passes.forward.block_bytes, passes.forward.sum_bytes);
     if (passes.backward) clocks_.emplace_back(prices, grid_, passes.backward->block_bytes, passes.backward->sum_bytes);
     sight_.paces = &paces_;
     sight_.backward = clocks_.size() > 1;
+    with_sums_ = std::ranges::any_of(clocks_, &Clock::with_sums);
   }
 
   /// Counts, and the times of the steps alone.
   void run(Estimate& e) {
     e.steps = planner_.steps();
-    e.by_step.resize(static_cast<std::size_t>(e.steps));
+    e.by_step.resize(index(planner_.steps()));
     for (step_ = 0; step_ < planner_.steps(); ++step_) {
       go_home();
-      if (grid_.travel == Travel::tree) {
-        meet_all();
-      } else {
-        for (const int row : planner_.visits(step_))
-          for_row(grid_, row, [&](Rank seat, Rank origin) { meet(seat, origin); });
-      }
+      if (grid_.travel == Travel::tree && step_ > 0) gather_all();
+      for (const int row : planner_.visits(step_)) spans_.for_row(row, [&](const Span& span) { meet(span); });
       end_step(e);
     }
     last_homes();
@@ -76,79 +61,100 @@ class Stream {
   struct Block {
     int step = 0;  // of its last use by a visitor
     Rank user = nobody;
-    std::vector<Range> rows;
+    int rows = 0;  // in lists_; of no meaning without a user
+    bool operator==(const Block&) const = default;
   };
   struct Home {
-    Rank owner, from;
+    Messages messages;
     Index rows;
   };
 
-  Index node_of(Rank seat) const { return Index{seat} * grid_.heads / ranks_per_node_; }
+  static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
+  bool across(Rank a, Rank b) const { return !nodes_.empty() && nodes_[index(a)] != nodes_[index(b)]; }
 
-  // All queries come to every seat: the work is what sees its keys.
-  void meet_all() {
-    if (step_ == 0) return;
+  // All queries come to every seat.
+  void gather_all() {
     const Partition& queries = planner_.queries();
-    const Index all = queries.tokens(), block = ceil_div(all, planner_.seats());
-    std::vector<Index> rows, rows_of_node(static_cast<std::size_t>(node_of(planner_.seats() - 1)) + 1);
+    std::vector<Index> rows, rows_of_node(nodes_.empty() ? 0 : index(nodes_.back()) + 1);
     for (Rank seat = 0; seat < planner_.seats(); ++seat) {
       rows.push_back(queries.rows(seat));
-      rows_of_node[static_cast<std::size_t>(node_of(seat))] += rows.back();
+      seats_[index(seat)].rows = queries.tokens() - rows.back();
+      if (!nodes_.empty()) rows_of_node[index(nodes_[index(seat)])] += rows.back();
     }
     clocks_.front().gather_all(rows);
-    for (Rank seat = 0; seat < planner_.seats(); ++seat) {
-      Seat& here = seats_[static_cast<std::size_t>(seat)];
-      here.pairs = planner_.pairs_of(seat);
-      here.rows = all - queries.rows(seat);
-      crossed += all - rows_of_node[static_cast<std::size_t>(node_of(seat))];
-      clocks_.front().work(seat, paces_.forward.full(block, planner_.keys().rows(seat), here.pairs), all);
-    }
+    for (const Rank node : nodes_) crossed += queries.tokens() - rows_of_node[index(node)];
   }
 
-  // What the seat works on in this step, and where it comes from.
-  void meet(Rank seat, Rank origin) {
-    planner_.look(seat, origin, sight_);
+  // What the seats work on in this step, and where it comes from.
+  void meet(const Span& span) {
+    planner_.look(span.seat, span.origin, sight_);
     if (sight_.none()) return;
-    Seat& here = seats_[static_cast<std::size_t>(seat)];
-    here.pairs += sight_.pairs;
-    const Index rows = step_ == 0 ? 0 : count(sight_.rows);
-    clocks_.front().work(seat, sight_.forward_seconds, rows);
-    if (sight_.backward) clocks_.back().work(seat, sight_.backward_seconds, rows);
-    if (step_ == 0) return;
-    here.rows += rows;
-    const Rank source = grid_.travel == Travel::gather ? gathered(seat, origin, rows) : pass_on(seat, origin, rows);
-    for (Clock& clock : clocks_) clock.block(seat, source, rows);
-    if (several_nodes_ && node_of(seat) != node_of(source)) crossed += rows;
-  }
-
-  Rank gathered(Rank seat, Rank origin, Index rows) {
-    if (clocks_.back().with_sums()) homes_.push_back({origin, seat, rows});
-    return origin;
-  }
-
-  // From whom the seat gets the rows it sees: the user before, where the chain goes on, or the owner.
-  Rank pass_on(Rank seat, Rank origin, Index rows) {
-    Block& block = blocks_[static_cast<std::size_t>(origin)];
-    const bool linked = block.user != nobody && seats_[static_cast<std::size_t>(block.user)].busy == block.step &&
-                        inside(sight_.rows, block.rows);
-    const Rank source = linked ? block.user : origin;
-    for (Clock& clock : clocks_) {
-      if (!clock.with_sums() || block.user == nobody) continue;
-      const Index home = count(block.rows) - (linked ? rows : 0);
-      if (linked) clock.sums(seat, block.user, rows);
-      if (home > 0) clock.home(origin, block.user, home);
+    const bool visits = step_ > 0 && grid_.travel != Travel::tree;
+    const Index rows = visits ? count(sight_.rows) : 0;
+    for (int i = 0, seat = span.seat; i < span.count; ++i, seat += span.stride) {
+      seats_[index(seat)].pairs += sight_.pairs;
+      seats_[index(seat)].rows += rows;
     }
-    block.step = step_;
-    block.user = seat;
-    block.rows.assign(sight_.rows.begin(), sight_.rows.end());
-    return source;
+    clocks_.front().work(span.seat, span.stride, span.count, sight_.forward_seconds, rows);
+    if (sight_.backward) clocks_.back().work(span.seat, span.stride, span.count, sight_.backward_seconds, rows);
+    if (!visits) return;
+    if (grid_.travel == Travel::gather) {
+      arrive({span.seat, span.origin, span.stride, span.count}, rows);
+      if (with_sums_) homes_.push_back({{span.origin, span.seat, span.stride, span.count}, rows});
+    } else {
+      pass_on(span, rows);
+    }
+  }
+
+  void arrive(const Messages& m, Index rows) {
+    for (Clock& clock : clocks_) clock.block(m, rows);
+    Index crossing = 0;
+    for (int i = 0, to = m.to, from = m.from; !nodes_.empty() && i < m.count; ++i, to += m.stride, from += m.stride)
+      crossing += nodes_[index(to)] != nodes_[index(from)] ? 1 : 0;
+    crossed += crossing * rows;
+  }
+
+  // From whom the seats get the rows they see: the user before, where the chain goes on, or the owner.
+  void pass_on(const Span& span, Index rows) {
+    const int list = lists_.hold(sight_.rows, span.count);
+    for (Span part = span, rest = span; rest.count > 0;) {
+      part = rest;
+      const Block before = blocks_[index(rest.origin)];
+      const bool goes_on = before.user != nobody && seats_[index(before.user)].busy == before.step;
+      for (part.count = 1; part.count < rest.count; ++part.count) {  // blocks with the same past
+        const int on = part.count * rest.stride;
+        const Block& other = blocks_[index(rest.origin + on)];
+        if (other != Block{before.step, before.user == nobody ? nobody : before.user + on, before.rows}) break;
+        if (other.user != nobody && (seats_[index(other.user)].busy == other.step) != goes_on) break;
+      }
+      const bool linked = goes_on && (list == before.rows || inside(sight_.rows, lists_.rows(before.rows)));
+      arrive({part.seat, linked ? before.user : part.origin, part.stride, part.count}, rows);
+      if (before.user != nobody) {
+        if (with_sums_) leave(part, before, linked ? rows : 0);
+        lists_.release(before.rows, part.count);
+      }
+      for (int i = 0; i < part.count; ++i)
+        blocks_[index(part.origin + i * part.stride)] = {step_, part.seat + i * part.stride, list};
+      const int on = part.count * rest.stride;
+      rest = {rest.seat + on, rest.origin + on, rest.stride, rest.count - part.count};
+    }
+  }
+
+  // The sums of the users before: those of so many rows ride on, the others go home.
+  void leave(const Span& span, const Block& before, Index riding) {
+    const Index home = lists_.count(before.rows) - riding;
+    for (Clock& clock : clocks_) {
+      if (!clock.with_sums()) continue;
+      if (riding > 0) clock.sums({span.seat, before.user, span.stride, span.count}, riding);
+      if (home > 0) clock.sums({span.origin, before.user, span.stride, span.count}, home);
+    }
   }
 
   // Sums of what was gathered in the step before.
   void go_home() {
     for (Clock& clock : clocks_)
       if (clock.with_sums())
-        for (const Home& home : homes_) clock.home(home.owner, home.from, home.rows);
+        for (const Home& home : homes_) clock.sums(home.messages, home.rows);
     homes_.clear();
   }
 
@@ -158,14 +164,14 @@ class Stream {
     for (Clock& clock : clocks_) {
       if (!clock.with_sums()) continue;
       for (Rank owner = 0; owner < planner_.seats(); ++owner)
-        if (const Block& block = blocks_[static_cast<std::size_t>(owner)]; block.user != nobody)
-          clock.home(owner, block.user, count(block.rows));
+        if (const Block& block = blocks_[index(owner)]; block.user != nobody)
+          clock.sums({owner, block.user, 1, 1}, lists_.count(block.rows));
     }
   }
 
   // Counts the step, and lets the seats go on to it.
   void end_step(Estimate& e) {
-    StepSum& sum = e.by_step[static_cast<std::size_t>(step_)];
+    StepSum& sum = e.by_step[index(step_)];
     Index rows = 0, most_rows = 0;
     for (Seat& seat : seats_) {
       seat.all_pairs += seat.pairs;
@@ -182,8 +188,8 @@ class Stream {
     e.path_pairs += sum.most_pairs;
     e.buffer_rows = std::max(e.buffer_rows, most_rows);
     if (step_ == 0) return;
-    e.by_step[static_cast<std::size_t>(step_) - 1].rows = rows;  // they travel in the batch of the step before
-    e.by_step[static_cast<std::size_t>(step_) - 1].most_rows = most_rows;
+    e.by_step[index(step_) - 1].rows = rows;  // they travel in the batch of the step before
+    e.by_step[index(step_) - 1].most_rows = most_rows;
   }
 
   // The rounds after the steps; everybody waits for the largest.
@@ -198,10 +204,10 @@ class Stream {
       const auto rounds = planner_.merges(seat);
       for (std::size_t m = 0; m < rounds.size(); ++m) {
         const Index rows = count(rounds[m].receive);
-        const bool across = rows > 0 && node_of(seat) != node_of(rounds[m].peer);
-        all[m] = {std::max(all[m].most, rows), all[m].across || across};
+        const bool crosses = rows > 0 && across(seat, rounds[m].peer);
+        all[m] = {std::max(all[m].most, rows), all[m].across || crosses};
         mine += rows;
-        if (across) merged_across += rows;
+        if (crosses) merged_across += rows;
       }
       merged += mine;
       most_merged = std::max(most_merged, mine);
@@ -211,13 +217,15 @@ class Stream {
 
   const Planner& planner_;
   const Grid grid_;
+  const Spans spans_;
   const Paces paces_;
-  int ranks_per_node_;
-  bool several_nodes_;
+  bool with_sums_ = false;
   int step_ = 0;
   std::vector<Clock> clocks_;  // forward, and backward where it is asked for
   std::vector<Seat> seats_;
   std::vector<Block> blocks_;  // by owner
+  std::vector<Rank> nodes_;    // of seats, where there are several
+  RowLists lists_;
   std::vector<Home> homes_;
   Sight sight_;
 };
@@ -234,7 +242,8 @@ Schedule ring_of(const Schedule& job) {
 double least_seconds(const Schedule& job, const Prices& prices) {
   const Paces paces(prices, job.grid.heads);
   const double each = paces.forward.least() + (prices.backward ? paces.backward.least() : 0);
-  const bool strided = std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });
+  const bool strided =
+      std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });
   Index most = job.mask.pairs() / job.planner.seats();
   for (Rank seat = 0; seat < job.planner.seats() && !strided; ++seat)  // a closed form for each
     most = std::max(most, job.planner.pairs_of(seat));
