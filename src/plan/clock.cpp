@@ -115,10 +115,10 @@ void Clock::wait(std::size_t i) {
   const Load& load = now_[i];
   Seat& seat = seats_[i];
   const auto own = [](const Traffic& t) { return std::max(t.in, t.out); };
-  const double busy = seat.done - seat.ready, near = own(load.near), across = own(load.far);
-  double next = seat.done;
-  if (near > 0) next += left(busy, near, near_);
-  if (across > 0) next += left(busy, across, far_);
+  const double near = own(load.near), across = own(load.far);
+  double next = seat.done;  // copying inside the node hides what crosses as computing does
+  if (near > 0) next += left(next - seat.ready, near, near_);
+  if (across > 0) next += left(next - seat.ready, across, far_);
   seat.next = std::max(seat.next, next);
   if (load.source == nobody) return;
   const Traffic &near_from = now_[index(load.source)].near, &far_from = now_[index(load.source)].far;
