@@ -80,7 +80,8 @@ struct Outcome {
 Outcome measure(const Settings& settings, Context& context, const Case& job, const std::optional<Hardware>& hardware);
 /// A case on one rank without any exchange. between: called before every repetition and after the last.
 struct Alone {
-  std::vector<double> seconds;  ///< in order
+  std::vector<double> seconds;          ///< in order
+  std::vector<double> compute_seconds;  ///< of them, inside the kernel
   double operations = 0;        ///< of one pass
   std::string kernel;
 };
@@ -93,8 +94,6 @@ void explain_attention_columns(Report& report, const Settings& settings);
 Case case_of(const Settings& settings, Index tokens);
 /// "1Ki,4Ki" as numbers.
 std::vector<Index> counts_of(const Settings& settings, const std::string& option);
-/// --hardware, if given.
-std::optional<Hardware> hardware_of(const Settings& settings);
 
 /// The benchmarks. Each returns the exit code.
 int bench_kernel(const Settings& settings, Context& context);

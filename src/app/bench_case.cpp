@@ -249,11 +249,10 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     row["max_error"] = samples > 0 ? Row(most[4]) : Row(nullptr);
     row["predicted_ms"] = nullptr;
     if (hardware) {
-      const LinkClass kind = place.ranks_per_node < c.ranks ? LinkClass::network
-                             : context.under_mpi()          ? LinkClass::shared
-                                                            : LinkClass::process;
-      row["predicted_ms"] =
-          1e3 * predicted_seconds(job->schedule, prices_of(c.shape, c.backward), c.shape.type, *hardware, kind);
+      const LinkClass inside = context.under_mpi() ? LinkClass::shared : LinkClass::process;
+      const Estimate e = estimate(
+          job->schedule, priced(prices_of(c.shape, c.backward), c.shape.type, *hardware, place.ranks_per_node, inside));
+      row["predicted_ms"] = 1e3 * (c.backward ? e.backward : e.forward).seconds;
     }
     row["grid"] = to_text(job->schedule.grid);
     row["pass"] = c.backward ? "backward" : "forward";

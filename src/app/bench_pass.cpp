@@ -118,12 +118,13 @@ Alone run_alone(const Settings& settings, const Case& c, int threads, Index warm
   BenchPass bench(settings, job, tools, c.backward);
   bench.prepare();
   for (Index i = 0; i < warm_ups; ++i) bench.run();
-  Alone alone{{}, pass_operations(job, c.backward), bench.kernel()};
+  Alone alone{{}, {}, pass_operations(job, c.backward), bench.kernel()};
   for (Index i = 0; i < repetitions; ++i) {
     if (between) between();
     const double begins = timeline.now();
     bench.run();
     alone.seconds.push_back(timeline.now() - begins);
+    alone.compute_seconds.push_back(timeline.total("compute", begins));
   }
   if (between) between();
   return alone;

@@ -35,11 +35,16 @@ void split(std::string_view text, char mark, const Each& each) {
   }
 }
 
-Link parse_link(const IniLine& line, const std::string& where) {
-  const auto comma = line.value.find(',');
-  require(comma != line.value.npos, where, ": a link is 'seconds, bytes per second': it is '", line.value, "'");
-  const std::string_view value = line.value;
-  return {positive(value.substr(0, comma), where), positive(value.substr(comma + 1), where)};
+LinkPrice parse_link(const IniLine& line, LinkClass kind, const std::string& where) {
+  std::vector<std::string_view> parts;
+  split(line.value, ',', [&](std::string_view text) { parts.push_back(text); });
+  require(parts.size() == 2 || parts.size() == 3, where,
+          ": a link is 'seconds, bytes per second' or 'seconds, bytes per second, hidden': it is '", line.value, "'");
+  LinkPrice link = ordinary(kind, positive(parts[0], where), positive(parts[1], where));
+  if (parts.size() < 3) return link;
+  link.hidden = trimmed(parts[2]) == "0" ? 0 : positive(parts[2], where);
+  require(link.hidden <= 1, where, ": what a link hides is a share, 0 to 1: it is '", parts[2], "'");
+  return link;
 }
 
 std::vector<RatePoint> parse_rates(const IniLine& line, const std::string& where) {
@@ -70,7 +75,7 @@ std::string scientific(double value) {
 
 }  // namespace
 
-Link Hardware::link(LinkClass kind) const {
+LinkPrice Hardware::link(LinkClass kind) const {
   for (std::size_t i = static_cast<std::size_t>(kind); i < links.size(); ++i)
     if (links[i]) return *links[i];
   for (std::size_t i = links.size(); i-- > 0;)
@@ -78,18 +83,32 @@ Link Hardware::link(LinkClass kind) const {
   throw Error(Failure::usage, sentence("the hardware profile '", name, "' has no link"));
 }
 
-double Hardware::rate(DType type, bool backward, bool causal, double tokens) const {
+LinkClass Hardware::inside() const {
+  for (const LinkClass kind : {LinkClass::node, LinkClass::shared, LinkClass::process})
+    if (links[static_cast<std::size_t>(kind)]) return kind;
+  return LinkClass::network;
+}
+
+Rates Hardware::rates_of(DType type, bool backward) const {
   const std::string stem = sentence(name_of(type), backward ? ".backward." : ".forward.");
-  auto found = rates.find(stem + (causal ? "causal" : "full"));
-  if (found == rates.end()) found = rates.find(stem + (causal ? "full" : "causal"));
-  require(found != rates.end(), "the hardware profile '", name, "' has no line kernel.", stem, "full");
-  const std::vector<RatePoint>& points = found->second;
-  const auto above = std::ranges::lower_bound(points, tokens, {}, &RatePoint::tokens);
-  if (above == points.begin()) return above->operations_per_second;
-  const RatePoint& below = *(above - 1);
-  if (above == points.end()) return below.operations_per_second;
-  const double share = std::log(tokens / below.tokens) / std::log(above->tokens / below.tokens);
-  return below.operations_per_second + share * (above->operations_per_second - below.operations_per_second);
+  Rates found;
+  if (const auto full = rates.find(stem + "full"); full != rates.end()) found.full = full->second;
+  if (const auto causal = rates.find(stem + "causal"); causal != rates.end()) found.causal = causal->second;
+  require(!found.full.empty() || !found.causal.empty(), "the hardware profile '", name, "' has no line kernel.", stem,
+          "full");
+  return found;
+}
+
+DType Hardware::known_type(DType wish) const {
+  for (const DType type : {wish, DType::f32, DType::bf16, DType::f16})
+    for (const char* mask : {"full", "causal"})
+      if (rates.contains(sentence(name_of(type), ".forward.", mask))) return type;
+  return wish;
+}
+
+LinkPrice ordinary(LinkClass kind, double latency_seconds, double bytes_per_second) {
+  const bool needs_a_core = kind == LinkClass::process || kind == LinkClass::shared;
+  return {latency_seconds, bytes_per_second, needs_a_core ? 0.0 : 1.0, kind == LinkClass::process};
 }
 
 Hardware read_hardware(const std::string& path) {
@@ -105,14 +124,22 @@ Hardware read_hardware(const std::string& path) {
     } else if (line.key == "ranks-per-node") {
       hardware.ranks_per_node = narrow(parse_count(line.value, 1));
     } else if (link != link_names.end()) {
-      hardware.links[static_cast<std::size_t>(link - link_names.begin())] = parse_link(line, where);
+      const auto kind = static_cast<std::size_t>(link - link_names.begin());
+      hardware.links[kind] = parse_link(line, static_cast<LinkClass>(kind), where);
+    } else if (line.key == "network-ports") {
+      hardware.network_ports = narrow(parse_count(line.value, 1));
+    } else if (line.key == "memory") {
+      hardware.memory_bytes_per_second = positive(line.value, where);
+    } else if (line.key == "pass") {
+      hardware.seconds_per_pass = positive(line.value, where);
     } else if (line.key.starts_with("kernel.") && is_rate_name(line.key.substr(7))) {
       hardware.rates[line.key.substr(7)] = parse_rates(line, where);
     } else {
-      throw Error(Failure::usage,
-                  sentence(where, ": '", line.key,
-                           "' is not known: the keys are name, ranks-per-node, link.(process|shared|node|network) and "
-                           "kernel.(f32|bf16|f16).(forward|backward).(full|causal)"));
+      throw Error(
+          Failure::usage,
+          sentence(where, ": '", line.key,
+                   "' is not known: the keys are name, ranks-per-node, network-ports, memory, pass, "
+                   "link.(process|shared|node|network) and kernel.(f32|bf16|f16).(forward|backward).(full|causal)"));
     }
   }
   require(!hardware.name.empty(), path, " must have a line 'name = ...'");
@@ -126,10 +153,14 @@ std::string hardware_page(const Hardware& hardware, const std::string& comment) 
   std::string page;
   split(comment, '\n', [&](std::string_view line) { page += sentence("# ", line, "\n"); });
   page += sentence("name = ", ini_value(hardware.name), "\nranks-per-node = ", hardware.ranks_per_node, "\n");
+  if (hardware.network_ports) page += sentence("network-ports = ", *hardware.network_ports, "\n");
   for (std::size_t i = 0; i < link_names.size(); ++i)
     if (const auto& link = hardware.links[i])
       page += sentence("link.", link_names[i], " = ", scientific(link->latency_seconds), ", ",
-                       scientific(link->bytes_per_second), "\n");
+                       scientific(link->bytes_per_second), ", ", scientific(link->hidden), "\n");
+  if (hardware.memory_bytes_per_second)
+    page += sentence("memory = ", scientific(*hardware.memory_bytes_per_second), "\n");
+  if (hardware.seconds_per_pass) page += sentence("pass = ", scientific(*hardware.seconds_per_pass), "\n");
   for (const auto& [name, points] : hardware.rates) {
     page += sentence("kernel.", name, " = ");
     for (const RatePoint& point : points)
@@ -140,19 +171,17 @@ std::string hardware_page(const Hardware& hardware, const std::string& comment) 
   return page;
 }
 
-double predicted_seconds(const Schedule& schedule, Prices prices, DType type, const Hardware& hardware,
-                         LinkClass kind) {
-  const Link link = hardware.link(kind);
-  const double pairs = static_cast<double>(schedule.mask.pairs());
-  const bool causal =
-      pairs < 0.75 * static_cast<double>(schedule.mask.queries()) * static_cast<double>(schedule.mask.keys());
-  const auto tokens = static_cast<double>(std::max<Index>(1, schedule.queries.largest()));
-  prices.operations_per_second = hardware.rate(type, prices.backward, causal, tokens);
-  // estimate counts 3.5 forwards for a backward job; a backward pass alone is 2.5
-  if (prices.backward) prices.operations_per_second *= 3.5 / 2.5;
-  prices.bytes_per_second = link.bytes_per_second;
-  prices.seconds_per_step = link.latency_seconds;
-  return estimate(schedule, prices).nominal_seconds;
+Prices priced(Prices job, DType type, const Hardware& hardware, int ranks_per_node, LinkClass inside) {
+  job.ranks_per_node = ranks_per_node;
+  job.workers_per_node = hardware.ranks_per_node;
+  job.network_ports = hardware.network_ports.value_or(std::max(hardware.ranks_per_node, ranks_per_node));
+  job.forward = hardware.rates_of(type, false);
+  if (job.backward) job.backward_rates = hardware.rates_of(type, true);
+  job.near = hardware.link(inside);
+  job.far = hardware.link(LinkClass::network);
+  if (hardware.memory_bytes_per_second) job.memory_bytes_per_second = *hardware.memory_bytes_per_second;
+  if (hardware.seconds_per_pass) job.seconds_per_pass = *hardware.seconds_per_pass;
+  return job;
 }
 
 }  // namespace annulus::app

@@ -57,6 +57,10 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
        .group = group,
        .help = "ranks; without mpirun they are threads of this process",
        .check = whole_number(1)},
+      {.name = "hardware",
+       .value = "FILE",
+       .group = group,
+       .help = "profile to predict and to choose by (configs/hardware, or what bench calibrate wrote)"},
   };
 }
 
@@ -221,6 +225,18 @@ Prices prices_of(const AttentionShape& shape, bool backward) {
   return {shape.query_heads, shape.kv_heads, shape.channels, shape.value_channels, bytes_of(shape.type), backward};
 }
 
+std::optional<Hardware> hardware_of(const Settings& settings) {
+  if (!settings.has("hardware")) return std::nullopt;
+  return read_hardware(settings.text("hardware"));
+}
+
+Prices prices_of(const Settings& settings, const Placement& place, const AttentionShape& shape, bool backward) {
+  Prices prices = prices_of(shape, backward);
+  prices.ranks_per_node = place.ranks_per_node;
+  const auto hardware = hardware_of(settings);
+  return hardware ? priced(prices, shape.type, *hardware, place.ranks_per_node, hardware->inside()) : prices;
+}
+
 Job make_job(const Settings& settings, const Placement& place, const AttentionShape& shape, const Mask& mask,
              bool backward) {
   check(shape);
@@ -242,7 +258,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   if (!weights.empty() && partition == "auto") partition = "balanced";
   std::string reason = "as asked for";
   if (!grid || partition == "auto") {
-    const Choice choice = choose(mask, place.ranks, prices_of(shape, backward), grid ? &*grid : nullptr, partition);
+    const Choice choice =
+        choose(mask, place.ranks, prices_of(settings, place, shape, backward), grid ? &*grid : nullptr, partition);
     grid = choice.grid;
     partition = choice.partition;
     reason = choice.reason;

@@ -7,11 +7,12 @@
 #include "annulus/plan/plan.hpp"
 #include "app/config.hpp"
 #include "app/context.hpp"
+#include "app/hardware.hpp"
 
 namespace annulus::app {
 
 /// Options that several commands share.
-std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks
+std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks, hardware
 std::vector<Option> distribution_options();                    ///< those, and threads, device, kernel, transport, ...
 Option mask_option(std::string fallback);
 Option dtype_option(std::string fallback);
@@ -37,10 +38,14 @@ struct Job {
   Placement place;
 };
 
-/// Resolves strategy, grid and partition. Throws Error (usage) with the reason when they do not fit together.
+/// Resolves strategy, grid and partition; `auto` by --hardware, or at nominal prices. Throws Error (usage) with the reason when they do not fit together.
 Job make_job(const Settings& settings, const Placement& place, const AttentionShape& shape, const Mask& mask,
              bool backward);
+/// Nominal, and as --hardware says.
 Prices prices_of(const AttentionShape& shape, bool backward);
+Prices prices_of(const Settings& settings, const Placement& place, const AttentionShape& shape, bool backward);
+/// --hardware, if given.
+std::optional<Hardware> hardware_of(const Settings& settings);
 
 /// Bytes a rank of the job needs at most for its rows, visiting blocks and results.
 Index memory_of(const Job& job, bool backward);

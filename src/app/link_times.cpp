@@ -73,4 +73,27 @@ std::vector<double> pair_seconds(Transport& t, Rank a, Rank b, Index bytes, bool
   return seconds;
 }
 
+std::vector<double> busy_pair_seconds(Transport& t, Rank a, Rank b, Index bytes, double busy_seconds,
+                                      Index repetitions) {
+  constexpr double batch_seconds = 0.04;
+  std::vector<std::byte> out(static_cast<std::size_t>(bytes), std::byte{1}), in(out.size());
+  const bool takes_part = t.rank() == a || t.rank() == b;
+  const Rank peer = t.rank() == a ? b : a;
+  std::vector<Send> sends;
+  std::vector<Recv> recvs;
+  if (takes_part) sends.push_back({peer, out}), recvs.push_back({peer, in});
+  std::vector<double> seconds;
+  for (Index i = 0; i < repetitions; ++i) {
+    barrier(t);
+    const auto begins = Clock::now();
+    Pending moving = t.start(sends, recvs);
+    for (double polled = 0; takes_part && since(begins) < busy_seconds;)  // turns of a core, no memory
+      if (since(begins) - polled >= batch_seconds) moving.poll(), polled = since(begins);
+    moving.wait();
+    seconds.push_back(takes_part ? since(begins) : 0);
+  }
+  all_max(t, seconds);
+  return seconds;
+}
+
 }  // namespace annulus::app

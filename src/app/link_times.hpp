@@ -13,4 +13,9 @@ std::vector<double> shift_seconds(Transport& transport, Index bytes, int stride,
 /// one at the same time, as neighbours in a ring do; else in turn, half of each round trip.
 std::vector<double> pair_seconds(Transport& transport, Rank a, Rank b, Index bytes, bool both_ways, Index repetitions);
 
+/// As pair_seconds both ways, while both ranks compute for `busy_seconds` and look after the exchange every 40 ms, as the engine
+/// does: seconds of a message and the computing together.
+std::vector<double> busy_pair_seconds(Transport& transport, Rank a, Rank b, Index bytes, double busy_seconds,
+                                      Index repetitions);
+
 }  // namespace annulus::app

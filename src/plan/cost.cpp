@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "annulus/base/error.hpp"
-
 namespace annulus {
 
 Index largest_query_share(const Prices& p, int lanes) { return ceil_div(p.query_heads, lanes); }
@@ -38,7 +36,8 @@ Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
   const auto sums = [&](Index own, Index row) {
     return f32 * row * (3 * buffer_rows + own + std::max(own, buffer_rows));
   };
-  const Index keys_forward = buffers(block_row * p.element_bytes), keys_backward = keys_forward + sums(seat_keys, block_row);
+  const Index keys_forward = buffers(block_row * p.element_bytes),
+              keys_backward = keys_forward + sums(seat_keys, block_row);
   const Index partial_row = query_share * (p.value_channels + 2);
   switch (job.grid.travel) {
     case Travel::keys:
@@ -59,46 +58,6 @@ Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
     }
   }
   return f;
-}
-
-Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* grid, std::string_view partition) {
-  constexpr int most_ranks_tried = 64;
-  constexpr double worth_it = 0.98;  // a more elaborate choice must win by 2 %
-  const bool keep_partition = !partition.empty() && partition != "auto";
-  std::vector<Grid> grids;
-  if (grid != nullptr) {
-    grids = {*grid};
-  } else {
-    for (int heads = 1; heads <= ranks; ++heads)  // whole heads only: uneven shares are allowed, but never better
-      if (ranks % heads == 0 && prices.query_heads % heads == 0 && prices.kv_heads % heads == 0)
-        grids.push_back({heads, ranks / heads, 1});
-    if (ranks > 1 && mask.queries() < mask.keys()) {  // a new part of a sequence against a long cache
-      grids.push_back({1, ranks, 1, Travel::queries});
-      grids.push_back({1, ranks, 1, Travel::tree});
-    }
-  }
-  std::vector<std::string> partitions{"contiguous", "zigzag", "striped", "balanced"};
-  if (keep_partition) partitions = {std::string(partition)};
-  if (ranks > most_ranks_tried) {
-    const double density = static_cast<double>(mask.pairs()) /
-                           std::max(1.0, static_cast<double>(mask.queries()) * static_cast<double>(mask.keys()));
-    const bool triangle = density > 0.3 && density < 0.7;
-    return {grids.front(), keep_partition ? std::string(partition) : triangle ? "zigzag" : "contiguous",
-            "by the mask's density; the grid is the first that fits"};
-  }
-  Choice best;
-  double least = 0;
-  for (const Grid& candidate : grids)
-    for (const std::string& name : partitions) {
-      const Schedule job = make_schedule(candidate, name, mask);
-      const Estimate e = estimate(job, prices);
-      if (!best.partition.empty() && e.nominal_seconds >= worth_it * least) continue;
-      least = e.nominal_seconds;
-      best = {candidate, name,
-              sentence("least nominal time of ", grids.size() * partitions.size(), " candidates: ", e.steps, " step",
-                       e.steps == 1 ? "" : "s", ", imbalance ", static_cast<double>(static_cast<Index>(e.imbalance(candidate.seats()) * 1000)) / 1000)};
-    }
-  return best;
 }
 
 }  // namespace annulus

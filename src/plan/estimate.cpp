@@ -1,198 +1,232 @@
 #include <algorithm>
 
 #include "annulus/plan/cost.hpp"
+#include "plan/clock.hpp"
+#include "plan/passes.hpp"
+#include "plan/row_lists.hpp"
 #include "plan/sight.hpp"
+#include "plan/spans.hpp"
 
 namespace annulus {
 namespace {
 
-// Calls at(seat, origin) for every seat of one step of the itinerary, as visit() says, without its divisions.
-template <class At>
-void for_row(const Grid& grid, int step, const At& at) {
-  const int turn = step / grid.inner, hop = step % grid.inner;
-  for (int ring = 0, from = turn == 0 ? 0 : grid.outer - turn; ring < grid.outer; ++ring) {
-    for (int place = 0, back = hop == 0 ? 0 : grid.inner - hop; place < grid.inner; ++place) {
-      at(ring * grid.inner + place, from * grid.inner + back);
-      if (++back == grid.inner) back = 0;
-    }
-    if (++from == grid.outer) from = 0;
-  }
-}
-
-// What one of each takes at one rank of a seat.
-struct Units {
-  double seconds_per_pair, seconds_per_row, seconds_per_merged_row, latency, hidden;
-};
-
-// What is known of all seats while their steps go by.
+// The plans of all seats, step by step, told to a counter and to a clock for each pass.
 class Stream {
  public:
-  Stream(const Planner& planner, const Units& units, int ranks_per_node)
-      : planner_(planner), units_(units), ranks_per_node_(ranks_per_node) {
-    const auto seats = static_cast<std::size_t>(planner.seats());
-    seats_.resize(seats);
-    blocks_.resize(seats);
+  Stream(const Schedule& job, const Prices& prices, const Passes& passes)
+      : planner_(job.planner),
+        grid_(job.grid),
+        spans_(job.planner),
+        paces_(prices, job.grid.heads),
+        seats_(index(planner_.seats())),
+        blocks_(seats_.size()),
+        nodes_(nodes_of(job.grid, prices)) {
+    clocks_.emplace_back(prices, grid_, passes.forward.block_bytes, passes.forward.sum_bytes);
+    if (passes.backward) clocks_.emplace_back(prices, grid_, passes.backward->block_bytes, passes.backward->sum_bytes);
+    sight_.paces = &paces_;
+    sight_.backward = clocks_.size() > 1;
+    with_sums_ = std::ranges::any_of(clocks_, &Clock::with_sums);
   }
 
+  /// Counts, and the times of the steps alone.
   void run(Estimate& e) {
     e.steps = planner_.steps();
-    e.by_step.resize(static_cast<std::size_t>(e.steps));
-    for (int s = 0; s < planner_.steps(); ++s) {
-      if (planner_.grid().travel == Travel::tree) {
-        meet_all(s);
-      } else {
-        for (const int row : planner_.visits(s))
-          for_row(planner_.grid(), row, [&](Rank seat, Rank origin) { meet(s, seat, origin); });
-      }
-      if (s > 0) move();
-      compute(e, s);
+    e.by_step.resize(index(planner_.steps()));
+    for (step_ = 0; step_ < planner_.steps(); ++step_) {
+      go_home();
+      if (grid_.travel == Travel::tree && step_ > 0) gather_all();
+      for (const int row : planner_.visits(step_)) spans_.for_row(row, [&](const Span& span) { meet(span); });
+      end_step(e);
     }
+    last_homes();
     for (const Seat& seat : seats_) {
       e.most_pairs = std::max(e.most_pairs, seat.all_pairs);
-      e.nominal_seconds = std::max(e.nominal_seconds, seat.ready + seat.work);
       most_received = std::max(most_received, seat.all_rows);
       received += seat.all_rows;
     }
-    e.compute_seconds = static_cast<double>(e.most_pairs) * units_.seconds_per_pair;
-    merge(e);
+    merge();
+    e.forward = clocks_.front().end();
+    if (clocks_.size() > 1) e.backward = clocks_.back().end();
   }
 
-  Index received = 0, most_received = 0;              // rows of visiting blocks: of all seats, of the one with most
-  Index merged = 0, most_merged = 0;                  // rows of partial results, likewise
-  Index crossed = 0, merged_across = 0;               // those of them that came from another node
+  Index received = 0, most_received = 0;  // rows of visiting blocks: of all seats, of the one with most
+  Index merged = 0, most_merged = 0;      // rows of partial results, likewise
+  Index crossed = 0, merged_across = 0;   // those of them that came from another node
 
  private:
   struct Seat {
-    double ready = 0, next = 0, work = 0;  // when its step began, when the next begins, seconds the step computes
-    double out = 0, in = 0;                // seconds its link needs for what it sends and receives in this step
-    double sent = 0;                       // when the last of its senders was in this step
     Index pairs = 0, rows = 0, all_pairs = 0, all_rows = 0;
     int busy = 0;  // the last step in which it worked
-    Rank source = nobody;
   };
   struct Block {
     int step = 0;  // of its last use by a visitor
     Rank user = nobody;
-    std::vector<Range> rows;
+    int rows = 0;  // in lists_; of no meaning without a user
+    bool operator==(const Block&) const = default;
+  };
+  struct Home {
+    Messages messages;
+    Index rows;
   };
 
-  // All queries come to every seat: the work is what sees its keys.
-  void meet_all(int s) {
-    if (s == 0) return;
-    const Index all = planner_.queries().tokens();
+  static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
+  bool across(Rank a, Rank b) const { return !nodes_.empty() && nodes_[index(a)] != nodes_[index(b)]; }
+
+  // All queries come to every seat.
+  void gather_all() {
+    const Partition& queries = planner_.queries();
+    std::vector<Index> rows, rows_of_node(nodes_.empty() ? 0 : index(nodes_.back()) + 1);
     for (Rank seat = 0; seat < planner_.seats(); ++seat) {
-      Seat& here = seats_[static_cast<std::size_t>(seat)];
-      here.pairs = planner_.pairs_of(seat);
-      here.rows = all - planner_.queries().rows(seat);
-      here.source = seat;
-      here.in = static_cast<double>(here.rows) * units_.seconds_per_row;
-      here.out = static_cast<double>(planner_.queries().rows(seat) * (planner_.seats() - 1)) * units_.seconds_per_row;
+      rows.push_back(queries.rows(seat));
+      seats_[index(seat)].rows = queries.tokens() - rows.back();
+      if (!nodes_.empty()) rows_of_node[index(nodes_[index(seat)])] += rows.back();
     }
-    std::vector<Index> rows_of_node(static_cast<std::size_t>(node_of(planner_.seats() - 1)) + 1);
-    for (Rank seat = 0; seat < planner_.seats(); ++seat)
-      rows_of_node[static_cast<std::size_t>(node_of(seat))] += planner_.queries().rows(seat);
-    for (Rank seat = 0; seat < planner_.seats(); ++seat)
-      crossed += all - rows_of_node[static_cast<std::size_t>(node_of(seat))];
-    double last = 0;
-    for (const Seat& seat : seats_) last = std::max(last, seat.ready);
-    for (Seat& seat : seats_) seat.sent = last;
+    clocks_.front().gather_all(rows);
+    for (const Rank node : nodes_) crossed += queries.tokens() - rows_of_node[index(node)];
   }
 
-  // What the seat works on in step s, and where it comes from.
-  void meet(int s, Rank seat, Rank origin) {
-    Seat& here = seats_[static_cast<std::size_t>(seat)];
-    const Travel travel = planner_.grid().travel;
-    planner_.look(seat, origin, sight_);
-    here.pairs += sight_.pairs;
-    if (s == 0 || sight_.none()) return;
-    const Index rows = count(sight_.rows);
-    here.source = travel == Travel::gather ? origin : pass_on(s, seat, origin);
-    const double seconds = static_cast<double>(rows) * units_.seconds_per_row;
-    Seat& from = seats_[static_cast<std::size_t>(here.source)];
-    from.out += seconds;
-    here.in += seconds;
-    here.rows += rows;
-    here.sent = std::max(here.sent, from.ready);
-    if (ranks_per_node_ < planner_.grid().ranks() && node_of(seat) != node_of(here.source)) crossed += rows;
-  }
-
-  Index node_of(Rank seat) const { return Index{seat} * planner_.grid().heads / ranks_per_node_; }
-
-  // From whom the seat gets the rows it sees: the user before, where the chain goes on, or the owner.
-  Rank pass_on(int s, Rank seat, Rank origin) {
-    Block& block = blocks_[static_cast<std::size_t>(origin)];
-    const bool linked = block.user != nobody && seats_[static_cast<std::size_t>(block.user)].busy == block.step &&
-                        inside(sight_.rows, block.rows);
-    const Rank source = linked ? block.user : origin;
-    block.step = s;
-    block.user = seat;
-    block.rows.assign(sight_.rows.begin(), sight_.rows.end());
-    return source;
-  }
-
-  // The exchange between the step before and this one.
-  void move() {
-    for (Seat& here : seats_) {
-      if (here.source == nobody) continue;
-      Seat& from = seats_[static_cast<std::size_t>(here.source)];
-      const double takes = units_.latency + std::max({here.in, here.out, from.out});
-      const double there = std::max(here.ready, here.sent) + takes;
-      here.next = std::max({here.next, there, here.ready + here.work + (1 - units_.hidden) * takes});
-      from.next = std::max(from.next, there);
+  // What the seats work on in this step, and where it comes from.
+  void meet(const Span& span) {
+    planner_.look(span.seat, span.origin, sight_);
+    if (sight_.none()) return;
+    const bool visits = step_ > 0 && grid_.travel != Travel::tree;
+    const Index rows = visits ? count(sight_.rows) : 0;
+    for (int i = 0, seat = span.seat; i < span.count; ++i, seat += span.stride) {
+      seats_[index(seat)].pairs += sight_.pairs;
+      seats_[index(seat)].rows += rows;
+    }
+    clocks_.front().work(span.seat, span.stride, span.count, sight_.forward_seconds, rows);
+    if (sight_.backward) clocks_.back().work(span.seat, span.stride, span.count, sight_.backward_seconds, rows);
+    if (!visits) return;
+    if (grid_.travel == Travel::gather) {
+      arrive({span.seat, span.origin, span.stride, span.count}, rows);
+      if (with_sums_) homes_.push_back({{span.origin, span.seat, span.stride, span.count}, rows});
+    } else {
+      pass_on(span, rows);
     }
   }
 
-  // Ends the step: counts it, and makes the seats ready for the next.
-  void compute(Estimate& e, int s) {
-    StepSum& sum = e.by_step[static_cast<std::size_t>(s)];
+  void arrive(const Messages& m, Index rows) {
+    for (Clock& clock : clocks_) clock.block(m, rows);
+    Index crossing = 0;
+    for (int i = 0, to = m.to, from = m.from; !nodes_.empty() && i < m.count; ++i, to += m.stride, from += m.stride)
+      crossing += nodes_[index(to)] != nodes_[index(from)] ? 1 : 0;
+    crossed += crossing * rows;
+  }
+
+  // From whom the seats get the rows they see: the user before, where the chain goes on, or the owner.
+  void pass_on(const Span& span, Index rows) {
+    const int list = lists_.hold(sight_.rows, span.count);
+    for (Span part = span, rest = span; rest.count > 0;) {
+      part = rest;
+      const Block before = blocks_[index(rest.origin)];
+      const bool goes_on = before.user != nobody && seats_[index(before.user)].busy == before.step;
+      for (part.count = 1; part.count < rest.count; ++part.count) {  // blocks with the same past
+        const int on = part.count * rest.stride;
+        const Block& other = blocks_[index(rest.origin + on)];
+        if (other != Block{before.step, before.user == nobody ? nobody : before.user + on, before.rows}) break;
+        if (other.user != nobody && (seats_[index(other.user)].busy == other.step) != goes_on) break;
+      }
+      const bool linked = goes_on && (list == before.rows || inside(sight_.rows, lists_.rows(before.rows)));
+      arrive({part.seat, linked ? before.user : part.origin, part.stride, part.count}, rows);
+      if (before.user != nobody) {
+        if (with_sums_) leave(part, before, linked ? rows : 0);
+        lists_.release(before.rows, part.count);
+      }
+      for (int i = 0; i < part.count; ++i)
+        blocks_[index(part.origin + i * part.stride)] = {step_, part.seat + i * part.stride, list};
+      const int on = part.count * rest.stride;
+      rest = {rest.seat + on, rest.origin + on, rest.stride, rest.count - part.count};
+    }
+  }
+
+  // The sums of the users before: those of so many rows ride on, the others go home.
+  void leave(const Span& span, const Block& before, Index riding) {
+    const Index home = lists_.count(before.rows) - riding;
+    for (Clock& clock : clocks_) {
+      if (!clock.with_sums()) continue;
+      if (riding > 0) clock.sums({span.seat, before.user, span.stride, span.count}, riding);
+      if (home > 0) clock.sums({span.origin, before.user, span.stride, span.count}, home);
+    }
+  }
+
+  // Sums of what was gathered in the step before.
+  void go_home() {
+    for (Clock& clock : clocks_)
+      if (clock.with_sums())
+        for (const Home& home : homes_) clock.sums(home.messages, home.rows);
+    homes_.clear();
+  }
+
+  // Sums of the last use of each block.
+  void last_homes() {
+    go_home();
+    for (Clock& clock : clocks_) {
+      if (!clock.with_sums()) continue;
+      for (Rank owner = 0; owner < planner_.seats(); ++owner)
+        if (const Block& block = blocks_[index(owner)]; block.user != nobody)
+          clock.sums({owner, block.user, 1, 1}, lists_.count(block.rows));
+    }
+  }
+
+  // Counts the step, and lets the seats go on to it.
+  void end_step(Estimate& e) {
+    StepSum& sum = e.by_step[index(step_)];
     Index rows = 0, most_rows = 0;
     for (Seat& seat : seats_) {
-      seat.ready = seat.next;
-      seat.work = static_cast<double>(seat.pairs) * units_.seconds_per_pair;
-      seat.next = seat.ready + seat.work;
       seat.all_pairs += seat.pairs;
       seat.all_rows += seat.rows;
-      if (seat.pairs > 0) seat.busy = s;
+      if (seat.pairs > 0) seat.busy = step_;
       sum.pairs += seat.pairs;
       sum.most_pairs = std::max(sum.most_pairs, seat.pairs);
       rows += seat.rows;
       most_rows = std::max(most_rows, seat.rows);
       seat.pairs = seat.rows = 0;
-      seat.out = seat.in = seat.sent = 0;
-      seat.source = nobody;
     }
+    for (Clock& clock : clocks_) clock.step();
     e.pairs += sum.pairs;
     e.path_pairs += sum.most_pairs;
     e.buffer_rows = std::max(e.buffer_rows, most_rows);
-    if (s == 0) return;
-    e.by_step[static_cast<std::size_t>(s) - 1].rows = rows;  // they travel in the batch of the step before
-    e.by_step[static_cast<std::size_t>(s) - 1].most_rows = most_rows;
+    if (step_ == 0) return;
+    e.by_step[index(step_) - 1].rows = rows;  // they travel in the batch of the step before
+    e.by_step[index(step_) - 1].most_rows = most_rows;
   }
 
   // The rounds after the steps; everybody waits for the largest.
-  void merge(Estimate& e) {
-    std::vector<Index> most(planner_.merges(0).size());
-    for (Rank seat = 0; seat < planner_.seats() && !most.empty(); ++seat) {
+  void merge() {
+    struct Round {
+      Index most = 0;
+      bool across = false;
+    };
+    std::vector<Round> all(planner_.merges(0).size());
+    for (Rank seat = 0; seat < planner_.seats() && !all.empty(); ++seat) {
       Index mine = 0;
       const auto rounds = planner_.merges(seat);
       for (std::size_t m = 0; m < rounds.size(); ++m) {
         const Index rows = count(rounds[m].receive);
-        most[m] = std::max(most[m], rows);
+        const bool crosses = rows > 0 && across(seat, rounds[m].peer);
+        all[m] = {std::max(all[m].most, rows), all[m].across || crosses};
         mine += rows;
-        if (rows > 0 && node_of(seat) != node_of(rounds[m].peer)) merged_across += rows;
+        if (crosses) merged_across += rows;
       }
       merged += mine;
       most_merged = std::max(most_merged, mine);
     }
-    for (const Index rows : most)
-      e.nominal_seconds += units_.latency + static_cast<double>(rows) * units_.seconds_per_merged_row;
+    for (const Round& round : all) clocks_.front().merge(round.most, round.across);
   }
 
   const Planner& planner_;
-  Units units_;
-  int ranks_per_node_;
+  const Grid grid_;
+  const Spans spans_;
+  const Paces paces_;
+  bool with_sums_ = false;
+  int step_ = 0;
+  std::vector<Clock> clocks_;  // forward, and backward where it is asked for
   std::vector<Seat> seats_;
   std::vector<Block> blocks_;  // by owner
+  std::vector<Rank> nodes_;    // of seats, where there are several
+  RowLists lists_;
+  std::vector<Home> homes_;
   Sight sight_;
 };
 
@@ -200,56 +234,50 @@ class Stream {
 Schedule ring_of(const Schedule& job) {
   Grid grid = job.grid;
   grid.travel = Travel::keys;
-  return {grid, job.mask, job.queries, job.keys,
-          Planner(grid, job.planner.queries(), job.planner.keys(), job.mask)};
+  return {grid, job.mask, job.queries, job.keys, Planner(grid, job.planner.queries(), job.planner.keys(), job.mask)};
 }
 
 }  // namespace
 
+double least_seconds(const Schedule& job, const Prices& prices) {
+  const Paces paces(prices, job.grid.heads);
+  const double each = paces.forward.least() + (prices.backward ? paces.backward.least() : 0);
+  const bool strided =
+      std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });
+  Index most = job.mask.pairs() / job.planner.seats();
+  for (Rank seat = 0; seat < job.planner.seats() && !strided; ++seat)  // a closed form for each
+    most = std::max(most, job.planner.pairs_of(seat));
+  return static_cast<double>(most) * each;
+}
+
 Estimate estimate(const Schedule& job, const Prices& p) {
-  constexpr Index f32 = 4;
   const int lanes = job.grid.heads;
-  const Index width = p.channels + p.value_channels, query_share = largest_query_share(p, lanes),
-              kv_share = largest_kv_share(p, lanes);
-  const bool queries = queries_travel(job.grid.travel), tree = job.grid.travel == Travel::tree;
-  const bool backward = p.backward && !tree;
-  // what travels once for every row that somebody uses: the row, and in f32 what is summed up for it
-  const Index partial_row = query_share * (p.value_channels + 2) * f32;
-  Index row_bytes = queries ? query_share * p.channels * p.element_bytes : kv_share * width * p.element_bytes;
-  if (backward)  // once more in the backward pass
-    row_bytes += queries ? query_share * (width * p.element_bytes + (2 + p.channels) * f32)
-                         : kv_share * width * (p.element_bytes + f32);
-  if (queries && !tree) row_bytes += partial_row;
-  const double operations_per_pair = (backward ? 7.0 : 2.0) * static_cast<double>(width * query_share);
+  const Passes passes(job, p);
   Estimate e;
-  e.row_bytes = row_bytes;
-  Stream stream(job.planner,
-                {operations_per_pair / p.operations_per_second, static_cast<double>(row_bytes) / p.bytes_per_second,
-                 static_cast<double>(partial_row) / p.bytes_per_second, p.seconds_per_step, p.hidden},
-                p.ranks_per_node);
+  e.row_bytes = passes.row_bytes();
+  Stream stream(job, p, passes);
   stream.run(e);
-  e.block_bytes_received = stream.most_received * row_bytes + stream.most_merged * partial_row;
-  e.total_bytes = (stream.received * row_bytes + stream.merged * partial_row) * lanes;
-  e.node_bytes = (stream.crossed * row_bytes + stream.merged_across * partial_row) * lanes;
-  const Index kv_row = kv_share * width;
+  e.forward.seconds += passes.forward.fixed_seconds;
+  if (passes.backward) e.backward.seconds += passes.backward->fixed_seconds;
+  const Index partial_row = passes.partial_row_bytes;
+  e.block_bytes_received = stream.most_received * e.row_bytes + stream.most_merged * partial_row;
+  e.total_bytes = (stream.received * e.row_bytes + stream.merged * partial_row) * lanes;
+  e.node_bytes = (stream.crossed * e.row_bytes + stream.merged_across * partial_row) * lanes;
+  e.exchange_bytes = passes.exchange_bytes;
+  e.exchange_total = passes.exchange_total;
+  e.exchange_node_bytes = passes.exchange_node_bytes;
+  constexpr Index f32 = 4;
+  const Index kv_row = largest_kv_share(p, lanes) * (p.channels + p.value_channels);
   e.whole_bytes = job.mask.keys() * (job.planner.seats() - 1) * lanes *
                   (p.backward ? kv_row * (2 * p.element_bytes + f32) : kv_row * p.element_bytes);
-  if (lanes > 1) {  // q, k, v in and out back: all but the own share of the heads
-    const Index rows = job.queries.largest(), key_rows = job.keys.largest();
-    const Index there = rows * p.query_heads * (p.channels * p.element_bytes + f32 * p.value_channels);
-    e.exchange_bytes = (there + key_rows * p.kv_heads * width * p.element_bytes) / lanes * (lanes - 1);
-    e.nominal_seconds += static_cast<double>(e.exchange_bytes) / p.bytes_per_second + 2 * p.seconds_per_step;
-  }
-  if (!tree || !p.backward) return e;
+  if (job.grid.travel != Travel::tree || !p.backward) return e;
   const Schedule ring = ring_of(job);
-  Prices forward = p;
-  forward.backward = false;
-  const Estimate both = estimate(ring, p), first = estimate(ring, forward);
-  e.nominal_seconds += both.nominal_seconds - first.nominal_seconds;
-  e.compute_seconds += both.compute_seconds - first.compute_seconds;
-  e.block_bytes_received += both.block_bytes_received - first.block_bytes_received;
-  e.total_bytes += both.total_bytes - first.total_bytes;
-  e.node_bytes += both.node_bytes - first.node_bytes;
+  const Estimate both = estimate(ring, p);
+  const Index more = Passes(ring, p).backward->block_bytes + Passes(ring, p).backward->sum_bytes;
+  e.backward = both.backward;
+  e.block_bytes_received += both.block_bytes_received / both.row_bytes * more;
+  e.total_bytes += both.total_bytes / both.row_bytes * more;
+  e.node_bytes += both.node_bytes / both.row_bytes * more;
   e.buffer_rows = std::max(e.buffer_rows, both.buffer_rows);
   return e;
 }

@@ -32,12 +32,33 @@ class RowSet {
   Range open_;
 };
 
+void clear(Sight& sight) {
+  sight.pairs = 0;
+  sight.forward_seconds = sight.backward_seconds = 0;
+}
+
+inline void add_full(Sight& sight, Index rows, Index keys) {
+  sight.pairs += rows * keys;
+  if (sight.paces == nullptr) return;
+  sight.forward_seconds += sight.paces->forward.full(rows, keys);
+  if (sight.backward) sight.backward_seconds += sight.paces->backward.full(rows, keys);
+}
+
+inline void add(Sight& sight, const Tile& tile) {
+  if (tile.full()) return add_full(sight, tile.q.count(), tile.k.count());
+  const Index pairs = tile.pairs();
+  sight.pairs += pairs;
+  if (sight.paces == nullptr) return;
+  sight.forward_seconds += sight.paces->forward.cut(tile, pairs);
+  if (sight.backward) sight.backward_seconds += sight.paces->backward.cut(tile, pairs);
+}
+
 // One run of each side inside one region that holds both: the tile of meet(), counted only.
-inline void look_at_run(const Run& q, const Run& k, Index key, Band band, Index& pairs, RowSet& rows) {
+inline void look_at_run(const Run& q, const Run& k, Index key, Band band, Sight& sight, RowSet& rows) {
   const Index gap = k.first - q.first, least = gap - (q.count - 1) * q.stride, most = gap + (k.count - 1) * k.stride;
   if (most < band.lo || least > band.hi) return;
   if (least >= band.lo && most <= band.hi) {
-    pairs += q.count * k.count;
+    add_full(sight, q.count, k.count);
     rows.add({key, key + k.count});
     return;
   }
@@ -52,32 +73,31 @@ inline void look_at_run(const Run& q, const Run& k, Index key, Band band, Index&
   if (j0 >= j1) return;
   if (lo > -far) lo += i0 - j0;
   if (hi < far) hi += i0 - j0;
-  pairs += Tile{{0, i1 - i0}, {0, j1 - j0}, {lo, hi}}.pairs();
+  add(sight, {{0, i1 - i0}, {0, j1 - j0}, {lo, hi}});
   rows.add({key + j0, key + j1});
 }
 
 }  // namespace
 
 void look(std::span<const Run> stay, std::span<const Run> travel, const Mask& mask, Sight& into) {
-  into.pairs = 0;
+  clear(into);
   RowSet rows(into.rows);
   for (const Tile& tile : meet(stay, travel, mask)) {
-    into.pairs += tile.pairs();
+    add(into, tile);
     rows.add(tile.k);
   }
   rows.finish();
 }
 
 void look_at_ordinary(std::span<const Run> stay, std::span<const Run> travel, const Mask& mask, Sight& into) {
-  Index pairs = 0;
+  clear(into);
   RowSet rows(into.rows);
   const Band band = mask.regions().front().band;
   Index key = 0;
   for (const Run& k : travel) {
-    for (const Run& q : stay) look_at_run(q, k, key, band, pairs, rows);
+    for (const Run& q : stay) look_at_run(q, k, key, band, into, rows);
     key += k.count;
   }
-  into.pairs = pairs;
   rows.finish();
 }
 

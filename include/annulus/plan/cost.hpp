@@ -1,4 +1,6 @@
 #pragma once
+#include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -6,17 +8,41 @@
 
 namespace annulus {
 
-/// What a schedule is priced by: counts of what the plan says, times what one of each takes.
+/// A message of b bytes takes latency_seconds + b / bytes_per_second.
+struct LinkPrice {
+  double latency_seconds = 2e-5, bytes_per_second = 5e9;
+  /// How fast messages go on while their ranks compute, as a share of what they do alone: 0 where a copy is a core's work,
+  /// 1 where no core is needed.
+  double hidden = 0;
+  bool at_once = true;  ///< whoever comes last copies before it computes; else a message also waits for both to be done
+};
+
+/// A kernel's rate on a tile of `tokens` queries x `tokens` keys, one rank at work on each core (or GPU) of the node.
+struct RatePoint {
+  double tokens = 0, operations_per_second = 0;
+};
+/// Of one pass. full: every query sees every key; causal: those up to itself. Ascending in tokens; not both empty.
+struct Rates {
+  std::vector<RatePoint> full, causal;
+};
+/// Between points: a straight line over the logarithm of the tokens; outside: the nearest point.
+double rate_at(std::span<const RatePoint> points, double tokens);
+
+/// What a schedule is priced by: counts of what the plan says, times what one of each takes. The numbers here are nominal:
+/// a few CPU cores.
 struct Prices {
   Index query_heads = 1, kv_heads = 1;
   Index channels = 64, value_channels = 64;
   Index element_bytes = 4;
-  bool backward = false;
-  int ranks_per_node = 1 << 30;         ///< so many neighbouring ranks share a node
-  double operations_per_second = 5e10;  ///< nominal: a few CPU cores
-  double bytes_per_second = 5e9;        ///< nominal: memory copies and good networks alike
-  double seconds_per_step = 2e-5;       ///< nominal: latency of a batch
-  double hidden = 0;  ///< share of the exchange that goes on beside computing: none where a copy is a core's work
+  bool backward = false;           ///< the backward pass, too
+  int ranks_per_node = 1 << 30;    ///< so many neighbouring ranks share a node
+  int workers_per_node = 1 << 30;  ///< so many ranks of a node compute at full speed; more share it
+  int network_ports = 1 << 30;     ///< so many ranks of a node use the network at full speed; more share it
+  Rates forward{{{1, 5e10}}, {}}, backward_rates{{{1, 5e10}}, {}};
+  LinkPrice near{}, far{};  ///< between ranks of one node, and between nodes
+  double memory_bytes_per_second =
+      std::numeric_limits<double>::infinity();  ///< of passes over memory: clear, add, copy
+  double seconds_per_pass = 0;                  ///< what a pass takes besides
 };
 
 /// One step of all seats.
@@ -25,8 +51,13 @@ struct StepSum {
   Index rows = 0, most_rows = 0;    ///< rows that arrive for the next step: in all, and at one seat
 };
 
-/// Exact counts of one schedule, and the seconds that its steps take at the given prices: each seat goes on when it has
-/// computed and its next block is there, and a block leaves when its sender is in that step, too.
+/// What the simulation says of one pass.
+struct PassTime {
+  double seconds = 0;
+  double compute_seconds = 0;  ///< of the rank that computes longest
+};
+
+/// Exact counts of one schedule, and the seconds that it takes at the given prices.
 struct Estimate {
   Index steps = 0;
   Index pairs = 0;                 ///< visible pairs, all seats
@@ -38,17 +69,29 @@ struct Estimate {
   Index exchange_bytes = 0;        ///< bytes of the head exchange, the rank that receives most
   Index total_bytes = 0;           ///< bytes between seats, received by all ranks
   Index node_bytes = 0;            ///< those of them that cross from one node to another
+  Index exchange_total = 0;        ///< bytes of the head exchange, received by all ranks
+  Index exchange_node_bytes = 0;   ///< those of them that cross from one node to another
   Index whole_bytes = 0;           ///< what a ring that carries whole K/V blocks to everybody would move, same passes
-  double nominal_seconds = 0;
-  double compute_seconds = 0;  ///< of the busiest seat; the rest of nominal_seconds is exchange and waiting
+  PassTime forward, backward;      ///< backward: zero unless it is asked for
   std::vector<StepSum> by_step;
+
+  double seconds() const { return forward.seconds + backward.seconds; }
+  double compute_seconds() const { return forward.compute_seconds + backward.compute_seconds; }
+  /// Share of the time in which even the rank that computes longest does not compute.
+  double exposed() const { return seconds() > 0 ? 1 - compute_seconds() / seconds() : 0; }
+  Index network_bytes() const { return node_bytes + exchange_node_bytes; }
+  Index inside_bytes() const { return total_bytes + exchange_total - network_bytes(); }
   /// Time lost to imbalance: path_pairs over the ideal; 1.0 is ideal.
   double imbalance(int seats) const {
     return pairs == 0 ? 1.0 : static_cast<double>(path_pairs) * seats / static_cast<double>(pairs);
   }
 };
-/// Streams through steps and seats: memory grows with the number of seats, and no plan is made.
+/// Simulates the very plans that the engine executes, step by step and seat by seat: a seat goes on when it has computed
+/// and its next block is there, and a block leaves when its sender is in that step, too. Memory grows with the number of
+/// seats, time with the pairs of seats that see each other, and no plan is made.
 Estimate estimate(const Schedule& schedule, const Prices& prices);
+/// A time that no schedule of these seats can beat: the busiest seat's pairs, at the best rate.
+double least_seconds(const Schedule& schedule, const Prices& prices);
 
 /// Bytes a rank needs at its peak, forward (and backward), without what the caller keeps besides.
 struct Footprint {
@@ -65,8 +108,10 @@ Footprint footprint(const Schedule& schedule, Index buffer_rows, const Prices& p
 Index largest_query_share(const Prices& prices, int lanes);
 Index largest_kv_share(const Prices& prices, int lanes);
 
-/// The grid and partition that `auto` takes, with the reason as a phrase. Tries ring, Ulysses and hybrids on the sensible
-/// partitions and takes the one with the least nominal time; above 64 ranks it decides by the mask alone.
+/// The grid and partition that `auto` takes, with the reason as a phrase: the least simulated time of ring, Ulysses and
+/// hybrids (and where a new part of a sequence meets a longer cache, of pass-q and tree) on the sensible partitions.
+/// Candidates whose least_seconds are too long already are not simulated; above 1,024 ranks neither is the partition
+/// `balanced`, and what would take more than some seconds is left out, which the reason says.
 /// A fixed grid or partition (non-empty) is kept.
 struct Choice {
   Grid grid;

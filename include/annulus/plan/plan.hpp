@@ -80,6 +80,12 @@ class Planner {
   std::span<const int> visits(int step) const;
   const Partition& queries() const { return queries_travel(grid_.travel) ? travel_ : stay_; }
   const Partition& keys() const { return queries_travel(grid_.travel) ? stay_ : travel_; }
+  /// The side that stays and the side that travels, and what the first sees of the second.
+  const Partition& stays() const { return stay_; }
+  const Partition& travels() const { return travel_; }
+  const Mask& seen() const { return seen_; }
+  /// Whether one band holds for all of them, and all runs have strides that fit.
+  bool ordinary() const { return ordinary_; }
   /// What the rows that stay at a seat see of the block of another, or of all of it where everything is gathered.
   void look(Rank seat, Rank origin, Sight& into) const;
 

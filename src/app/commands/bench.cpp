@@ -88,10 +88,6 @@ std::vector<Option> measuring_options() {
        .group = group,
        .help = "sampled rows recomputed in float64; 0: none",
        .check = whole_number(0)},
-      {.name = "hardware",
-       .value = "FILE",
-       .group = group,
-       .help = "profile to predict by (configs/hardware, or what calibrate wrote)"},
   };
 }
 
@@ -131,11 +127,6 @@ std::vector<Index> counts_of(const Settings& settings, const std::string& option
   std::vector<Index> numbers;
   for (const std::string& word : words_of(settings.text(option))) numbers.push_back(parse_count(word, 1));
   return numbers;
-}
-
-std::optional<Hardware> hardware_of(const Settings& settings) {
-  if (!settings.has("hardware")) return std::nullopt;
-  return read_hardware(settings.text("hardware"));
 }
 
 Case case_of(const Settings& s, Index tokens) {

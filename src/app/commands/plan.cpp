@@ -1,7 +1,6 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
-#include <future>
 #include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
@@ -10,6 +9,7 @@
 #include "app/commands/commands.hpp"
 #include "app/job.hpp"
 #include "app/progress.hpp"
+#include "app/strategy_table.hpp"
 #include "app/tensors.hpp"
 
 namespace annulus::app {
@@ -26,7 +26,7 @@ struct Subject {
 
 constexpr Index most_documents = Index{1} << 20;
 
-Subject subject_of(const Settings& s, bool backward) {
+Subject subject_of(const Settings& s, bool backward, const std::optional<Hardware>& hardware) {
   if (!s.positional().empty()) {
     TensorInput input = open_tensors(s.positional().front(), s, backward);
     return {input.shape, input.mask};
@@ -43,7 +43,9 @@ Subject subject_of(const Settings& s, bool backward) {
                        s.has("kv-heads") ? s.count("kv-heads", 1) : s.count("query-heads", 1),
                        s.count("channels", 1),
                        s.has("value-channels") ? s.count("value-channels", 1) : s.count("channels", 1),
-                       parse_dtype(s.has("dtype") ? s.text("dtype") : "f32"),
+                       s.has("dtype") ? parse_dtype(s.text("dtype"))
+                       : hardware     ? hardware->known_type(DType::f32)
+                                      : DType::f32,
                        0};
   shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
   return {shape, Mask::parse(s.text("mask"), extent)};
@@ -91,53 +93,6 @@ void print_nodes(const Job& job, const Estimate& e, json& out) {
               bytes_text(static_cast<double>(e.node_bytes)).c_str());
 }
 
-void print_strategies(const Job& job, const Estimate& mine, bool backward, json& out) {
-  const Placement& place = job.place;
-  std::printf("\n  strategies for this request\n");
-  const auto price = [&](const Grid& grid) {
-    if (grid == job.schedule.grid) return mine;
-    return estimate(make_schedule(grid, job.schedule.queries.name(), job.schedule.mask), prices_of(job.shape, backward));
-  };
-  struct Row {
-    std::string grid = "-", refusal;
-    Grid legal;
-    std::future<Estimate> estimate;
-  };
-  std::vector<Row> rows;
-  for (const Strategy& strategy : strategies()) {
-    Row& row = rows.emplace_back();
-    try {
-      row.legal = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
-      row.grid = to_text(row.legal);
-      row.estimate = std::async(std::launch::async, price, row.legal);
-    } catch (const Error& e) {
-      row.refusal = e.what();
-    }
-  }
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    Row& row = rows[i];
-    const std::string name(strategies()[i].name);
-    json twin{{"name", name}, {"grid", row.grid}};
-    std::string verdict = row.refusal;
-    if (verdict.empty()) {
-      const Estimate e = row.estimate.get();
-      verdict = sentence("legal: ", e.steps, e.steps == 1 ? " step, " : " steps, ",
-                         bytes_text(static_cast<double>(e.block_bytes_received + e.exchange_bytes)),
-                         " into the busiest rank, ", seconds_text(e.nominal_seconds), " at nominal prices");
-      if (row.legal.heads > job.shape.query_heads)
-        verdict += sentence("; ", place.ranks - row.legal.seats() * static_cast<int>(job.shape.query_heads),
-                            " ranks without heads");
-      if (row.legal == job.schedule.grid) verdict += "   <- this plan";
-      twin["steps"] = e.steps;
-      twin["bytes_total"] = e.total_bytes;
-      twin["nominal_seconds"] = e.nominal_seconds;
-    }
-    twin["verdict"] = verdict;
-    std::printf("    %-12s %-10s %s\n", name.c_str(), row.grid.c_str(), verdict.c_str());
-    out["strategies"].push_back(std::move(twin));
-  }
-}
-
 // What each strategy does in each pass, or why it cannot be had.
 void print_legality(const Job& job, json& out) {
   std::printf("\n  what is legal, and why\n    %-12s %-9s %-9s %-9s\n", "strategy", "forward", "backward", "traces");
@@ -153,26 +108,25 @@ void print_legality(const Job& job, json& out) {
     }
     std::printf("    %-12s %-9s %-9s %-9s %s\n", std::string(strategy.name).c_str(), forward.c_str(), backward.c_str(),
                 traces.c_str(), why.c_str());
-    out["legality"].push_back({{"name", strategy.name},
-                               {"forward", forward},
-                               {"backward", backward},
-                               {"traces", traces},
-                               {"why", why}});
+    out["legality"].push_back(
+        {{"name", strategy.name}, {"forward", forward}, {"backward", backward}, {"traces", traces}, {"why", why}});
   }
 }
 
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
   const bool backward = settings.text("pass") == "backward";
-  const Subject subject = subject_of(settings, backward);
+  const std::optional<Hardware> hardware = hardware_of(settings);
+  const Subject subject = subject_of(settings, backward, hardware);
   Placement place{1, 1, 1};
   place.ranks = narrow(settings.has("ranks") ? settings.count("ranks", 1) : context.under_mpi() ? context.ranks(0) : 4);
   require(place.ranks <= most_ranks, settings.name_of("ranks"), " must be at most ", most_ranks,
           " in this version: it is ", place.ranks);
-  place.ranks_per_node = narrow(settings.has("ranks-per-node") ? settings.count("ranks-per-node", 1) : place.ranks);
+  place.ranks_per_node = settings.has("ranks-per-node") ? narrow(settings.count("ranks-per-node", 1))
+                         : hardware                     ? std::min(place.ranks, hardware->ranks_per_node)
+                                                        : place.ranks;
   const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
-  Prices prices = prices_of(job.shape, backward);
-  prices.ranks_per_node = place.ranks_per_node;
+  const Prices prices = prices_of(settings, place, job.shape, backward);
   const Estimate e = estimate(job.schedule, prices);
   const Footprint most = footprint(job.schedule, e.buffer_rows, prices);
 
@@ -199,6 +153,12 @@ int run(const Settings& settings, Context& context) {
            {"block_bytes_total", e.total_bytes},
            {"whole_ring_bytes_total", e.whole_bytes},
            {"memory_bytes_per_rank", most.total()},
+           {"prices", hardware ? hardware->name : "nominal"},
+           {"seconds", e.seconds()},
+           {"compute_seconds", e.compute_seconds()},
+           {"exposed_percent", 100 * e.exposed()},
+           {"bytes_inside_nodes", e.inside_bytes()},
+           {"bytes_between_nodes", e.network_bytes()},
            {"steps", json::array()},
            {"strategies", json::array()}};
   print_steps(job, e, out);
@@ -216,7 +176,16 @@ int run(const Settings& settings, Context& context) {
   std::printf("  memory          %s per rank at most: inputs %s, results %s, visiting blocks %s, head exchange %s\n",
               text(most.total()).c_str(), text(most.inputs).c_str(), text(most.results).c_str(),
               text(most.blocks).c_str(), text(most.heads).c_str());
-  print_strategies(job, e, backward, out);
+  std::printf(
+      "  time            %s, of which the busiest rank computes %s and %.1f %% are exposed exchange and waiting\n",
+      seconds_text(e.seconds()).c_str(), seconds_text(e.compute_seconds()).c_str(), 100 * e.exposed());
+  std::printf("\n  strategies for this request on the partition %s, ", job.schedule.queries.name().c_str());
+  if (hardware) {
+    std::printf("predicted for %s\n", hardware->name.c_str());
+  } else {
+    std::printf("at nominal prices: a few CPU cores, one kind of link (--hardware FILE predicts)\n");
+  }
+  print_strategies(job, e, prices, out);
   if (settings.flag("explain")) print_legality(job, out);
   if (settings.has("json")) {
     std::ofstream file(settings.text("json"));

@@ -1,0 +1,211 @@
+#include "plan/clock.hpp"
+
+#include <algorithm>
+
+namespace annulus {
+namespace {
+
+// When a message of so many seconds is there that begins at `begin`, both sides computing until `computed`.
+double arrival(double begin, double computed, double takes, const LinkPrice& link) {
+  if (link.at_once || link.hidden >= 1) return begin + takes;
+  const double beside = link.hidden * std::max(0.0, computed - begin);
+  return beside >= takes ? begin + takes / link.hidden : std::max(begin, computed) + takes - beside;
+}
+
+// What is left of it for a side that has computed for `busy` seconds.
+double left(double busy, double takes, const LinkPrice& link) { return std::max(0.0, takes - link.hidden * busy); }
+
+}  // namespace
+
+std::vector<Rank> nodes_of(const Grid& grid, const Prices& prices) {
+  std::vector<Rank> nodes;
+  if (prices.ranks_per_node < grid.ranks())
+    for (Rank seat = 0; seat < grid.seats(); ++seat)
+      nodes.push_back(static_cast<Rank>(Index{seat} * grid.heads / prices.ranks_per_node));
+  return nodes;
+}
+
+Clock::Clock(const Prices& p, const Grid& grid, Index block_bytes, Index sum_bytes)
+    : seats_(index(grid.seats())),
+      now_(seats_.size()),
+      later_(sum_bytes > 0 ? seats_.size() : 0),
+      nodes_(nodes_of(grid, p)),
+      near_(p.near),
+      far_(p.far),
+      block_bytes_(static_cast<double>(block_bytes)),
+      sum_bytes_(static_cast<double>(sum_bytes)),
+      seconds_per_byte_(1 / p.memory_bytes_per_second),
+      heads_(grid.heads),
+      ranks_per_node_(p.ranks_per_node),
+      workers_(p.workers_per_node),
+      ports_(p.network_ports),
+      ranks_here_(std::min(p.ranks_per_node, grid.ranks())) {
+  const double crowd = std::max(1.0, static_cast<double>(ranks_here_) / workers_);
+  near_.bytes_per_second /= crowd;  // a copy is work, too
+  seconds_per_byte_ *= crowd;
+  if (!nodes_.empty() && ports_ < ranks_here_) in_ = out_ = std::vector<double>(index(nodes_.back()) + 1);
+}
+
+void Clock::send(std::vector<Load>& loads, const Messages& m, double bytes, double Seat::*sent) {
+  const double near_out = bytes / near_.bytes_per_second, near_in = near_out + near_.latency_seconds,
+               far_out = bytes / far_.bytes_per_second, far_in = far_out + far_.latency_seconds;
+  for (int i = 0, to = m.to, from = m.from; i < m.count; ++i, to += m.stride, from += m.stride) {
+    Load &there = loads[index(to)], &here = loads[index(from)];
+    const bool across = !nodes_.empty() && nodes_[index(to)] != nodes_[index(from)];
+    if (across) {
+      there.far.in += far_in;
+      here.far.out += far_out;
+    } else {
+      there.near.in += near_in;
+      here.near.out += near_out;
+    }
+    there.source = from;
+    there.sent = std::max(there.sent, seats_[index(from)].*sent);
+    there.computed = std::max(there.computed, seats_[index(from)].done);
+  }
+}
+
+void Clock::block(const Messages& messages, Index rows) {
+  send(now_, messages, static_cast<double>(rows) * block_bytes_, &Seat::ready);
+}
+
+void Clock::sums(const Messages& m, Index rows) {
+  const double bytes = static_cast<double>(rows) * sum_bytes_;
+  send(later_, m, bytes, &Seat::done);
+  for (int i = 0, to = m.to; i < m.count; ++i, to += m.stride)
+    seats_[index(to)].extra += 3 * bytes * seconds_per_byte_;  // added: two read, one written
+}
+
+void Clock::work(Rank first, int stride, int count, double seconds, Index held_rows) {
+  const double clears = static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
+  for (int i = 0, seat = first; i < count; ++i, seat += stride) {
+    seats_[index(seat)].work += seconds;
+    seats_[index(seat)].extra += clears;
+  }
+}
+
+void Clock::gather_all(std::span<const Index> rows) {
+  const auto node = [&](std::size_t seat) { return nodes_.empty() ? 0U : index(nodes_[seat]); };
+  std::vector<double> of_node(node(rows.size() - 1) + 1);
+  std::vector<Index> seats_of_node(of_node.size());
+  double all = 0, last = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const double bytes = static_cast<double>(rows[i]) * block_bytes_;
+    all += bytes;
+    of_node[node(i)] += bytes;
+    ++seats_of_node[node(i)];
+    last = std::max(last, seats_[i].ready);
+  }
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const double own = static_cast<double>(rows[i]) * block_bytes_;
+    const auto inside = static_cast<double>(seats_of_node[node(i)] - 1),
+               outside = static_cast<double>(rows.size()) - 1 - inside;
+    Load& load = now_[i];
+    load.near = {(of_node[node(i)] - own) / near_.bytes_per_second + inside * near_.latency_seconds,
+                 own * inside / near_.bytes_per_second};
+    load.far = {(all - of_node[node(i)]) / far_.bytes_per_second + outside * far_.latency_seconds,
+                own * outside / far_.bytes_per_second};
+    load.source = static_cast<Rank>(i);
+    load.sent = last;
+  }
+}
+
+// The rest of a seat's step: its own share of the messages, and the arrival of what others send.
+void Clock::wait(std::size_t i) {
+  const Load& load = now_[i];
+  Seat& seat = seats_[i];
+  const auto own = [](const Traffic& t) { return std::max(t.in, t.out); };
+  const double near = own(load.near), across = own(load.far);
+  double next = seat.done;  // copying inside the node hides what crosses as computing does
+  if (near > 0) next += left(next - seat.ready, near, near_);
+  if (across > 0) next += left(next - seat.ready, across, far_);
+  seat.next = std::max(seat.next, next);
+  if (load.source == nobody) return;
+  const Traffic &near_from = now_[index(load.source)].near, &far_from = now_[index(load.source)].far;
+  const double begin = std::max(seat.ready, load.sent), computed = std::max(seat.done, load.computed);
+  double there = begin;
+  if (load.near.in > 0) there = arrival(begin, computed, std::max(near, near_from.out + near_.latency_seconds), near_);
+  if (load.far.in > 0)
+    there = std::max(there, arrival(begin, computed, std::max(across, far_from.out + far_.latency_seconds), far_));
+  seat.next = std::max(seat.next, there);
+  Seat& from = seats_[index(load.source)];
+  from.next = std::max(from.next, there);
+}
+
+void Clock::step() {
+  if (!out_.empty()) share_ports();
+  for (std::size_t i = 0; i < seats_.size(); ++i) wait(i);
+  if (workers_ < ranks_here_) share_cores();
+  for (Seat& seat : seats_) {
+    seat.ready = seat.next;
+    seat.compute += seat.work;
+    seat.done = seat.ready + seat.work + seat.extra;
+    seat.next = seat.work = seat.extra = 0;
+  }
+  if (later_.empty()) {
+    std::ranges::fill(now_, Load{});
+  } else {
+    std::swap(now_, later_);
+    std::ranges::fill(later_, Load{});
+  }
+}
+
+// More ranks than workers: those that still compute share them evenly, as if all had begun at the same time.
+void Clock::share_cores() {
+  std::vector<Seat*> order;
+  const auto seats = static_cast<Rank>(seats_.size());
+  for (Rank first = 0, last = 0; first < seats; first = last) {
+    order.clear();
+    for (; last < seats && (nodes_.empty() || nodes_[index(last)] == nodes_[index(first)]); ++last)
+      order.push_back(&seats_[index(last)]);
+    std::ranges::sort(order, {}, &Seat::work);
+    const int lanes = std::min(heads_, ranks_per_node_);
+    double begun = 0, now = 0;
+    auto computing = static_cast<double>(order.size()) * lanes;
+    for (Seat* seat : order) {
+      now += (seat->work - begun) * std::max(1.0, computing / workers_);
+      begun = seat->work;
+      seat->work = now;
+      computing -= lanes;
+    }
+  }
+}
+
+// Fewer ports than ranks: what the ranks of a node send and receive together.
+void Clock::share_ports() {
+  std::ranges::fill(out_, 0);
+  std::ranges::fill(in_, 0);
+  const double lanes = std::min(heads_, ranks_per_node_);
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    out_[index(nodes_[i])] += now_[i].far.out * lanes / ports_;
+    in_[index(nodes_[i])] += now_[i].far.in * lanes / ports_;
+  }
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    Traffic& load = now_[i].far;
+    if (load.out > 0) load.out = std::max(load.out, out_[index(nodes_[i])]);
+    if (load.in > 0) load.in = std::max(load.in, in_[index(nodes_[i])]);
+  }
+}
+
+void Clock::merge(Index most_rows, bool across) {
+  double last = 0;
+  for (const Seat& seat : seats_) last = std::max(last, seat.done);
+  const LinkPrice& link = across ? far_ : near_;
+  const double bytes = static_cast<double>(most_rows) * sum_bytes_;
+  const double crowd = across ? std::max(1.0, static_cast<double>(ranks_here_) / ports_) : 1;
+  const double takes = link.latency_seconds + bytes * crowd / link.bytes_per_second + 3 * bytes * seconds_per_byte_;
+  for (Seat& seat : seats_) seat.ready = seat.done = last + takes;
+}
+
+PassTime Clock::end() {
+  step();
+  step();
+  PassTime time;
+  for (const Seat& seat : seats_) {
+    time.seconds = std::max(time.seconds, seat.ready);
+    time.compute_seconds = std::max(time.compute_seconds, seat.compute);
+  }
+  return time;
+}
+
+}  // namespace annulus

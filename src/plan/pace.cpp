@@ -1,0 +1,35 @@
+#include "plan/pace.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "annulus/base/error.hpp"
+
+namespace annulus {
+
+double rate_at(std::span<const RatePoint> points, double tokens) {
+  const auto above = std::ranges::lower_bound(points, tokens, {}, &RatePoint::tokens);
+  if (above == points.begin()) return above->operations_per_second;
+  const RatePoint& below = *(above - 1);
+  if (above == points.end()) return below.operations_per_second;
+  const double share = std::log(tokens / below.tokens) / std::log(above->tokens / below.tokens);
+  return below.operations_per_second + share * (above->operations_per_second - below.operations_per_second);
+}
+
+Pace::Pace(const Rates& rates, double operations_per_pair) {
+  require(!rates.full.empty() || !rates.causal.empty(), "prices need the rate of a kernel");
+  const auto fill = [&](Table& table, std::span<const RatePoint> points) {
+    for (std::size_t i = 0; i < table.size(); ++i)
+      table[i] = operations_per_pair / rate_at(points, std::exp2(static_cast<double>(i) / 2));
+  };
+  fill(full_, rates.full.empty() ? rates.causal : rates.full);
+  fill(cut_, rates.causal.empty() ? rates.full : rates.causal);
+  least_ = std::min(std::ranges::min(full_), std::ranges::min(cut_));
+}
+
+Paces::Paces(const Prices& p, int lanes)
+    : forward(p.forward, 2.0 * static_cast<double>((p.channels + p.value_channels) * largest_query_share(p, lanes))),
+      backward(p.backward_rates,
+               5.0 * static_cast<double>((p.channels + p.value_channels) * largest_query_share(p, lanes))) {}
+
+}  // namespace annulus

@@ -1,0 +1,202 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "annulus/geometry/meet.hpp"
+#include "annulus/plan/cost.hpp"
+
+// The simulated time, against small plans priced by hand, against the plans themselves, and against laws.
+
+namespace annulus {
+namespace {
+
+constexpr double endless = std::numeric_limits<double>::infinity();
+
+// One head of 1 + 1 channels in f32: a row of a K/V block is 8 bytes, as is one of its gradients; a pair takes a second.
+Prices plain(LinkPrice link, bool backward = false) {
+  Prices p{1, 1, 1, 1, 4, backward};
+  p.forward = {{{1, 4.0}}, {}};
+  p.backward_rates = {{{1, 10.0}}, {}};
+  p.near = p.far = link;
+  return p;
+}
+
+Schedule ring(int ranks, const char* mask, Index tokens, const char* partition = "contiguous") {
+  return make_schedule({1, ranks, 1}, partition, Mask::parse(mask, {tokens, tokens}));
+}
+
+TEST(Time, OfTwoRanksIsWhatAHandComputes) {
+  const Schedule job = ring(2, "full", 8);  // two steps of 16 pairs; a block of 32 bytes takes 1 + 32 / 4 = 9 s
+  EXPECT_DOUBLE_EQ(estimate(job, plain({1, 4, 0, true})).seconds(), 16 + 9 + 16);
+  EXPECT_DOUBLE_EQ(estimate(job, plain({1, 4, 0, false})).seconds(), 16 + 9 + 16);
+  EXPECT_DOUBLE_EQ(estimate(job, plain({1, 4, 1, false})).seconds(), 16 + 16);
+  EXPECT_DOUBLE_EQ(estimate(job, plain({1, 4, 0.5, false})).seconds(), 16 + 1 + 16);  // 8 of 9 s beside computing
+  EXPECT_DOUBLE_EQ(estimate(job, plain({1, 1, 1, false})).seconds(), 33 + 16);        // a link too slow to hide
+  const Estimate e = estimate(job, plain({1, 4, 0, true}));
+  EXPECT_DOUBLE_EQ(e.compute_seconds(), 32);
+  EXPECT_DOUBLE_EQ(e.exposed(), 9.0 / 41);
+}
+
+TEST(Time, OfGradientsIncludesTheirWayHome) {
+  const Schedule job = ring(2, "full", 8);  // after the last step 32 bytes of gradients go home
+  EXPECT_DOUBLE_EQ(estimate(job, plain({1, 4, 1, false}, true)).backward.seconds, 16 + 16 + 9);
+  EXPECT_DOUBLE_EQ(estimate(job, plain({1, 4, 0, true}, true)).backward.seconds, 16 + 9 + 16 + 9);
+}
+
+TEST(Time, OfThreeRanksWaitsForTheSlowest) {
+  // rows 2 + 2 + 2, causal:  seat 0: 3 pairs;  seat 1: 3, then 4 of block 0;  seat 2: 3, then 4 of block 1, then 4 of block 0
+  const Schedule job = ring(3, "causal", 6);
+  EXPECT_DOUBLE_EQ(estimate(job, plain({0.5, 16, 1, false})).seconds(), 3 + 4 + 4);
+  EXPECT_DOUBLE_EQ(estimate(job, plain({0.5, 16, 0, false})).seconds(), 3 + 1.5 + 4 + 1.5 + 4);
+}
+
+TEST(Time, OfRanksThatShareCoresIsThatOfTheirWork) {
+  Prices p = plain({0, endless, 1, false});
+  p.workers_per_node = 1;
+  EXPECT_DOUBLE_EQ(estimate(ring(2, "full", 8), p).seconds(), 64);
+  // one step: seat 0 has 10 pairs, seat 1 has 26; while both compute each takes twice as long
+  const Schedule job = make_schedule({1, 2, 1, Travel::gather}, "contiguous", Mask::parse("causal", {8, 8}));
+  EXPECT_DOUBLE_EQ(estimate(job, p).seconds(), 20 + 16);
+}
+
+TEST(Time, OfAPortThatANodeSharesIsThatOfAllItsRanks) {
+  Prices p = plain(
+      {0, 4, 1, false});  // two nodes of two; every block of 16 rows takes 32 s, and computing nothing to speak of
+  p.forward = {{{1, 1e12}}, {}};
+  p.ranks_per_node = 2;
+  p.near.bytes_per_second = endless;
+  const Schedule jump = make_schedule({1, 2, 2}, "contiguous", Mask::parse("full", {64, 64}));
+  EXPECT_NEAR(estimate(jump, p).seconds(), 32, 1e-6);  // all four cross at once, each through its own port
+  p.network_ports = 1;
+  EXPECT_NEAR(estimate(jump, p).seconds(), 64, 1e-6);
+  EXPECT_NEAR(estimate(ring(4, "full", 64), p).seconds(), 3 * 32, 1e-6);  // one of two crosses
+}
+
+TEST(Time, OfATileFollowsTheRatesByItsSize) {
+  Prices p = plain({0, endless, 1, false});
+  p.forward = {{{4, 4.0}, {64, 16.0}}, {{4, 2.0}}};
+  const auto alone = [&](const char* mask, Index tokens) { return estimate(ring(1, mask, tokens), p).seconds(); };
+  EXPECT_DOUBLE_EQ(alone("full", 4), 16);
+  EXPECT_DOUBLE_EQ(alone("full", 2), 4);  // smaller than all that was measured
+  EXPECT_DOUBLE_EQ(alone("full", 64), 64 * 64 / 4.0);
+  EXPECT_DOUBLE_EQ(alone("full", 16), 16 * 16 / 2.5);  // half-way on the logarithm: 10 operations per second
+  EXPECT_DOUBLE_EQ(alone("causal", 16), 2 * 16 * 17 / 2);
+}
+
+TEST(Time, OfPassesOverMemoryAndOfAPassIsAdded) {
+  Prices p = plain({0, endless, 1, false});
+  p.memory_bytes_per_second = 4;
+  p.seconds_per_pass = 100;
+  // out, top and sum of 8 rows, 4 bytes each: cleared, and read and written once more
+  EXPECT_DOUBLE_EQ(estimate(ring(1, "full", 8), p).seconds(), 64 + 3 * 8 * 3 + 100);
+}
+
+struct Random {
+  std::mt19937 engine;
+  int below(int n) { return static_cast<int>(engine() % static_cast<unsigned>(n)); }
+  template <class T>
+  T of(std::initializer_list<T> all) {
+    return all.begin()[below(static_cast<int>(all.size()))];
+  }
+};
+
+Schedule random_schedule(Random& random, bool chains_only) {
+  const Index tokens = 1 + random.below(random.of({40, 400}));
+  const char* partition = random.of({"contiguous", "zigzag", "striped", "balanced"});
+  const char* mask = random.of({"full", "causal", "causal+window:9,0", "window:30,4", "causal+window:5,0+sink:2"});
+  Grid grid{1, 1 + random.below(random.of({4, 40})), 1};
+  if (random.below(3) == 0) grid = {1, 1 + random.below(4), 1 + random.below(12)};
+  if (!chains_only) grid.travel = random.of({Travel::keys, Travel::gather, Travel::queries, Travel::tree});
+  if (!chains_only && random.below(3) == 0) grid.heads = 2;
+  return make_schedule(grid, partition, Mask::parse(mask, {tokens, tokens}));
+}
+
+// Everything a plan says about its seat, step by step, with each message priced where it stands in the plan.
+double seconds_of_plans(const Schedule& job, const LinkPrice& link) {
+  std::vector<Plan> plans;
+  for (Rank seat = 0; seat < job.planner.seats(); ++seat) plans.push_back(job.plan_of(seat));
+  std::vector<double> ready(plans.size());
+  for (std::size_t s = 0; s < plans[0].steps.size(); ++s) {
+    std::vector<double> in(plans.size()), out(plans.size()), next(plans.size());
+    for (std::size_t i = 0; i < plans.size(); ++i)
+      for (const Move& move : plans[i].steps[s].arrive) {
+        const double seconds = 8.0 * static_cast<double>(count(move.rows)) / link.bytes_per_second;
+        in[i] += link.latency_seconds + seconds;
+        out[static_cast<std::size_t>(move.seat)] += seconds;
+      }
+    for (std::size_t i = 0; i < plans.size(); ++i)
+      next[i] = std::max(ready[i] + static_cast<double>(pairs(plans[i].steps[s].tiles)), ready[i]);
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      next[i] = std::max(next[i], ready[i] + std::max(in[i], out[i]));  // nobody's link is faster than its own messages
+      for (const Move& move : plans[i].steps[s].arrive) {
+        const auto from = static_cast<std::size_t>(move.seat);
+        const double there =
+            std::max(ready[i], ready[from]) + std::max({in[i], out[i], link.latency_seconds + out[from]});
+        next[i] = std::max(next[i], there);
+        next[from] = std::max(next[from], there);
+      }
+    }
+    ready = next;
+  }
+  return std::ranges::max(ready);
+}
+
+TEST(Time, IsThatOfThePlansThemselves) {
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    Random random{std::mt19937(seed)};
+    const Schedule job = random_schedule(random, true);
+    const LinkPrice link{random.of({0.0, 3.0}), random.of({0.1, 5.0, endless}), 1, false};
+    const double expected = seconds_of_plans(job, link);
+    ASSERT_NEAR(estimate(job, plain(link)).seconds(), expected, 1e-9 * (1 + expected))
+        << "seed " << seed << ": " << to_text(job.grid) << " " << job.queries.name() << " " << job.mask.name() << " "
+        << job.mask.queries();
+  }
+}
+
+TEST(Time, NeverGrowsWhenAPriceFalls) {
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    Random random{std::mt19937(seed)};
+    const Schedule job = random_schedule(random, false);
+    Prices p = plain({2, 5, random.of({0.0, 0.3, 1.0}), random.below(2) == 0}, true);
+    p.query_heads = p.kv_heads = 2;
+    p.ranks_per_node = 1 + random.below(4);
+    p.network_ports = 1 + random.below(2);
+    p.memory_bytes_per_second = 50;
+    const Estimate before = estimate(job, p);
+    const auto falls = [&](const char* what, auto change) {
+      Prices cheaper = p;
+      change(cheaper);
+      const Estimate after = estimate(job, cheaper);
+      ASSERT_LE(after.forward.seconds, before.forward.seconds * (1 + 1e-12)) << "seed " << seed << ": " << what;
+      ASSERT_LE(after.backward.seconds, before.backward.seconds * (1 + 1e-12)) << "seed " << seed << ": " << what;
+    };
+    falls("bandwidth", [](Prices& c) { c.near.bytes_per_second *= 2, c.far.bytes_per_second *= 2; });
+    falls("latency", [](Prices& c) { c.near.latency_seconds = c.far.latency_seconds = 1; });
+    falls("hidden", [](Prices& c) { c.near.hidden = c.far.hidden = 1; });
+    falls("rate", [](Prices& c) { c.forward = {{{1, 8.0}}, {}}, c.backward_rates = {{{1, 20.0}}, {}}; });
+    falls("memory", [](Prices& c) { c.memory_bytes_per_second = endless; });
+    falls("ports", [](Prices& c) { c.network_ports = 4; });
+  }
+}
+
+TEST(Time, LiesBetweenTheLargerAndTheSumOfComputingAndExchange) {
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    Random random{std::mt19937(seed)};
+    const Schedule job = random_schedule(random, false);
+    const LinkPrice link{1, 5, random.of({0.0, 0.4, 1.0}), random.below(2) == 0};
+    const Estimate both = estimate(job, plain(link));
+    const Estimate computing = estimate(job, plain({0, endless, 1, false}));
+    Prices idle = plain({link.latency_seconds, link.bytes_per_second, 1, false});
+    idle.forward = {{{1, 1e18}}, {}};
+    const double exchange = estimate(job, idle).forward.seconds;
+    ASSERT_GE(both.forward.seconds * (1 + 1e-9), std::max(computing.forward.seconds, exchange)) << "seed " << seed;
+    // everybody computes, and then everybody exchanges, step after step
+    Prices apart = plain({link.latency_seconds, link.bytes_per_second, 0, false});
+    ASSERT_LE(both.forward.seconds, estimate(job, apart).forward.seconds * (1 + 1e-9)) << "seed " << seed;
+    ASSERT_LE(least_seconds(job, plain(link)), both.forward.seconds * (1 + 1e-9)) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace annulus
