@@ -41,9 +41,10 @@ Accelerator::Accelerator(const Settings& settings, const Job& job, const RankToo
                     &kernel = settings.text("kernel");
   require(transport != "nccl" || device != "cpu", "--transport nccl moves data between GPUs: --device is cpu");
   const bool wanted = device == "cuda" || transport == "nccl";
-  const bool cpu_kernel = kernel != "auto" && kernel_place(kernel) == Place::cpu;
+  bool cpu_kernel = false;
   const std::string reason = gpu_refusal(settings, tools);
   together(tools.transport, [&] {
+    cpu_kernel = kernel != "auto" && kernel_place(kernel) == Place::cpu;
     require(!wanted || reason.empty(),
             device == "cuda" ? settings.name_of("device") + " cuda" : settings.name_of("transport") + " nccl",
             " needs a GPU for every rank: ", reason);
@@ -83,8 +84,8 @@ void Accelerator::take_gpu(const Settings& settings, const Job& job, Index bytes
   if (nccl) {
     exchange_ =
         make_gpu_exchange(tools_.transport, *gpu_, {settings.number("timeout"), nccl_blocks(settings, job), shared});
-    // what the others move passes through the job's own transport, which is recorded already
-    if (settings.has("timeline")) recorded_ = std::make_unique<RecordedTransport>(*exchange_, tools_.timeline);
+    // what the others move passes through the job's own transport, which is recorded by whoever wants that
+    recorded_ = std::make_unique<RecordedTransport>(*exchange_, tools_.timeline);
   } else if (tools_.moves_gpu_memory) {
     exchange_ = make_direct_transport(tools_.transport, *gpu_);
   } else {

@@ -56,45 +56,46 @@ std::vector<double> repeat(BenchPass& bench, RankTools& tools, Index warm_ups, I
 }
 
 // The recorded messages of `passes` passes once more, batch after batch and nothing else: seconds per pass, the slowest rank's.
-double exchange_alone(std::span<const Message> recorded, Transport& transport, Index passes) {
+// transport: what moved them, between memory of the device; host: for the ranks to agree by.
+double exchange_alone(std::span<const Message> recorded, Transport& transport, Transport& host, Device& device,
+                      Index passes) {
   if (recorded.empty() && transport.ranks() == 1) return 0;
   std::map<Index, std::vector<Message>> batches;
   for (const Message& m : recorded) batches[m.batch].push_back(m);
   // ranks without messages in a batch take part all the same: batches are counted
   std::vector<double> range{batches.empty() ? -1e18 : -static_cast<double>(batches.begin()->first),
                             batches.empty() ? -1e18 : static_cast<double>(batches.rbegin()->first)};
-  all_max(transport, range);
+  all_max(host, range);
   if (range[1] < 0) return 0;
-  std::vector<std::byte> out, in;
+  Index most_leaving = 0, most_arriving = 0;
+  for (const auto& [batch, messages] : batches) {
+    Index arriving = 0;
+    for (const Message& m : messages)
+      (m.sent ? most_leaving : arriving) = m.sent ? std::max(most_leaving, m.bytes) : arriving + m.bytes;
+    most_arriving = std::max(most_arriving, arriving);
+  }
+  const Array out = Array::zeros(device, DType::f32, 1, 1, ceil_div(most_leaving, 4)),
+              in = Array::zeros(device, DType::f32, 1, 1, ceil_div(most_arriving, 4));
   std::vector<double> seconds{0};
-  barrier(transport);
+  barrier(host);
   const auto begins = Timeline::Clock::now();
   for (auto batch = static_cast<Index>(-range[0]); batch <= static_cast<Index>(range[1]); ++batch) {
     std::vector<Send> sends;
     std::vector<Recv> recvs;
-    std::size_t arriving = 0, leaving = 0;
-    for (const Message& m : batches[batch])
-      if (m.sent) {
-        leaving = std::max(leaving, static_cast<std::size_t>(m.bytes));
-      } else {
-        arriving += static_cast<std::size_t>(m.bytes);
-      }
-    out.resize(std::max(out.size(), leaving));
-    in.resize(std::max(in.size(), arriving));
     std::size_t at = 0;
     for (const Message& m : batches[batch]) {
       const auto bytes = static_cast<std::size_t>(m.bytes);
       if (m.sent) {
-        sends.push_back({m.peer, std::span(out).first(bytes)});
+        sends.push_back({m.peer, {out.rows().data, bytes}});
       } else {
-        recvs.push_back({m.peer, std::span(in).subspan(at, bytes)});
+        recvs.push_back({m.peer, {in.rows().data + at, bytes}});
         at += bytes;
       }
     }
     transport.start(sends, recvs).wait();
   }
   seconds[0] = std::chrono::duration<double>(Timeline::Clock::now() - begins).count() / static_cast<double>(passes);
-  all_max(transport, seconds);
+  all_max(host, seconds);
   return seconds[0];
 }
 
@@ -128,7 +129,7 @@ void on_first_ranks(Context& context, int ranks, double patience_seconds, const 
   context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
     if (tools.transport.rank() >= ranks) return;
     FirstRanks some(tools.transport, ranks);
-    RankTools part{some, tools.device, tools.timeline, tools.lead};
+    RankTools part = tools.over(some);
     try {
       body(part);
     } catch (const Agreed& e) {
@@ -191,18 +192,23 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
   const auto body = [&](RankTools& given) {
     RecordedTransport transport(given.transport, given.timeline);
     const bool recorded_already = settings.has("timeline");
-    RankTools tools{recorded_already ? given.transport : transport, given.device, given.timeline, given.lead};
+    RankTools tools = given.over(recorded_already ? given.transport : transport);
     std::optional<Job> job;
+    std::optional<Accelerator> accelerator;
     std::optional<BenchPass> bench;
     together(tools.transport, [&] {
       job = make_job(settings.with("strategy", c.strategy), place, c.shape,
                      Mask::parse(c.mask, {c.tokens, c.keys, c.documents}), c.backward);
       check_memory(*job, c.backward, 0);
-      make_kernel(settings.text("kernel"), problem_of(c.shape, {1, 1, 1}, 0, 0), {1});  // or says why not
+    });
+    accelerator.emplace(settings, *job, tools, memory_of(*job, c.backward));
+    together(tools.transport, [&] {
+      make_kernel(settings.text("kernel"), problem_of(c.shape, {1, 1, 1}, 0, 0),
+                  {1, &accelerator->device()});  // or says why not
     });
     std::vector<double> kernel_rates = single_rank_rates(settings, *job, c, tools);
     peak_memory();
-    together(tools.transport, [&] { bench.emplace(settings, *job, tools, c.backward); });
+    together(tools.transport, [&] { bench.emplace(settings, *job, tools, *accelerator, c.backward); });
     bench->prepare();
     repeat(*bench, tools, warm_ups, 0);
     const double begins = tools.timeline.now();
@@ -217,8 +223,12 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     const double memory = peak_memory();
     const std::vector<Message> replayed(tools.timeline.messages().begin() + static_cast<std::ptrdiff_t>(messages),
                                         tools.timeline.messages().end());
-    exchange_alone(replayed, given.transport, repetitions);  // warms up
-    const double exchange = exchange_alone(replayed, given.transport, repetitions);
+    const auto replay = [&] {
+      return exchange_alone(replayed, accelerator->on_gpu() ? accelerator->transport() : given.transport,
+                            given.transport, accelerator->device(), repetitions);
+    };
+    replay();  // warms up
+    const double exchange = replay();
     const BenchPass::Checked checked = bench->check(*job, tools.transport.rank(), samples);
     for (double rate : single_rank_rates(settings, *job, c, tools)) kernel_rates.push_back(rate);
     const double kernel_rate = Samples(kernel_rates).median();

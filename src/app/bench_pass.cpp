@@ -7,45 +7,71 @@
 #include "annulus/memory/number.hpp"
 #include "annulus/transport/in_process.hpp"
 #include "app/backends.hpp"
+#include "app/compute.hpp"
+#include "app/finishing_kernel.hpp"
 #include "app/synthetic.hpp"
 
 namespace annulus::app {
 
 using What = RowSource::What;
 
-BenchPass::Tensors BenchPass::make_tensors(const Job& job, const RankTools& tools, bool backward) {
-  Device& device = tools.device;
-  const Rank rank = tools.transport.rank();
+namespace {
+
+// Numbers of rows that live on any device.
+void fill(Device& device, What what, std::span<const Run> runs, const Rows& rows) {
+  if (device.place() == Place::cpu) return fill_synthetic(what, runs, rows);
+  CpuDevice cpu;
+  const Array here(cpu, rows.type, rows.tokens, rows.heads, rows.channels);
+  fill_synthetic(what, runs, here);
+  device.copy_rows(here, rows);
+}
+
+// A GPU's compute events are to say how long the work took.
+std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, Rank rank, const Accelerator& accelerator) {
+  auto kernel =
+      make_kernel(settings.text("kernel"),
+                  problem_of(job.shape, job.schedule.grid, job.schedule.lane_of(rank), job.schedule.mask.query_shift()),
+                  {job.place.threads, &accelerator.device()});
+  if (!accelerator.on_gpu()) return kernel;
+  return std::make_unique<FinishingKernel>(std::move(kernel), accelerator.device());
+}
+
+}  // namespace
+
+BenchPass::Tensors BenchPass::make_tensors(const Job& job, const Accelerator& accelerator, bool backward) {
+  Device& device = accelerator.device();
+  const Rank rank = accelerator.transport().rank();
   const AttentionShape& s = job.shape;
   const auto queries = job.schedule.queries.runs(rank), keys = job.schedule.keys.runs(rank);
   const Index rows = job.schedule.queries.rows(rank), key_rows = job.schedule.keys.rows(rank);
   Tensors t;
   t.q = Array(device, s.type, rows, s.query_heads, s.channels);
-  t.block = Array(lending(tools.transport, device), s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  t.block = Array(lending(accelerator.transport(), device), s.type, key_rows, 1,
+                  s.kv_heads * (s.channels + s.value_channels));
   t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
-  fill_synthetic(What::q, queries, t.q);
-  fill_synthetic(What::k, keys, t.kv.k);
-  fill_synthetic(What::v, keys, t.kv.v);
+  fill(device, What::q, queries, t.q);
+  fill(device, What::k, keys, t.kv.k);
+  fill(device, What::v, keys, t.kv.v);
   t.out = Array(device, DType::f32, rows, s.query_heads, s.value_channels);
   t.lse = Array(device, DType::f32, rows, s.query_heads, 1);
   if (!backward) return t;
   t.dout = Array(device, s.type, rows, s.query_heads, s.value_channels);
-  fill_synthetic(What::dout, queries, t.dout);
+  fill(device, What::dout, queries, t.dout);
   t.dq = Array(device, DType::f32, rows, s.query_heads, s.channels);
   t.dk = Array(device, DType::f32, key_rows, s.kv_heads, s.channels);
   t.dv = Array(device, DType::f32, key_rows, s.kv_heads, s.value_channels);
   return t;
 }
 
-BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools, bool backward)
+BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator,
+                     bool backward)
     : backward_(backward),
-      kernel_(make_kernel(settings.text("kernel"),
-                          problem_of(job.shape, job.schedule.grid, job.schedule.lane_of(tools.transport.rank()),
-                                     job.schedule.mask.query_shift()),
-                          {job.place.threads})),
-      tensors_(make_tensors(job, tools, backward)),
+      device_(accelerator.device()),
+      kernel_(kernel_of(settings, job, tools.transport.rank(), accelerator)),
+      tensors_(make_tensors(job, accelerator, backward)),
       attention_(job.schedule, job.shape,
-                 {tools.device, *kernel_, tools.transport, tools.timeline, 4e9 * job.place.threads}) {}
+                 {device_, *kernel_, accelerator.transport(), tools.timeline,
+                  operations_per_batch(accelerator.on_gpu(), job.place.threads)}) {}
 
 void BenchPass::prepare() {
   if (backward_) attention_.forward(tensors_.q, tensors_.kv, tensors_.out, tensors_.lse);
@@ -58,6 +84,7 @@ void BenchPass::run() {
   } else {
     attention_.forward(t.q, t.kv, t.out, t.lse);
   }
+  device_.finish();
 }
 
 double pass_operations(const Job& job, bool backward) {
@@ -88,7 +115,13 @@ BenchPass::Checked BenchPass::check(const Job& job, Rank rank, Index samples) co
   const Recomputed exact = recompute(source, choice);
   const std::vector<double>& expected = backward_ ? exact.dq : exact.out;
   double largest = 0, error = 0;
-  const Rows& got = backward_ ? tensors_.dq.rows() : tensors_.out.rows();
+  const Array& result = backward_ ? tensors_.dq : tensors_.out;
+  CpuDevice cpu;
+  const Array fetched = device_.place() == Place::cpu
+                            ? Array()
+                            : Array(cpu, DType::f32, result.rows().tokens, result.rows().heads, result.rows().channels);
+  if (device_.place() != Place::cpu) device_.copy_rows(result, fetched);
+  const Rows& got = device_.place() == Place::cpu ? result.rows() : fetched.rows();
   const auto width = static_cast<std::size_t>(got.heads * got.channels);
   for (std::size_t r = 0; r < local.size(); ++r)
     for (std::size_t x = 0; x < width; ++x) {
@@ -115,7 +148,8 @@ Alone run_alone(const Settings& settings, const Case& c, int threads, Index warm
                 "ring",
                 "",
                 {1, 1, threads}};
-  BenchPass bench(settings, job, tools, c.backward);
+  const Accelerator accelerator(settings, job, tools, memory_of(job, c.backward));
+  BenchPass bench(settings, job, tools, accelerator, c.backward);
   bench.prepare();
   for (Index i = 0; i < warm_ups; ++i) bench.run();
   Alone alone{{}, {}, pass_operations(job, c.backward), bench.kernel()};

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "annulus/engine/attention.hpp"
+#include "app/accelerator.hpp"
 #include "app/bench.hpp"
 
 namespace annulus::app {
@@ -10,7 +11,8 @@ namespace annulus::app {
 /// One rank's engine with synthetic inputs, ready to be timed.
 class BenchPass {
  public:
-  BenchPass(const Settings& settings, const Job& job, RankTools& tools, bool backward);
+  /// accelerator: of the same job.
+  BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator, bool backward);
   /// What a backward pass needs of the forward pass. All ranks.
   void prepare();
   /// The pass itself. All ranks.
@@ -28,7 +30,8 @@ class BenchPass {
     Array q, block, dout, out, lse, dq, dk, dv;
     KeyValue kv;
   };
-  static Tensors make_tensors(const Job& job, const RankTools& tools, bool backward);
+  static Tensors make_tensors(const Job& job, const Accelerator& accelerator, bool backward);
+  Device& device_;
   bool backward_;
   std::unique_ptr<Kernel> kernel_;
   Tensors tensors_;

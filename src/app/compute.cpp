@@ -71,14 +71,17 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, con
   catch_stop_signals();
 }
 
+double operations_per_batch(bool on_gpu, int threads) {
+  constexpr double per_thread = 4e9, per_gpu = 1e14;
+  return on_gpu ? per_gpu : per_thread * threads;
+}
+
 Machine Compute::machine() {
-  // About 40 ms of a core's work per thread; a GPU works on its own while its exchange does the same.
-  constexpr double operations_per_thread = 4e9, operations_per_gpu = 1e14;
   return {accelerator_.device(),
           *kernel_,
           transport_,
           tools_.timeline,
-          accelerator_.on_gpu() ? operations_per_gpu : operations_per_thread * job_.place.threads,
+          operations_per_batch(accelerator_.on_gpu(), job_.place.threads),
           [this](Index triples) {
             progress_.add(triples);
             if (transport_.ranks() == 1 && stop_requested()) throw_stopped();  // nobody to agree with

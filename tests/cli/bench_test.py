@@ -177,7 +177,7 @@ class Refusals(ProgramTest):
                                (["two ranks"], ["exchange"]), (["two ranks"], ["overlap"]), (["--grid"], ["weak", "--grid", "2x1x1"]),
                                (["no kernel 'abacus'"], ["kernel", "--kernel", "abacus", "--dtype", "f32"]),
                                (["divide"], ["strategies", "--query-heads", 3, "--kv-heads", 2]),
-                               (["--repeats"], ["strong", "--repeats", 0]), (["--device", "CPU"], ["strong", "--device", "cuda"]), (["BENCHMARK"], [])]:
+                               (["--repeats"], ["strong", "--repeats", 0]), (["kernel", "CPU"], ["kernel", "--device", "cuda"]), (["exchange", "CPU"], ["exchange", "--transport", "nccl"]), (["BENCHMARK"], [])]:
             with self.subTest(command=command):
                 self.refuses(2, *words, command=["bench", *command])
 

@@ -12,14 +12,15 @@ namespace {
 struct Benchmark {
   std::string_view name, what;
   int (*run)(const Settings&, Context&);
+  bool on_gpu = false;  ///< it knows how
 };
 constexpr std::array<Benchmark, 7> benchmarks{{
     {"kernel", "one rank's kernels beside the processor's own peak", bench_kernel},
-    {"strategies", "every strategy that is legal for the request, side by side", bench_strategies},
-    {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong},
-    {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak},
+    {"strategies", "every strategy that is legal for the request, side by side", bench_strategies, true},
+    {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong, true},
+    {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, true},
     {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange},
-    {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap},
+    {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, true},
     {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate},
 }};
 
@@ -110,12 +111,14 @@ std::vector<Option> bench_output_options() {
 
 int run(const Settings& settings, Context& context) {
   const std::string& name = settings.positional().front();
-  require(settings.text("device") != "cuda", settings.name_of("device"), " cuda: bench measures the CPU in this version");
-  require(settings.text("transport") != "nccl", settings.name_of("transport"),
-          " nccl: bench measures the CPU in this version");
   std::string names;
   for (const Benchmark& benchmark : benchmarks) {
-    if (benchmark.name == name) return benchmark.run(settings, context);
+    if (benchmark.name == name) {
+      if (benchmark.on_gpu) return benchmark.run(settings, context);
+      require(settings.text("device") != "cuda" && settings.text("transport") != "nccl", "bench ", name,
+              " measures the CPU (launch/gpu-check measures the kernels of a GPU)");
+      return benchmark.run(settings.with("device", "cpu"), context);
+    }
     names += sentence(names.empty() ? "" : ", ", benchmark.name);
   }
   throw Error(Failure::usage, sentence("'", name, "' is not a benchmark: they are ", names));
