@@ -103,7 +103,9 @@ void print_strategies(const Job& job, const Estimate& mine, const Prices& prices
     Line& line = lines.emplace_back();
     line.name = strategy.name;
     try {
-      line.grid = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
+      line.grid = strategy.name == job.strategy
+                      ? job.schedule.grid
+                      : strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
       line.pending = std::async(std::launch::async, price, line.grid);
     } catch (const Error& e) {
       line.refusal = e.what();
