@@ -27,6 +27,14 @@ double positive(std::string_view text, const std::string& where) {
   return value;
 }
 
+int whole(const IniLine& line, const std::string& where) {
+  try {
+    return narrow(parse_count(line.value, 1));
+  } catch (const Error& e) {
+    throw Error(Failure::usage, sentence(where, ": ", e.what()));
+  }
+}
+
 template <class Each>
 void split(std::string_view text, char mark, const Each& each) {
   for (;; text.remove_prefix(text.find(mark) + 1)) {
@@ -122,12 +130,12 @@ Hardware read_hardware(const std::string& path) {
     if (line.key == "name") {
       hardware.name = line.value;
     } else if (line.key == "ranks-per-node") {
-      hardware.ranks_per_node = narrow(parse_count(line.value, 1));
+      hardware.ranks_per_node = whole(line, where);
     } else if (link != link_names.end()) {
       const auto kind = static_cast<std::size_t>(link - link_names.begin());
       hardware.links[kind] = parse_link(line, static_cast<LinkClass>(kind), where);
     } else if (line.key == "network-ports") {
-      hardware.network_ports = narrow(parse_count(line.value, 1));
+      hardware.network_ports = whole(line, where);
     } else if (line.key == "memory") {
       hardware.memory_bytes_per_second = positive(line.value, where);
     } else if (line.key == "pass") {

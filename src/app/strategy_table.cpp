@@ -41,6 +41,7 @@ void print(const Line& line, const Job& job, json& out) {
   if (line.grid.heads > job.shape.query_heads)
     remark += sentence("; ", job.place.ranks - line.grid.seats() * static_cast<int>(job.shape.query_heads),
                        " ranks without heads");
+  if (e.sampled_every > 1) remark += sentence("; one of ", e.sampled_every, " steps simulated");
   if (line.grid == job.schedule.grid) remark += "   <- this plan";
   std::printf("    %-12s %-12s %10s %6.1f %% %13s %14s %12s %7lld%s\n", line.name.c_str(), to_text(line.grid).c_str(),
               seconds_text(e.seconds()).c_str(), 100 * e.exposed(), text(e.inside_bytes()).c_str(),
@@ -102,7 +103,9 @@ void print_strategies(const Job& job, const Estimate& mine, const Prices& prices
     Line& line = lines.emplace_back();
     line.name = strategy.name;
     try {
-      line.grid = strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
+      line.grid = strategy.name == job.strategy
+                      ? job.schedule.grid
+                      : strategy.grid({place.ranks, place.ranks_per_node, job.shape.query_heads, job.shape.kv_heads});
       line.pending = std::async(std::launch::async, price, line.grid);
     } catch (const Error& e) {
       line.refusal = e.what();

@@ -7,15 +7,14 @@
 namespace annulus {
 namespace {
 
-constexpr double worth_it = 0.98;             // a more elaborate choice must win by 2 %
-constexpr int most_ranks_balanced = 1024;     // dealing blocks to more ranks takes longer than simulating them
-constexpr Index most_looks = Index{1} << 29;  // of seats at each other's blocks, in all candidates: some seconds
+constexpr double worth_it = 0.98;          // a more elaborate choice must win by 2 %
+constexpr int most_ranks_balanced = 1024;  // dealing blocks to more ranks takes longer than simulating them
+constexpr Index enough_looks = 4'000'000;  // per candidate: a tenth of a second
 
 struct Candidate {
   Schedule job;
   std::string partition;
   double least = 0;
-  std::size_t order = 0;
 };
 
 std::vector<Grid> grids_for(const Mask& mask, int ranks, const Prices& prices) {
@@ -37,8 +36,6 @@ std::vector<Grid> grids_for(const Mask& mask, int ranks, const Prices& prices) {
   return grids;
 }
 
-Index looks(const Schedule& job) { return Index{job.planner.seats()} * job.planner.steps(); }
-
 }  // namespace
 
 Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* grid, std::string_view partition) {
@@ -48,40 +45,30 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
   const std::vector<Grid> grids = grid != nullptr ? std::vector<Grid>{*grid} : grids_for(mask, ranks, prices);
   std::vector<Candidate> candidates;
   for (const Grid& candidate : grids)
-    for (const std::string& name : partitions)
-      candidates.push_back({make_schedule(candidate, name, mask), name, 0, candidates.size()});
+    for (const std::string& name : partitions) candidates.push_back({make_schedule(candidate, name, mask), name});
   if (candidates.size() > 1)
     for (Candidate& c : candidates) c.least = least_seconds(c.job, prices);
-  // few ranks: in order, so that the plainest of equals wins; many: first what is quickly simulated, for its time may rule others out
-  const bool many = ranks > 64;
-  if (many)
-    std::ranges::stable_sort(candidates, {}, [](const Candidate& c) { return std::pair(looks(c.job), c.least); });
+  // few ranks: in order, so that the plainest of equals wins; many: what is quickly simulated first, as its time rules others out
+  if (ranks > 64)
+    std::ranges::stable_sort(candidates, {},
+                             [](const Candidate& c) { return std::pair(c.job.planner.seats(), c.least); });
+  Prices quick = prices;
+  quick.most_looks = std::min(prices.most_looks, enough_looks);
   std::optional<Estimate> best;
   const Candidate* winner = nullptr;
-  std::size_t simulated = 0, ruled_out = 0, left_out = 0;
-  Index looked = 0;
+  std::size_t simulated = 0;
   for (const Candidate& c : candidates) {
-    if (best && c.least >= worth_it * best->seconds()) {
-      ++ruled_out;
-      continue;
-    }
-    if (best && looked + looks(c.job) > most_looks) {
-      ++left_out;
-      continue;
-    }
-    looked += looks(c.job);
+    if (best && c.least >= worth_it * best->seconds()) continue;
     ++simulated;
-    Estimate e = estimate(c.job, prices);
+    Estimate e = estimate(c.job, quick);
     if (best && e.seconds() >= worth_it * best->seconds()) continue;
     best = std::move(e);
     winner = &c;
   }
   std::string reason =
       sentence("least time of ", candidates.size(), candidates.size() == 1 ? " candidate" : " candidates");
-  if (ruled_out + left_out > 0)
-    reason += sentence(" (", simulated, " simulated, ", ruled_out, " too slow even without exchange");
-  if (left_out > 0) reason += sentence(", ", left_out, " left out");
-  if (ruled_out + left_out > 0) reason += ")";
+  if (simulated < candidates.size())
+    reason += sentence(", ", candidates.size() - simulated, " of which are too slow even without exchange");
   const auto thousandths = static_cast<Index>(best->imbalance(winner->job.planner.seats()) * 1000);
   reason += sentence(": ", best->steps, best->steps == 1 ? " step" : " steps", ", imbalance ",
                      static_cast<double>(thousandths) / 1000);

@@ -47,8 +47,8 @@ Clock::Clock(const Prices& p, const Grid& grid, Index block_bytes, Index sum_byt
 }
 
 void Clock::send(std::vector<Load>& loads, const Messages& m, double bytes, double Seat::*sent) {
-  const double near_out = bytes / near_.bytes_per_second, near_in = near_out + near_.latency_seconds,
-               far_out = bytes / far_.bytes_per_second, far_in = far_out + far_.latency_seconds;
+  const double near_out = steps_ * bytes / near_.bytes_per_second, near_in = near_out + steps_ * near_.latency_seconds,
+               far_out = steps_ * bytes / far_.bytes_per_second, far_in = far_out + steps_ * far_.latency_seconds;
   for (int i = 0, to = m.to, from = m.from; i < m.count; ++i, to += m.stride, from += m.stride) {
     Load &there = loads[index(to)], &here = loads[index(from)];
     const bool across = !nodes_.empty() && nodes_[index(to)] != nodes_[index(from)];
@@ -73,11 +73,12 @@ void Clock::sums(const Messages& m, Index rows) {
   const double bytes = static_cast<double>(rows) * sum_bytes_;
   send(later_, m, bytes, &Seat::done);
   for (int i = 0, to = m.to; i < m.count; ++i, to += m.stride)
-    seats_[index(to)].extra += 3 * bytes * seconds_per_byte_;  // added: two read, one written
+    seats_[index(to)].extra += 3 * steps_ * bytes * seconds_per_byte_;  // added: two read, one written
 }
 
 void Clock::work(Rank first, int stride, int count, double seconds, Index held_rows) {
-  const double clears = static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
+  const double clears = steps_ * static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
+  seconds *= steps_;
   for (int i = 0, seat = first; i < count; ++i, seat += stride) {
     seats_[index(seat)].work += seconds;
     seats_[index(seat)].extra += clears;

@@ -33,6 +33,8 @@ class Clock {
   Clock(const Prices& prices, const Grid& grid, Index block_bytes, Index sum_bytes);
 
   bool with_sums() const { return sum_bytes_ > 0; }
+  /// What is told from now on happens so many times, in as many steps that are alike.
+  void repeat(int steps) { steps_ = steps; }
   void block(const Messages& messages, Index rows);
   void sums(const Messages& messages, Index rows);
   /// of seats first, first + stride, ...; held_rows: what follows them is cleared first.
@@ -70,7 +72,7 @@ class Clock {
   std::vector<Load> now_, later_;  // by seat: of this step, and of the one that comes
   std::vector<Rank> nodes_;        // of seats, where there are several
   LinkPrice near_, far_;
-  double block_bytes_, sum_bytes_, seconds_per_byte_;
+  double block_bytes_, sum_bytes_, seconds_per_byte_, steps_ = 1;
   int heads_, ranks_per_node_, workers_, ports_, ranks_here_;
   std::vector<double> out_, in_;  // of nodes
 };

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "annulus/plan/cost.hpp"
 #include "plan/clock.hpp"
@@ -19,6 +20,7 @@ class Stream {
         spans_(job.planner),
         paces_(prices, job.grid.heads),
         seats_(index(planner_.seats())),
+        most_looks_(prices.most_looks),
         blocks_(seats_.size()),
         nodes_(nodes_of(job.grid, prices)) {
     clocks_.emplace_back(prices, grid_, passes.forward.block_bytes, passes.forward.sum_bytes);
@@ -32,18 +34,31 @@ class Stream {
   void run(Estimate& e) {
     e.steps = planner_.steps();
     e.by_step.resize(index(planner_.steps()));
-    for (step_ = 0; step_ < planner_.steps(); ++step_) {
+    const Index looks = Index{planner_.seats()} * planner_.seats();
+    if (looks > most_looks_) every_ = static_cast<int>(ceil_div(5 * looks, most_looks_));
+    while (std::gcd(every_, grid_.inner) > 1) ++every_;  // not always the same place of the inner rings
+    e.sampled_every = every_;
+    for (int first = 0; first < planner_.steps(); first += alike_) {
+      alike_ = first <= 1 ? 1 : std::min(every_, planner_.steps() - first);  // the first steps are like no other
+      step_ = first + alike_ / 2;
       go_home();
       if (grid_.travel == Travel::tree && step_ > 0) gather_all();
-      for (const int row : planner_.visits(step_)) spans_.for_row(row, [&](const Span& span) { meet(span); });
-      end_step(e);
+      const auto visits = planner_.visits(step_);
+      const auto stride = grid_.travel == Travel::tree && step_ > 0 ? static_cast<std::size_t>(every_) : 1;
+      if (stride > 1) alike_ = every_;  // of what one step does
+      for (Clock& clock : clocks_) clock.repeat(alike_);
+      for (std::size_t i = stride / 2; i < visits.size(); i += stride)
+        spans_.for_row(visits[i], [&](const Span& span) { meet(span); });
+      end_step(e, first);
     }
+    for (Clock& clock : clocks_) clock.repeat(1);
     last_homes();
     for (const Seat& seat : seats_) {
       e.most_pairs = std::max(e.most_pairs, seat.all_pairs);
       most_received = std::max(most_received, seat.all_rows);
       received += seat.all_rows;
     }
+    if (every_ > 1) e.pairs = planner_.seen().pairs();
     merge();
     e.forward = clocks_.front().end();
     if (clocks_.size() > 1) e.backward = clocks_.back().end();
@@ -85,9 +100,21 @@ class Stream {
     for (const Rank node : nodes_) crossed += queries.tokens() - rows_of_node[index(node)];
   }
 
+  // What the seat sees of the block. A seat of thousands of ranks sees everything, in tiles as small as their runs.
+  void look(Rank seat, Rank origin) {
+    constexpr std::size_t many = 4096;
+    const auto runs = planner_.stays().runs(seat);
+    if (planner_.seats() > 1 || runs.size() <= many) return planner_.look(seat, origin, sight_);
+    const Index rows = runs.front().count;
+    sight_.rows = {{0, planner_.travels().rows(origin)}};
+    sight_.pairs = planner_.seen().pairs();
+    sight_.forward_seconds = paces_.forward.full(rows, rows, sight_.pairs);
+    sight_.backward_seconds = paces_.backward.full(rows, rows, sight_.pairs);
+  }
+
   // What the seats work on in this step, and where it comes from.
   void meet(const Span& span) {
-    planner_.look(span.seat, span.origin, sight_);
+    look(span.seat, span.origin);
     if (sight_.none()) return;
     const bool visits = step_ > 0 && grid_.travel != Travel::tree;
     const Index rows = visits ? count(sight_.rows) : 0;
@@ -101,8 +128,10 @@ class Stream {
     if (grid_.travel == Travel::gather) {
       arrive({span.seat, span.origin, span.stride, span.count}, rows);
       if (with_sums_) homes_.push_back({{span.origin, span.seat, span.stride, span.count}, rows});
-    } else {
+    } else if (every_ == 1) {
       pass_on(span, rows);
+    } else {
+      pass_on_alike(span, rows);
     }
   }
 
@@ -111,7 +140,7 @@ class Stream {
     Index crossing = 0;
     for (int i = 0, to = m.to, from = m.from; !nodes_.empty() && i < m.count; ++i, to += m.stride, from += m.stride)
       crossing += nodes_[index(to)] != nodes_[index(from)] ? 1 : 0;
-    crossed += crossing * rows;
+    crossed += crossing * rows * alike_;
   }
 
   // From whom the seats get the rows they see: the user before, where the chain goes on, or the owner.
@@ -137,6 +166,29 @@ class Stream {
         blocks_[index(part.origin + i * part.stride)] = {step_, part.seat + i * part.stride, list};
       const int on = part.count * rest.stride;
       rest = {rest.seat + on, rest.origin + on, rest.stride, rest.count - part.count};
+    }
+  }
+
+  // The same where not every step is looked at: only the step before is, and the first seat speaks for the span.
+  void pass_on_alike(Span span, Index rows) {
+    const std::vector<Range> seen = sight_.rows;
+    const int row = planner_.visits(step_).front();
+    while (span.count > 0) {
+      Span part = span;
+      const Rank before = host(grid_, row - 1, span.origin);
+      if (host(grid_, row - 1, span.origin + (span.count - 1) * span.stride) != before + (span.count - 1) * span.stride)
+        part.count = 1;  // the first of a ring gets its block from the last
+      planner_.look(before, span.origin, sight_);
+      const bool used = !sight_.none() && before != span.origin, linked = used && inside(seen, sight_.rows);
+      arrive({part.seat, linked ? before : part.origin, part.stride, part.count}, rows);
+      const Index riding = linked ? rows : 0, home = used ? count(sight_.rows) - riding : 0;
+      for (Clock& clock : clocks_) {
+        if (!clock.with_sums()) continue;
+        if (riding > 0) clock.sums({part.seat, before, part.stride, part.count}, riding);
+        if (home > 0) clock.sums({part.origin, before, part.stride, part.count}, home);
+      }
+      const int on = part.count * span.stride;
+      span = {span.seat + on, span.origin + on, span.stride, span.count - part.count};
     }
   }
 
@@ -169,13 +221,14 @@ class Stream {
     }
   }
 
-  // Counts the step, and lets the seats go on to it.
-  void end_step(Estimate& e) {
-    StepSum& sum = e.by_step[index(step_)];
+  // Counts the step and those like it, from `first` on, and lets the seats go on.
+  void end_step(Estimate& e, int first) {
+    StepSum sum;
     Index rows = 0, most_rows = 0;
     for (Seat& seat : seats_) {
-      seat.all_pairs += seat.pairs;
-      seat.all_rows += seat.rows;
+      if (grid_.travel == Travel::tree) seat.pairs *= alike_;
+      seat.all_pairs += seat.pairs * steps_alike();
+      seat.all_rows += seat.rows * steps_alike();
       if (seat.pairs > 0) seat.busy = step_;
       sum.pairs += seat.pairs;
       sum.most_pairs = std::max(sum.most_pairs, seat.pairs);
@@ -184,13 +237,18 @@ class Stream {
       seat.pairs = seat.rows = 0;
     }
     for (Clock& clock : clocks_) clock.step();
-    e.pairs += sum.pairs;
-    e.path_pairs += sum.most_pairs;
+    e.pairs += sum.pairs * steps_alike();
+    e.path_pairs += sum.most_pairs * steps_alike();
     e.buffer_rows = std::max(e.buffer_rows, most_rows);
-    if (step_ == 0) return;
-    e.by_step[index(step_) - 1].rows = rows;  // they travel in the batch of the step before
-    e.by_step[index(step_) - 1].most_rows = most_rows;
+    for (int step = first; step < first + steps_alike(); ++step) {
+      e.by_step[index(step)].pairs = sum.pairs;
+      e.by_step[index(step)].most_pairs = sum.most_pairs;
+      if (step == 0) continue;
+      e.by_step[index(step) - 1].rows = rows;  // they travel in the batch of the step before
+      e.by_step[index(step) - 1].most_rows = most_rows;
+    }
   }
+  int steps_alike() const { return grid_.travel == Travel::tree ? 1 : alike_; }
 
   // The rounds after the steps; everybody waits for the largest.
   void merge() {
@@ -199,7 +257,7 @@ class Stream {
       bool across = false;
     };
     std::vector<Round> all(planner_.merges(0).size());
-    for (Rank seat = 0; seat < planner_.seats() && !all.empty(); ++seat) {
+    for (Rank seat = 0; seat < planner_.seats() && !all.empty(); seat += every_) {
       Index mine = 0;
       const auto rounds = planner_.merges(seat);
       for (std::size_t m = 0; m < rounds.size(); ++m) {
@@ -207,9 +265,9 @@ class Stream {
         const bool crosses = rows > 0 && across(seat, rounds[m].peer);
         all[m] = {std::max(all[m].most, rows), all[m].across || crosses};
         mine += rows;
-        if (crosses) merged_across += rows;
+        if (crosses) merged_across += rows * every_;
       }
-      merged += mine;
+      merged += mine * every_;
       most_merged = std::max(most_merged, mine);
     }
     for (const Round& round : all) clocks_.front().merge(round.most, round.across);
@@ -220,9 +278,10 @@ class Stream {
   const Spans spans_;
   const Paces paces_;
   bool with_sums_ = false;
-  int step_ = 0;
-  std::vector<Clock> clocks_;  // forward, and backward where it is asked for
+  int step_ = 0, every_ = 1, alike_ = 1;  // of so many steps one is looked at; how many this one stands for
+  std::vector<Clock> clocks_;             // forward, and backward where it is asked for
   std::vector<Seat> seats_;
+  Index most_looks_;
   std::vector<Block> blocks_;  // by owner
   std::vector<Rank> nodes_;    // of seats, where there are several
   RowLists lists_;

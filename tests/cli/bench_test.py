@@ -138,7 +138,8 @@ class Profiles(BenchTest):
         command = ["bench", "calibrate", "--tokens", "32,64", "--repeats", 1, "--threads", 1, "--output", profile]
         self.succeeds(*command, ranks=2)
         text = profile.read_text()
-        for line in ["name = ", "link.process = ", "link.shared = ", "kernel.f32.forward.full = 32:", "kernel.bf16.backward.causal = 32:"]:
+        for line in ["name = ", "link.process = ", "link.shared = ", "memory = ", "pass = ", "kernel.f32.forward.full = 32:",
+                     "kernel.bf16.backward.causal = 32:", "ranks-per-node = 2"]:
             self.assertIn(line, text)
         self.refuses(5, "--output", "--overwrite", command=command)
         self.succeeds(*command, "--overwrite")
@@ -163,7 +164,9 @@ class Profiles(BenchTest):
         for text, words in [(good + "speed = 3\n", ["line 4", "'speed'"]), ("link.network = 1e-6\n", ["line 1", "seconds"]),
                             (good.replace("64:1e9", "64:1e9, 32:1e9"), ["line 3", "ascend"]),
                             (good.replace("1e-6", "nan"), ["line 2", "finite"]), (good + "name = y\n", ["line 4", "twice"]),
-                            ("name = x\n", ["kernel."]), (good.replace("f32", "f64"), ["line 3", "not known"])]:
+                            ("name = x\n", ["kernel."]), (good.replace("f32", "f64"), ["line 3", "not known"]),
+                            (good.replace("1e9\nk", "1e9, 1.5\nk"), ["line 2", "share"]), (good + "network-ports = 0\n", ["line 4", "least"]),
+                            (good + "memory = fast\n", ["line 4", "'fast'"])]:
             with self.subTest(text=text):
                 profile = self.scratch / "bad profile.ini"
                 profile.write_text(text)

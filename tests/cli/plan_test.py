@@ -19,6 +19,7 @@ from oracle import visible
 from tensors import random_tensors, write
 
 SEED = 1234
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 STRATEGIES = ["ring", "double-ring", "ulysses", "hybrid", "all-gather", "pass-q", "tree"]
 
 
@@ -84,6 +85,60 @@ class Plan(ProgramTest):
         self.assertEqual(plan["nodes"], [{"first_rank": 0, "last_rank": 3}, {"first_rank": 4, "last_rank": 7}])
         self.assertEqual(plan["node_bytes_total"], 8 * 8 * 16 * 4)  # one jump: every block of 8 rows crosses once
         self.assertIn("0: ranks 0-3, 1: ranks 4-7; an inner ring of 4 stays inside a node", page)
+
+    def test_the_table_prices_every_strategy_and_names_the_fastest(self):
+        profile = ROOT / "configs" / "hardware" / "h200-ib.ini"
+        for hardware in [[], ["--hardware", profile]]:
+            with self.subTest(hardware=hardware):
+                page, plan = self.plan("--tokens", "256Ki", "--ranks", 16, "--ranks-per-node", 8, *hardware)
+                self.assertEqual(plan["prices"] == "nominal", not hardware)
+                self.assertIn("predicted for H200" if hardware else "at nominal prices", page)
+                self.assertIn("8 channels, bf16" if hardware else "f32", page.replace("64:64 channels", "8 channels"))
+                legal = [row for row in plan["strategies"] if row["grid"] != "-"]
+                for row in legal:
+                    self.assertGreaterEqual(row["seconds"], row["compute_seconds"])
+                    self.assertAlmostEqual(row["exposed_percent"], 100 * (1 - row["compute_seconds"] / row["seconds"]), places=6)
+                    self.assertGreater(row["bytes_inside_nodes"] + row["bytes_between_nodes"], 0)
+                    self.assertGreater(row["memory_bytes_per_rank"], 0)
+                best = min(legal, key=lambda row: row["seconds"])
+                self.assertEqual(plan["fastest"]["name"], best["name"])
+                self.assertIn(f"fastest         {best['name']} {best['grid']}, ", page)
+                mine = next(row for row in legal if row["grid"] == plan["grid"] and row["name"] == plan["strategy"])
+                self.assertEqual(plan["seconds"], mine["seconds"])
+                # auto tries rings, Ulysses and hybrids, and prefers the plainer of two that differ by less than 2 %
+                tried = [row["seconds"] for row in legal if row["name"] in ["ring", "double-ring", "ulysses", "hybrid"]]
+                self.assertLessEqual(plan["seconds"], min(tried) / 0.98 ** 2)
+
+    def test_auto_chooses_by_the_profile(self):
+        profile = self.scratch / "p.ini"
+        chosen = {}
+        for rate in ["1e5", "1e15"]:  # so slow that only an even share of work counts; so fast that only the links do
+            profile.write_text("name = x\nranks-per-node = 2\nlink.node = 1e-6, 1e12\nlink.network = 1e-6, 1e6\n"
+                               f"kernel.f32.forward.full = 64:{rate}\n")
+            _, plan = self.plan("--tokens", "8Ki", "--ranks", 8, "--kv-heads", 2, "--mask", "causal", "--hardware", profile)
+            self.assertEqual(plan["prices"], "x")
+            self.assertEqual(len(plan["nodes"]), 4, "ranks-per-node is the profile's")
+            chosen[rate] = plan
+        self.assertLess(chosen["1e5"]["imbalance"], 1.01)
+        self.assertLess(chosen["1e15"]["bytes_between_nodes"], chosen["1e5"]["bytes_between_nodes"])
+        self.refuses(2, "--hardware", "cannot be opened", command=["plan", "--hardware", self.scratch / "none.ini"])
+
+    def test_more_bandwidth_is_never_slower(self):
+        seconds = []
+        for bandwidth in ["1e6", "1e8", "1e10"]:
+            profile = self.scratch / "p.ini"
+            profile.write_text(f"name = x\nranks-per-node = 2\nlink.network = 1e-6, {bandwidth}\nmemory = 1e10\npass = 1e-5\n"
+                               "network-ports = 1\nkernel.f32.forward.full = 64:1e10\nkernel.f32.backward.causal = 64:1e10\n")
+            _, plan = self.plan("--tokens", "4Ki", "--ranks", 8, "--strategy", "ring", "--partition", "zigzag", "--pass", "backward",
+                                "--hardware", profile)
+            seconds.append(plan["seconds"])
+        self.assertGreater(seconds[0], seconds[1])
+        self.assertGreater(seconds[1], seconds[2])
+
+    def test_sampled_steps_are_said_to_be(self):
+        page, plan = self.plan("--tokens", "20M", "--ranks", 20000, "--mask", "window:100,0", "--partition", "contiguous", "--strategy", "ring")
+        self.assertIn("steps simulated", page)
+        self.assertEqual(plan["pairs"], sum(min(i, 100) + 1 for i in range(200)) + (20_000_000 - 200) * 101)
 
     def test_packed_documents_move_less_than_whole_blocks(self):
         _, plan = self.plan("--tokens", "64Ki", "--mask", "documents", "--document-tokens", "16Ki", "--ranks", 8, "--partition",

@@ -92,6 +92,29 @@ TEST(Time, OfPassesOverMemoryAndOfAPassIsAdded) {
   EXPECT_DOUBLE_EQ(estimate(ring(1, "full", 8), p).seconds(), 64 + 3 * 8 * 3 + 100);
 }
 
+TEST(Time, OfSampledStepsIsCloseToThatOfAll) {
+  for (const Grid& grid : {Grid{1, 480, 1}, Grid{1, 8, 60}, Grid{1, 8, 60, Travel::gather},
+                           Grid{1, 480, 1, Travel::queries}, Grid{1, 480, 1, Travel::tree}})
+    for (const char* mask : {"full", "causal"}) {
+      const Schedule job = make_schedule(grid, "zigzag", Mask::parse(mask, {480 * 20 + 7, 480 * 20 + 7}));
+      Prices p = plain({50, 5, 1, false}, true);
+      p.ranks_per_node = 8;
+      p.far.bytes_per_second = 1;
+      const Estimate all = estimate(job, p);
+      p.most_looks = 480 * 480 - 1;
+      const Estimate some = estimate(job, p);
+      EXPECT_GT(some.sampled_every, 5);
+      EXPECT_EQ(some.pairs, all.pairs);
+      const auto close = [&](double a, double b, const char* what) {
+        EXPECT_NEAR(a, b, 0.1 * b) << what << ": " << strategy_of(grid) << " " << mask;
+      };
+      close(some.forward.seconds, all.forward.seconds, "forward");
+      close(some.backward.seconds, all.backward.seconds, "backward");
+      close(static_cast<double>(some.total_bytes), static_cast<double>(all.total_bytes), "bytes");
+      close(static_cast<double>(some.node_bytes), static_cast<double>(all.node_bytes), "bytes between nodes");
+    }
+}
+
 struct Random {
   std::mt19937 engine;
   int below(int n) { return static_cast<int>(engine() % static_cast<unsigned>(n)); }

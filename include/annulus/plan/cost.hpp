@@ -43,6 +43,7 @@ struct Prices {
   double memory_bytes_per_second =
       std::numeric_limits<double>::infinity();  ///< of passes over memory: clear, add, copy
   double seconds_per_pass = 0;                  ///< what a pass takes besides
+  Index most_looks = 300'000'000;  ///< of seats at blocks, some seconds; beyond, a fifth of it, of sampled steps
 };
 
 /// One step of all seats.
@@ -72,6 +73,7 @@ struct Estimate {
   Index exchange_total = 0;        ///< bytes of the head exchange, received by all ranks
   Index exchange_node_bytes = 0;   ///< those of them that cross from one node to another
   Index whole_bytes = 0;           ///< what a ring that carries whole K/V blocks to everybody would move, same passes
+  int sampled_every = 1;           ///< of so many steps one was simulated, and stands for all of them
   PassTime forward, backward;      ///< backward: zero unless it is asked for
   std::vector<StepSum> by_step;
 
@@ -88,7 +90,8 @@ struct Estimate {
 };
 /// Simulates the very plans that the engine executes, step by step and seat by seat: a seat goes on when it has computed
 /// and its next block is there, and a block leaves when its sender is in that step, too. Memory grows with the number of
-/// seats, time with the pairs of seats that see each other, and no plan is made.
+/// seats, time with the pairs of seats that see each other, and no plan is made. Exact up to 17,320 seats; beyond,
+/// steps are sampled (Prices::most_looks) and counts of rows and bytes are close, not exact.
 Estimate estimate(const Schedule& schedule, const Prices& prices);
 /// A time that no schedule of these seats can beat: the busiest seat's pairs, at the best rate.
 double least_seconds(const Schedule& schedule, const Prices& prices);
@@ -110,8 +113,8 @@ Index largest_kv_share(const Prices& prices, int lanes);
 
 /// The grid and partition that `auto` takes, with the reason as a phrase: the least simulated time of ring, Ulysses and
 /// hybrids (and where a new part of a sequence meets a longer cache, of pass-q and tree) on the sensible partitions.
-/// Candidates whose least_seconds are too long already are not simulated; above 1,024 ranks neither is the partition
-/// `balanced`, and what would take more than some seconds is left out, which the reason says.
+/// Candidates whose least_seconds are too long already are not simulated, and above 2,000 seats steps are sampled; above 1,024
+/// ranks the partition `balanced` is not tried.
 /// A fixed grid or partition (non-empty) is kept.
 struct Choice {
   Grid grid;
