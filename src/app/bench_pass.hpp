@@ -31,8 +31,8 @@ class BenchPass {
     KeyValue kv;
   };
   static Tensors make_tensors(const Job& job, const Accelerator& accelerator, bool backward);
-  Device& device_;
   bool backward_;
+  Device& device_;
   std::unique_ptr<Kernel> kernel_;
   Tensors tensors_;
   Attention attention_;

@@ -95,12 +95,16 @@ void Report::head(const Settings& settings, Context& context) {
     ++i;
   }
   const std::string time = utc_now();
+  std::string device;
+  if (settings.text("device") != "cpu")
+    for (const Gpu& gpu : gpu_list()) device += sentence(device.empty() ? "" : ", ", gpu.name);
+  if (device.empty()) device = "cpu";
   note(sentence("annulus ", ANNULUS_VERSION, ", bench ", settings.positional().front(), ", ", time));
   note(sentence("command: ", command));
   note(sentence("hosts x processes: ", by_host, "; ", processor_name(), ", ", Context::cores(),
                 " cores for this process"));
   note(sentence("mpi: ", context.under_mpi() ? mpi_library() : "not used", "; transport: ",
-                context.transport(), "; device: cpu"));
+                context.transport(), "; device: ", device));
   Row arguments;
   for (const Setting& setting : settings.all())
     arguments[setting.option.name] = setting.text.empty() ? Row(nullptr) : Row(setting.text);
@@ -115,7 +119,7 @@ void Report::head(const Settings& settings, Context& context) {
                  {"cores", Context::cores()},
                  {"mpi", context.under_mpi() ? mpi_library() : ""},
                  {"transport", context.transport()},
-                 {"device", "cpu"}}}};
+                 {"device", device}}}};
 }
 
 void Report::note(const std::string& text) {
