@@ -194,7 +194,8 @@ void Clock::merge(Index most_rows, bool across) {
   const LinkPrice& link = across ? far_ : near_;
   const double bytes = static_cast<double>(most_rows) * sum_bytes_;
   const double crowd = across ? std::max(1.0, static_cast<double>(ranks_here_) / ports_) : 1;
-  const double takes = link.latency_seconds + bytes * crowd / link.bytes_per_second + 3 * bytes * seconds_per_byte_;
+  // what arrived is added, what was sent is cleared
+  const double takes = link.latency_seconds + bytes * crowd / link.bytes_per_second + 4 * bytes * seconds_per_byte_;
   for (Seat& seat : seats_) seat.ready = seat.done = last + takes;
 }
 

@@ -97,6 +97,7 @@ class Stream {
       if (!nodes_.empty()) rows_of_node[index(nodes_[index(seat)])] += rows.back();
     }
     clocks_.front().gather_all(rows);
+    clocks_.front().work(0, 1, planner_.seats(), 0, queries.tokens());  // cleared: what will be known of all of them
     for (const Rank node : nodes_) crossed += queries.tokens() - rows_of_node[index(node)];
   }
 
