@@ -154,6 +154,7 @@ TEST(Tiled, TileProductsAgreeWithTheReferenceInEveryLayout) {
       const Truth truth(layout.tiles, in);
       const auto kernel = cpu::make_kernel_of_tier(in.problem, {}, "twin-bf16", tile_twin_tier());
       expect_forward(*kernel, layout.tiles, in, truth);
+      expect_backward(*kernel, layout.tiles, in, truth);
       if (testing::Test::HasFatalFailure()) return;
     }
 }
