@@ -230,9 +230,14 @@ void differentiate_keys(const Shape& shape, const BlockRoom& room, const BlockBo
                             factor_block, depth, room.dk + (b * x + n) * sum_block});
 }
 
-void differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, const BlockRoom& room) {
+void differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, Index begin,
+                         const BlockRoom& room) {
   const Shape& shape = item.shape;
   const Group& group = item.group;
+  const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
+      dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch},
+      dq{item.dq.data + head * item.dq_head_bytes, item.dq.pitch};
+  const Steps next{most(begin, rows.begin - query_chunk), rows.begin};
   const Index x = room.channels, from = rows.begin, size = rows.end - from;
   const Index blocks = blocks_in(group.end - group.begin);
   pack_query_blocks(item, head, from, size, room);
@@ -240,6 +245,9 @@ void differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
   for (Index span = 0; span < blocks; span += span_blocks) {
     Steps seen_by[chunk_units] = {};  // per unit: blocks of the span that see some of it
     for (Index b = span; b < least(span + span_blocks, blocks); ++b) {
+      prefetch_rows(q, shape.type, next, shape.channels, b, blocks);
+      prefetch_rows(dout, shape.type, next, shape.value_channels, b, blocks);
+      prefetch_rows(dq, DType::f32, rows, shape.channels, b, blocks);
       const Index key = group.begin + b * side, count = least(side, group.end - key);
       const Steps seen = steps_seen(piece, key, key + count);
       const Index first = most(seen.begin - from, 0), last = least(seen.end - from, size);
@@ -267,25 +275,36 @@ void differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
   }
 }
 
+/// to[c] += by from[c] for the channels of a block.
+ANNULUS_INLINE void add_scaled(const float* from, Index channels, float by, float* to) {
+  Index c = 0;
+  for (; c + width <= channels; c += width) store_loose(to + c, load_loose(to + c) + splat(by) * load(from + c));
+  for (; c < channels; ++c) to[c] += by * from[c];
+}
+
 void add_dq(const GradientItem& item, const BlockRoom& room, Index head, Steps rows, Index begin) {
   for (Index row = begin; row < rows.end; ++row) {
     auto* dq = reinterpret_cast<float*>(item.dq.data + head * item.dq_head_bytes + row * item.dq.pitch);
-    const Index at = row - rows.begin;
+    const Index at = row - rows.begin, channels = item.shape.channels;
     const float* from = room.dq + at / side * room.channels * sum_block + at % side * side;
-    for (Index c = 0; c < item.shape.channels; ++c) dq[c] += item.shape.scale * from[c / side * sum_block + c % side];
+    for (Index c = 0; c < channels; c += side, from += sum_block)
+      add_scaled(from, least(side, channels - c), item.shape.scale, dq + c);
   }
 }
 
 /// into[key][c] += by from[c][key] for the keys that a tile holds.
 void add_block_lanes(const GradientItem& item, const BlockRoom& room, const float* from, Index channels, float by,
                      const Target& into) {
-  const Index keys = item.group.end - item.group.begin, per_block = blocks_in(channels) * sum_block;
-  for (Index key = 0; key < keys; ++key) {
-    if (room.touched[key] == 0) continue;
-    auto* to = reinterpret_cast<float*>(into.data + (item.group.begin + key) * into.pitch);
-    const float* block = from + key / side * per_block + key % side;
-    for (Index c = 0; c < channels; ++c) to[c] += by * block[c * side];
-  }
+  for (Index row = item.group.begin; row < item.group.end; row += side)
+    for (Index c = 0; c < channels; c += side, from += sum_block) {
+      alignas(64) float turned[sum_block];
+      for (Index m = 0; m < side; m += 16)
+        for (Index n = 0; n < side; n += 16) transpose_words(from + m * side + n, side, turned + n * side + m, side);
+      for (Index key = row; key < least(row + side, item.group.end); ++key)
+        if (room.touched[key - item.group.begin] != 0)
+          add_scaled(turned + (key - row) * side, least(side, channels - c), by,
+                     reinterpret_cast<float*>(into.data + key * into.pitch) + c);
+    }
 }
 
 void gradients_in_blocks(const GradientItem& item, float* scratch) {
@@ -293,7 +312,9 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
   load_key_blocks(item, blocks_in(item.group.end - item.group.begin), room);
   for_each_chunk<query_chunk>(
       item,
-      [&](const Piece& piece, Index head, Steps rows, Index) { differentiate_chunk(item, piece, head, rows, room); },
+      [&](const Piece& piece, Index head, Steps rows, Index begin) {
+        differentiate_chunk(item, piece, head, rows, begin, room);
+      },
       [&](Index head, Steps rows, Index begin) { add_dq(item, room, head, rows, begin); });
   add_block_lanes(item, room, room.dk, item.shape.channels, item.shape.scale, item.dk);
   add_block_lanes(item, room, room.dv, item.shape.value_channels, 1, item.dv);
