@@ -52,22 +52,50 @@ ANNULUS_INLINE void transpose_words(const float* from, Index from_pitch, float* 
 #endif
 }
 
-/// Two bf16 numbers in every word, each rounded to nearest.
-ANNULUS_INLINE Vec rounded_pairs(Vec low, Vec high) {
-  const UintVec half = UintVec{} + 0x8000U;
-  const UintVec x = reinterpret_cast<UintVec>(low) + half, y = reinterpret_cast<UintVec>(high) + half;
-  return reinterpret_cast<Vec>((x >> 16U) | (y & 0xffff0000U));
+/// Numbers as sums of `terms` bf16 numbers, each the nearest to what those before leave; the bits of the next term are the
+/// upper halves of what is returned.
+ANNULUS_INLINE UintVec next_term(Vec x) { return reinterpret_cast<UintVec>(x) + 0x8000U; }
+ANNULUS_INLINE Vec rest_after(Vec x, UintVec term) { return x - reinterpret_cast<Vec>(term & 0xffff0000U); }
+
+/// Words of two terms each.
+ANNULUS_INLINE Vec term_pairs(UintVec low, UintVec high) {
+  return reinterpret_cast<Vec>((low >> 16U) | (high & 0xffff0000U));
 }
 
-/// Rows [row, row + count) of bf16 numbers, at most 32 of them, as left factors [block of channels]; the rest is 0.
-void pack_left(const Source& from, Index row, Index count, Index channels, float* to) {
-  for (Index at = 0; at < channels; at += side, to += factor_block) {
-    const Index bytes = least(side, channels - at) * 2;
-    if (count < side || bytes < 64) zero(to, factor_block);
+/// 32 numbers as a row of left factors, a block for every term.
+template <int terms>
+ANNULUS_INLINE void split_row(const float* row, float* to) {
+  typedef std::uint16_t Halves __attribute__((vector_size(width * 2), aligned(2), may_alias));
+  for (Index at = 0; at < side; at += width) {
+    Vec x = load(row + at);
+#pragma GCC unroll 2
+    for (int t = 0; t < terms; ++t) {
+      const UintVec term = next_term(x);
+      *reinterpret_cast<Halves*>(to + t * factor_block + at / 2) = __builtin_convertvector(term >> 16U, Halves);
+      if (t + 1 < terms) x = rest_after(x, term);
+    }
+  }
+}
+
+/// Rows [row, row + count), at most 32 of them, as left factors [block of channels][term]; what is missing is 0. Numbers
+/// of one term are bf16 already.
+template <int terms>
+void pack_left(const Source& rows, DType type, Index row, Index count, Index channels, float* to) {
+  const Index bytes = type == DType::f32 ? 4 : 2;
+  const Source from = rows;
+  for (Index at = 0; at < channels; at += side, to += terms * factor_block) {
+    const Index here = least(side, channels - at);
+    if (count < side || here < side) zero(to, terms * factor_block);
     for (Index r = 0; r < count; ++r) {
-      const std::byte* source = from.data + (row + r) * from.pitch + at * 2;
-      if (bytes == 64) __builtin_memcpy(to + r * 16, source, 64);
-      else __builtin_memcpy(to + r * 16, source, static_cast<std::size_t>(bytes));
+      const std::byte* source = from.data + (row + r) * from.pitch + at * bytes;
+      if constexpr (terms == 1) {
+        if (here == side) __builtin_memcpy(to + r * 16, source, 64);
+        else __builtin_memcpy(to + r * 16, source, static_cast<std::size_t>(here) * 2);
+      } else {
+        alignas(64) float numbers[side] = {};
+        read_row(source, type, here, numbers);
+        split_row<terms>(numbers, to + r * 16);
+      }
     }
   }
 }
@@ -106,16 +134,6 @@ ANNULUS_INLINE void turn_to_left(const float* left, float* turned) {
   transpose_words(pairs, side, turned, 16);
   transpose_words(pairs + 16, side, turned + 16 * 16, 16);
 }
-
-/// sum += left right over `depth` pairs of blocks; steps: words from block to block.
-struct BlockProduct {
-  const float* left;
-  Index left_step;
-  const float* right;
-  Index right_step;
-  Index depth;
-  float* sum;
-};
 
 }  // namespace
 }  // namespace annulus::cpu

@@ -1,22 +1,32 @@
 #pragma once
 #include "kernel/cpu/backward.hpp"
-#include "kernel/cpu/blocks.hpp"
-#include "kernel/cpu/tiles.hpp"
+#include "kernel/cpu/block_products.hpp"
 
-// Backward on bf16 inputs in products of blocks of 32 queries, 32 keys and 32 channels (blocks.hpp). P and dS are rounded
-// to bf16, to nearest; all sums are f32.
+// Backward in products of blocks of 32 queries, 32 keys and 32 channels (blocks.hpp):
 //   S = Q K^T,  dP = dO V^T          left Q, dO [queries][channels]     right K, V [channels][keys]
 //   P = 2^(c S - base),  dS = P (dP - delta)                            softmax_scale joins at the end
 //   dV^T += dO^T P,  dK^T += Q^T dS  left dO^T, Q^T [channels][queries] right P, dS [queries][keys]
 //   dQ += dS K                       left dS [queries][keys]            right K [keys][channels]
 // dS is a right factor first and a left one then, and no tile is ever transposed: two rows make a right factor, the two
 // halves of a row, keys j and j + 16, the left one.
+//
+// Every number is the sum of `terms` bf16 numbers: one for bf16 inputs, where P and dS are rounded to it, and two for f16,
+// which they hold exactly. S and dP are then exact but for their sums; where P and dS are multiplied, the product of the
+// smaller terms is left out. (f32 in three terms was tried: 1.1 to 1.2 times the speed of backward.hpp.)
 
 namespace annulus::cpu {
 namespace {
 
 constexpr Index query_chunk = 128, chunk_units = query_chunk / side;
 constexpr Index span_blocks = 8;  ///< blocks of keys whose dS wait for one product with K: sums of dQ are loaded once
+/// Chunks whose dV and dK are summed in tiles, where rounding errors grow with the number of queries.
+constexpr Index chunks_in_sums = 16;
+
+ANNULUS_INLINE int terms_of(DType type) { return type == DType::bf16 ? 1 : 2; }
+
+/// A factor of a block: its terms one after another.
+template <int terms>
+constexpr Index factor = terms* factor_block;
 
 struct BlockRoom {
   Index channels, values;         ///< blocks of them
@@ -37,7 +47,8 @@ struct BlockRoom {
 /// Blocks of keys in one item.
 ANNULUS_INLINE Index key_blocks_of(const Shape& shape) {
   const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels);
-  const Index each = (x * (2 * factor_block + sum_block) + y * (factor_block + sum_block)) * 4;
+  const Index block = terms_of(shape.type) * factor_block;
+  const Index each = (x * (2 * block + sum_block) + y * (block + sum_block)) * 4;
   return least(48, most(1, shape.group_bytes / each));
 }
 
@@ -45,53 +56,28 @@ BlockRoom block_room(const Shape& shape, float* scratch) {
   Carver carve{scratch};
   BlockRoom room{};
   const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels), keys = key_blocks_of(shape);
+  const Index block = terms_of(shape.type) * factor_block;
   room.channels = x, room.values = y;
   room.s = carve.take(sum_block);
   room.dp = carve.take(sum_block);
-  room.p = carve.take(chunk_units * factor_block);
-  room.ds = carve.take(chunk_units * factor_block);
+  room.p = carve.take(chunk_units * block);
+  room.ds = carve.take(chunk_units * block);
   room.minus_base = carve.take(query_chunk);
   room.delta = carve.take(query_chunk);
-  room.q = carve.take(chunk_units * x * factor_block);
-  room.dout = carve.take(chunk_units * y * factor_block);
-  room.q_turned = carve.take(chunk_units * x * factor_block);
-  room.dout_turned = carve.take(chunk_units * y * factor_block);
+  room.q = carve.take(chunk_units * x * block);
+  room.dout = carve.take(chunk_units * y * block);
+  room.q_turned = carve.take(chunk_units * x * block);
+  room.dout_turned = carve.take(chunk_units * y * block);
   room.dq = carve.take(chunk_units * x * sum_block);
-  room.ds_rows = carve.take(chunk_units * span_blocks * factor_block);
-  room.k = carve.take(keys * x * factor_block);
-  room.v = carve.take(keys * y * factor_block);
-  room.k_pairs = carve.take(keys * x * factor_block);
+  room.ds_rows = carve.take(chunk_units * span_blocks * block);
+  room.k = carve.take(keys * x * block);
+  room.v = carve.take(keys * y * block);
+  room.k_pairs = carve.take(keys * x * block);
   room.dk = carve.take(keys * x * sum_block);
   room.dv = carve.take(keys * y * sum_block);
   room.touched = carve.take(keys * side);
   room.floats = carve.used;
   return room;
-}
-
-template <bool fresh>
-ANNULUS_INLINE void multiply_blocks(const BlockProduct& p) {
-  for (Index column = 0; column < side; column += 2 * width) {
-    float *upper = p.sum + column, *lower = upper + 16 * side;
-    if constexpr (fresh) {
-      tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
-    } else {
-      tile_load<0>(upper, side), tile_load<1>(upper + width, side);
-      tile_load<2>(lower, side), tile_load<3>(lower + width, side);
-    }
-    const float *left = p.left, *right = p.right + column;
-    for (Index n = 0; n < p.depth; ++n, left += p.left_step, right += p.right_step) {
-      tile_load<4, tile_depth>(left, tile_depth);
-      tile_load<6>(right, side);
-      tile_multiply<0, 4, 6>();
-      tile_load<7>(right + width, side);
-      tile_multiply<1, 4, 7>();
-      tile_load<5, tile_depth>(left + 16 * tile_depth, tile_depth);
-      tile_multiply<2, 5, 6>();
-      tile_multiply<3, 5, 7>();
-    }
-    tile_store<0>(upper, side), tile_store<1>(upper + width, side);
-    tile_store<2>(lower, side), tile_store<3>(lower + width, side);
-  }
 }
 
 /// 2^t to 8e-6 relative, which is nothing beside the rounding to bf16. Out of range as exp2.
@@ -124,11 +110,11 @@ void bound_block(const Piece& piece, Index key, Index count, Index from, BlockBo
 }
 
 /// P and dS of one block from its S and dP. query: its first, counted from the chunk's.
-template <bool masked>
+template <int terms, bool masked>
 [[gnu::noinline]] void differentiate_block(const BlockRoom& room, const Shape& shape, const BlockBounds& bounds,
                                            Index query, float* p_to, float* ds_to, float* ds_rows) {
   const Vec c = splat(shape.log2_scale);
-  const float *minus_base = room.minus_base + query, *delta = room.delta + query;
+  const float *minus_base = room.minus_base + query, *delta = room.delta + query, *s = room.s, *dp = room.dp;
 #pragma GCC unroll 1
   for (Index word = 0; word < side / 2; ++word)
 #pragma GCC unroll 4
@@ -139,8 +125,9 @@ template <bool masked>
 #pragma GCC unroll 2
         for (int h = 0; h < 2; ++h) {
           const Index row = 2 * word + r, key = lane + h * side / 2, cell = row * side + key;
-          p[r][h] = exp2_short(load(room.s + cell) * c + splat(minus_base[row]));
-          ds[r][h] = p[r][h] * (load(room.dp + cell) - splat(delta[row]));
+          const Vec t = load(s + cell) * c + splat(minus_base[row]);
+          p[r][h] = terms == 1 ? exp2_short(t) : exp2(t);
+          ds[r][h] = p[r][h] * (load(dp + cell) - splat(delta[row]));
           if (!masked) continue;
           const IntVec at = splat(static_cast<int>(query + row));
           const IntVec seen = ~((at < load(bounds.lo + key)) | (at > load(bounds.hi + key)));
@@ -148,18 +135,34 @@ template <bool masked>
           ds[r][h] = keep(seen, ds[r][h]);
         }
 #pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) {
-        store(p_to + word * side + h * side / 2 + lane, rounded_pairs(p[0][h], p[1][h]));
-        store(ds_to + word * side + h * side / 2 + lane, rounded_pairs(ds[0][h], ds[1][h]));
-      }
+      for (int term = 0; term < terms; ++term) {
+        UintVec x[2][2], y[2][2];
 #pragma GCC unroll 2
-      for (int r = 0; r < 2; ++r) store(ds_rows + (2 * word + r) * side / 2 + lane, rounded_pairs(ds[r][0], ds[r][1]));
+        for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 2
+          for (int h = 0; h < 2; ++h) {
+            x[r][h] = next_term(p[r][h]);
+            y[r][h] = next_term(ds[r][h]);
+            if (term + 1 == terms) continue;
+            p[r][h] = rest_after(p[r][h], x[r][h]);
+            ds[r][h] = rest_after(ds[r][h], y[r][h]);
+          }
+        const Index at = term * factor_block + lane;
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+          store(p_to + at + word * side + h * side / 2, term_pairs(x[0][h], x[1][h]));
+          store(ds_to + at + word * side + h * side / 2, term_pairs(y[0][h], y[1][h]));
+        }
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r) store(ds_rows + at + (2 * word + r) * side / 2, term_pairs(y[r][0], y[r][1]));
+      }
     }
 }
 
 /// Queries [from, from + size) of one head. Rows that saw nothing have no gradient, whatever stands in dout.
+template <int terms>
 void pack_query_blocks(const GradientItem& item, Index head, Index from, Index size, const BlockRoom& room) {
-  const Index by = head * item.number_head_bytes;
+  const Index by = head * item.number_head_bytes, x = room.channels, y = room.values;
   const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
       dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch};
   for (Index i = 0; i < query_chunk; ++i) {
@@ -169,67 +172,88 @@ void pack_query_blocks(const GradientItem& item, Index head, Index from, Index s
   }
   for (Index u = 0; u * side < size; ++u) {
     const Index row = from + u * side, count = least(side, size - u * side);
-    float *q_unit = room.q + u * room.channels * factor_block, *dout_unit = room.dout + u * room.values * factor_block;
-    pack_left(q, row, count, item.shape.channels, q_unit);
-    pack_left(dout, row, count, item.shape.value_channels, dout_unit);
+    float *q_unit = room.q + u * x * factor<terms>, *dout_unit = room.dout + u * y * factor<terms>;
+    pack_left<terms>(q, item.shape.type, row, count, item.shape.channels, q_unit);
+    pack_left<terms>(dout, item.shape.type, row, count, item.shape.value_channels, dout_unit);
     for (Index r = 0; r < count; ++r)
       if (room.minus_base[u * side + r] == -infinity)
-        for (Index n = 0; n < room.values; ++n) zero(dout_unit + n * factor_block + r * 16, 16);
-    for (Index n = 0; n < room.channels; ++n)
-      turn_to_left(q_unit + n * factor_block, room.q_turned + (n * chunk_units + u) * factor_block);
-    for (Index n = 0; n < room.values; ++n)
-      turn_to_left(dout_unit + n * factor_block, room.dout_turned + (n * chunk_units + u) * factor_block);
+        for (Index n = 0; n < y * terms; ++n) zero(dout_unit + n * factor_block + r * 16, 16);
+    const auto turn = [&](const float* blocks_of_unit, Index blocks, float* to) {
+      for (Index n = 0; n < blocks; ++n)
+        for (Index t = 0; t < terms; ++t)
+          turn_to_left(blocks_of_unit + (n * terms + t) * factor_block,
+                       to + ((n * chunk_units + u) * terms + t) * factor_block);
+    };
+    turn(q_unit, x, room.q_turned);
+    turn(dout_unit, y, room.dout_turned);
   }
 }
 
-void load_key_blocks(const GradientItem& item, Index blocks, const BlockRoom& room) {
+template <int terms>
+void load_key_blocks(const GradientItem& item, const BlockRoom& room) {
   const Shape& shape = item.shape;
-  const Index x = room.channels, y = room.values;
-  float* left = room.q;  // as large as a block of rows of either side
+  const Index x = room.channels * terms, y = room.values * terms, blocks = blocks_in(item.group.end - item.group.begin);
   for (Index b = 0; b < blocks; ++b) {
     const Index row = item.group.begin + b * side, count = least(side, item.group.end - row);
-    pack_left(item.k, row, count, shape.channels, left);
+    float *k = room.q, *v = room.dout;  // where those of the queries will be
+    pack_left<terms>(item.k, shape.type, row, count, shape.channels, k);
+    pack_left<terms>(item.v, shape.type, row, count, shape.value_channels, v);
     for (Index n = 0; n < x; ++n) {
-      turn_to_right(left + n * factor_block, room.k + (b * x + n) * factor_block);
-      pair_rows_of(left + n * factor_block, 1, side / 2, room.k_pairs + (b * x + n) * factor_block);
+      turn_to_right(k + n * factor_block, room.k + (b * x + n) * factor_block);
+      pair_rows_of(k + n * factor_block, 1, side / 2, room.k_pairs + (b * x + n) * factor_block);
     }
+    for (Index n = 0; n < y; ++n) turn_to_right(v + n * factor_block, room.v + (b * y + n) * factor_block);
   }
-  for (Index b = 0; b < blocks; ++b) {
-    const Index row = item.group.begin + b * side, count = least(side, item.group.end - row);
-    pack_left(item.v, row, count, shape.value_channels, room.dout);
-    for (Index n = 0; n < y; ++n) turn_to_right(room.dout + n * factor_block, room.v + (b * y + n) * factor_block);
-  }
-  zero(room.dk, blocks * x * sum_block);
-  zero(room.dv, blocks * y * sum_block);
+  zero(room.dk, blocks * room.channels * sum_block);
+  zero(room.dv, blocks * room.values * sum_block);
   zero(room.touched, blocks * side);
   for (const Piece* piece = item.group.pieces; piece != item.group.pieces + item.group.piece_count; ++piece)
     for (Index key = most(item.group.begin, piece->lane_begin); key < least(item.group.end, piece->lane_end); ++key)
       room.touched[key - item.group.begin] = 1;
 }
 
-/// One block of keys against the chunk's units [first, last): their P and dS, and what the keys get from them.
+/// One block of keys against the chunk's units that see it: their P and dS, and what the keys get from them.
+template <int terms>
 void differentiate_keys(const Shape& shape, const BlockRoom& room, const BlockBounds& bounds, Steps units, Steps full,
                         Index b, float* ds_rows) {
+  constexpr Index block = factor<terms>;
+  constexpr int all = 2 * terms - 2, few = terms - 1;  // reach of S and dP; of the products of P and dS
   const Index x = room.channels, y = room.values;
+  Products products;
   for (Index u = units.begin; u < units.end; ++u) {
-    multiply_blocks<true>(
-        {room.q + u * x * factor_block, factor_block, room.k + b * x * factor_block, factor_block, x, room.s});
-    multiply_blocks<true>(
-        {room.dout + u * y * factor_block, factor_block, room.v + b * y * factor_block, factor_block, y, room.dp});
-    float *p = room.p + u * factor_block, *ds = room.ds + u * factor_block,
-          *rows = ds_rows + u * span_blocks * factor_block;
-    if (u >= full.begin && u < full.end) differentiate_block<false>(room, shape, bounds, u * side, p, ds, rows);
-    else differentiate_block<true>(room, shape, bounds, u * side, p, ds, rows);
+    products.multiply<true, terms, all>({room.q + u * x * block, block, room.k + b * x * block, block, x, room.s});
+    products.multiply<true, terms, all>({room.dout + u * y * block, block, room.v + b * y * block, block, y, room.dp});
+    products.finish();
+    float *p = room.p + u * block, *ds = room.ds + u * block, *rows = ds_rows + u * span_blocks * block;
+    if (u >= full.begin && u < full.end) differentiate_block<terms, false>(room, shape, bounds, u * side, p, ds, rows);
+    else differentiate_block<terms, true>(room, shape, bounds, u * side, p, ds, rows);
   }
-  const Index depth = units.end - units.begin, at = units.begin * factor_block;
+  const Index depth = units.end - units.begin, at = units.begin * block;
   for (Index n = 0; n < y; ++n)
-    multiply_blocks<false>({room.dout_turned + n * chunk_units * factor_block + at, factor_block, room.p + at,
-                            factor_block, depth, room.dv + (b * y + n) * sum_block});
+    products.multiply<false, terms, few>({room.dout_turned + n * chunk_units * block + at, block, room.p + at, block,
+                                          depth, room.dv + (b * y + n) * sum_block});
   for (Index n = 0; n < x; ++n)
-    multiply_blocks<false>({room.q_turned + n * chunk_units * factor_block + at, factor_block, room.ds + at,
-                            factor_block, depth, room.dk + (b * x + n) * sum_block});
+    products.multiply<false, terms, few>({room.q_turned + n * chunk_units * block + at, block, room.ds + at, block,
+                                          depth, room.dk + (b * x + n) * sum_block});
+  products.finish();
 }
 
+/// dQ += dS K over the blocks of a span; seen_by: per unit, those that see some of it.
+template <int terms>
+void add_span(const BlockRoom& room, Index span, const Steps* seen_by) {
+  constexpr Index block = factor<terms>;
+  const Index x = room.channels;
+  Products products;
+  for (Index u = 0; u < chunk_units; ++u)
+    for (Index n = 0; n < x && seen_by[u].begin < seen_by[u].end; ++n)
+      products.multiply<false, terms, terms - 1>({room.ds_rows + (u * span_blocks + seen_by[u].begin - span) * block,
+                                                  block, room.k_pairs + (seen_by[u].begin * x + n) * block, x * block,
+                                                  seen_by[u].end - seen_by[u].begin,
+                                                  room.dq + (u * x + n) * sum_block});
+  products.finish();
+}
+
+template <int terms>
 void differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, Index begin,
                          const BlockRoom& room) {
   const Shape& shape = item.shape;
@@ -238,12 +262,11 @@ void differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
       dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch},
       dq{item.dq.data + head * item.dq_head_bytes, item.dq.pitch};
   const Steps next{most(begin, rows.begin - query_chunk), rows.begin};
-  const Index x = room.channels, from = rows.begin, size = rows.end - from;
-  const Index blocks = blocks_in(group.end - group.begin);
-  pack_query_blocks(item, head, from, size, room);
-  zero(room.dq, chunk_units * x * sum_block);
+  const Index from = rows.begin, size = rows.end - from, blocks = blocks_in(group.end - group.begin);
+  pack_query_blocks<terms>(item, head, from, size, room);
+  zero(room.dq, chunk_units * room.channels * sum_block);
   for (Index span = 0; span < blocks; span += span_blocks) {
-    Steps seen_by[chunk_units] = {};  // per unit: blocks of the span that see some of it
+    Steps seen_by[chunk_units] = {};
     for (Index b = span; b < least(span + span_blocks, blocks); ++b) {
       prefetch_rows(q, shape.type, next, shape.channels, b, blocks);
       prefetch_rows(dout, shape.type, next, shape.value_channels, b, blocks);
@@ -252,26 +275,17 @@ void differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
       const Steps seen = steps_seen(piece, key, key + count);
       const Index first = most(seen.begin - from, 0), last = least(seen.end - from, size);
       if (first >= last) continue;
-      const bool every = count == side && piece.lane_begin <= key && key + side <= piece.lane_end;
-      // a unit is full when its first query is seen by the last key and its last query by the first key
-      Steps full{blocks_in(most(key + side - 1 + piece.lo - from, 0)), (key + piece.hi + 1 - from) / side};
-      if (!every || key + piece.hi + 1 < from) full = {0, 0};
-      BlockBounds bounds;
       const Steps units{first / side, blocks_in(last)};
+      // a unit is full when its first query is seen by the last key and its last query by the first key
+      Steps full{0, 0};
+      if (count == side && piece.lane_begin <= key && key + side <= piece.lane_end && key + piece.hi >= from)
+        full = {blocks_in(most(key + side - 1 + piece.lo - from, 0)), (key + piece.hi + 1 - from) / side};
+      BlockBounds bounds;
       if (full.begin > units.begin || full.end < units.end) bound_block(piece, key, count, from, bounds);
-      differentiate_keys(shape, room, bounds, units, full, b, room.ds_rows + (b - span) * factor_block);
-      for (Index u = units.begin; u < units.end; ++u) {
-        if (seen_by[u].end == 0) seen_by[u].begin = b;
-        seen_by[u].end = b + 1;
-      }
+      differentiate_keys<terms>(shape, room, bounds, units, full, b, room.ds_rows + (b - span) * factor<terms>);
+      for (Index u = units.begin; u < units.end; ++u) seen_by[u] = {seen_by[u].end == 0 ? b : seen_by[u].begin, b + 1};
     }
-    for (Index u = 0; u * side < size; ++u) {
-      const Steps& by = seen_by[u];
-      for (Index n = 0; n < x && by.begin < by.end; ++n)
-        multiply_blocks<false>({room.ds_rows + (u * span_blocks + by.begin - span) * factor_block, factor_block,
-                                room.k_pairs + (by.begin * x + n) * factor_block, x * factor_block, by.end - by.begin,
-                                room.dq + (u * x + n) * sum_block});
-    }
+    add_span<terms>(room, span, seen_by);
   }
 }
 
@@ -307,36 +321,51 @@ void add_block_lanes(const GradientItem& item, const BlockRoom& room, const floa
     }
 }
 
-void gradients_in_blocks(const GradientItem& item, float* scratch) {
-  const BlockRoom room = block_room(item.shape, scratch);
-  load_key_blocks(item, blocks_in(item.group.end - item.group.begin), room);
-  for_each_chunk<query_chunk>(
-      item,
-      [&](const Piece& piece, Index head, Steps rows, Index begin) {
-        differentiate_chunk(item, piece, head, rows, begin, room);
-      },
-      [&](Index head, Steps rows, Index begin) { add_dq(item, room, head, rows, begin); });
+void add_key_gradients(const GradientItem& item, const BlockRoom& room) {
   add_block_lanes(item, room, room.dk, item.shape.channels, item.shape.scale, item.dk);
   add_block_lanes(item, room, room.dv, item.shape.value_channels, 1, item.dv);
 }
 
+template <int terms>
+void gradients_in_blocks(const GradientItem& item, float* scratch) {
+  const BlockRoom room = block_room(item.shape, scratch);
+  const Index blocks = blocks_in(item.group.end - item.group.begin);
+  load_key_blocks<terms>(item, room);
+  Index chunks = 0;
+  for_each_chunk<query_chunk>(
+      item,
+      [&](const Piece& piece, Index head, Steps rows, Index begin) {
+        differentiate_chunk<terms>(item, piece, head, rows, begin, room);
+        if (terms == 1 || ++chunks % chunks_in_sums != 0) return;  // of one term: its rounding hides what sums lose
+        add_key_gradients(item, room);
+        zero(room.dk, blocks * room.channels * sum_block);
+        zero(room.dv, blocks * room.values * sum_block);
+      },
+      [&](Index head, Steps rows, Index begin) { add_dq(item, room, head, rows, begin); });
+  add_key_gradients(item, room);
+}
+
+/// f32 as in the tier without tiles.
 void gradients_with_tiles(const GradientItem& item, float* scratch) {
-  if (item.shape.type != DType::bf16) return gradients(item, scratch);
+  if (item.shape.type == DType::f32) return gradients(item, scratch);
   begin_tiles();
-  gradients_in_blocks(item, scratch);
+  if (terms_of(item.shape.type) == 1) gradients_in_blocks<1>(item, scratch);
+  else gradients_in_blocks<2>(item, scratch);
   end_tiles();
+}
+
+ANNULUS_INLINE bool in_blocks(const Shape& shape, Pass pass) {
+  return pass == Pass::backward && shape.type != DType::f32;
 }
 
 template <const Tier& base>
 Index group_lanes_with_blocks(const Shape& shape, Pass pass) {
-  const bool here = pass == Pass::backward && shape.type == DType::bf16;
-  return here ? side * key_blocks_of(shape) : base.group_lanes(shape, pass);
+  return in_blocks(shape, pass) ? side * key_blocks_of(shape) : base.group_lanes(shape, pass);
 }
 
 template <const Tier& base>
 Index scratch_floats_with_blocks(const Shape& shape, Pass pass) {
-  const bool here = pass == Pass::backward && shape.type == DType::bf16;
-  return here ? block_room(shape, nullptr).floats : base.scratch_floats(shape, pass);
+  return in_blocks(shape, pass) ? block_room(shape, nullptr).floats : base.scratch_floats(shape, pass);
 }
 
 /// The tier with its gradients in tiles.
