@@ -2,12 +2,13 @@
 #include "kernel/tile_twin.hpp"
 
 #include "kernel/cpu/table.hpp"
+#include "kernel/cpu/tile_backward.hpp"
 #include "kernel/cpu/tile_products.hpp"
 
 namespace annulus::test {
 namespace {
 
-constexpr cpu::Tier table = cpu::with_tiles(cpu::table);
+constexpr cpu::Tier forward_table = cpu::with_tiles(cpu::table), table = cpu::with_tile_gradients<forward_table>();
 
 }  // namespace
 

@@ -1,12 +1,13 @@
 // AVX-512 with AMX tiles for bf16 (tiers.cmake); empty elsewhere.
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include "kernel/cpu/table.hpp"
+#include "kernel/cpu/tile_backward.hpp"
 #include "kernel/cpu/tile_products.hpp"
 
 namespace annulus::cpu {
 namespace {
 
-constexpr Tier tiles_table = with_tiles(table);
+constexpr Tier forward_table = with_tiles(table), tiles_table = with_tile_gradients<forward_table>();
 
 }  // namespace
 

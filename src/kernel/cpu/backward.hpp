@@ -207,8 +207,8 @@ void end_turn(const Turns& turns, Index head, Index row) {
   __atomic_store_n(turns.done_from + turns.turn * turns.heads + head, row, __ATOMIC_RELEASE);
 }
 
-/// One chunk of queries of one head against all blocks; rows [begin, from + size) get their dq.
-void differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Index begin, Steps rows,
+/// One chunk of queries of one head against all blocks of keys; their dq is left in the room.
+void differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, Index begin,
                          const BackwardRoom& room) {
   const Shape& shape = item.shape;
   const Group& group = item.group;
@@ -231,34 +231,54 @@ void differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
     accumulate({room.q_panels, panel_pitch}, room.ds, strip.begin, strip.end, shape.channels, block.dk);
     add_query_gradients(room, block, shape.channels, strip);
   }
-  await_turn(item.turns, item.first_head + head, most(begin, from));
-  for (Index row = most(begin, from); row < rows.end; ++row) {
-    auto* dq = reinterpret_cast<float*>(item.dq.data + head * item.dq_head_bytes + row * item.dq.pitch);
-    for (Index c = 0; c < shape.channels; ++c) dq[c] += room.dq[(row - from) * pitch + c];
+}
+
+/// Calls differentiate(piece, head, chunk, begin) for every chunk of at most `size` queries that the group sees, the last
+/// ones first, and add(head, chunk, begin) when it is this group's turn to add to the rows of the chunk from `begin` on.
+template <Index size, class Differentiate, class Add>
+ANNULUS_INLINE void for_each_chunk(const GradientItem& item, const Differentiate& differentiate, const Add& add) {
+  const Group& group = item.group;
+  for (Index n = group.piece_count - 1; n >= 0; --n) {
+    const Piece& piece = group.pieces[n];
+    Index left = 0;  // pieces to come end here
+    for (Index m = 0; m < n; ++m) left = most(left, steps_seen(group.pieces[m], group.begin, group.end).end);
+    const Steps seen = steps_seen(piece, group.begin, group.end);
+    if (seen.begin >= seen.end) continue;
+    const Index last = seen.end - 1 - (seen.end - 1 - piece.step_begin) % size;  // cut alike for every group
+    for (Index head = 0; head < item.heads; ++head)
+      for (Index from = last; from + size > seen.begin; from -= size) {
+        const Steps rows{from, least(from + size, seen.end)};
+        const Index begin = most(seen.begin, from);
+        differentiate(piece, head, rows, seen.begin);
+        await_turn(item.turns, item.first_head + head, begin);
+        add(head, rows, begin);
+        end_turn(item.turns, item.first_head + head, most(left, from));
+      }
   }
+  for (Index head = 0; head < item.heads; ++head) end_turn(item.turns, item.first_head + head, -1);
 }
 
 void gradients(const GradientItem& item, float* scratch) {
   const Shape& shape = item.shape;
   const BackwardRoom room = backward_room(shape, scratch);
   const Group& group = item.group;
+  const Index pitch = row_pitch(shape.channels);
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
   for (Index b = 0; b < blocks; ++b) load_keys(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
-  for (Index n = group.piece_count - 1; n >= 0; --n) {
-    const Piece& piece = group.pieces[n];
-    touch(piece, group, room);
-    Index left = 0;  // pieces to come end here
-    for (Index m = 0; m < n; ++m) left = most(left, steps_seen(group.pieces[m], group.begin, group.end).end);
-    const Steps seen = steps_seen(piece, group.begin, group.end);
-    if (seen.begin >= seen.end) continue;
-    for (Index head = 0; head < item.heads; ++head)
-      for (Index from = chunk_of(piece, seen.end - 1); from + chunk > seen.begin; from -= chunk) {
-        differentiate_chunk(item, piece, head, seen.begin, {from, least(from + chunk, seen.end)}, room);
-        end_turn(item.turns, item.first_head + head, most(left, from));
-      }
-  }
-  for (Index head = 0; head < item.heads; ++head) end_turn(item.turns, item.first_head + head, -1);
+  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
+    touch(*piece, group, room);
+  for_each_chunk<chunk>(
+      item,
+      [&](const Piece& piece, Index head, Steps rows, Index begin) {
+        differentiate_chunk(item, piece, head, rows, begin, room);
+      },
+      [&](Index head, Steps rows, Index begin) {
+        for (Index row = begin; row < rows.end; ++row) {
+          auto* dq = reinterpret_cast<float*>(item.dq.data + head * item.dq_head_bytes + row * item.dq.pitch);
+          for (Index c = 0; c < shape.channels; ++c) dq[c] += room.dq[(row - rows.begin) * pitch + c];
+        }
+      });
   for (Index b = 0; b < blocks; ++b) {
     const BackwardBlock block = block_at(room, b);
     add_lanes(block.dk, block.touched, group.begin + b * lanes, rows_of(b), shape.channels, item.dk);

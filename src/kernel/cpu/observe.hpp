@@ -118,7 +118,7 @@ struct TraceSums {
 
 /// Everything per query over steps [begin, end) of a strip whose scores stand in p; leaves P there. from: the chunk's
 /// first step, counted from the piece's.
-template <bool masked>
+template <bool masked, bool distances>
 ANNULUS_INLINE void trace_rows(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
                                const TraceBlock& block, const Strip& strip, Index row, Index from, Steps steps,
                                TraceSums& sums) {
@@ -136,10 +136,12 @@ ANNULUS_INLINE void trace_rows(const RowTraceItem& item, const Piece& piece, con
       const Vec s = load(cell), t = s * c + load(block.minus_base + n * width);
       Vec p = exp2(t);
       if (masked) p = keep(seen, p);
-      const Vec gap = load(block.distance + n * width) - back;
       sums.entropy[n] += p * larger(t, splat(-1000.0F));  // 0 log 0 = 0
       sums.largest[n] = larger(p, sums.largest[n]);
-      sums.distance[n] += p * larger(gap, -gap);
+      if (distances) {
+        const Vec gap = load(block.distance + n * width) - back;
+        sums.distance[n] += p * larger(gap, -gap);
+      }
       if (sink) sums.sink[n] += p;
       store(cell, p);
       if (ranks) rank(item, block, s * scale, seen, row, key, n);
@@ -147,13 +149,16 @@ ANNULUS_INLINE void trace_rows(const RowTraceItem& item, const Piece& piece, con
   }
 }
 
+template <bool distances>
 [[gnu::noinline]] void trace_strip(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
                                    const TraceBlock& block, const Strip& strip, Index row, Index from) {
   score_strip({room.k, padded(item.shape.channels), 1}, block.q, item.shape.channels, strip, room.p);
   TraceSums sums{};
-  trace_rows<true>(item, piece, room, block, strip, row, from, {strip.begin, strip.full_begin}, sums);
-  trace_rows<false>(item, piece, room, block, strip, row, from, {strip.full_begin, strip.full_end}, sums);
-  trace_rows<true>(item, piece, room, block, strip, row, from, {strip.full_end, strip.end}, sums);
+  const Steps before{strip.begin, strip.full_begin}, full{strip.full_begin, strip.full_end},
+      behind{strip.full_end, strip.end};
+  trace_rows<true, distances>(item, piece, room, block, strip, row, from, before, sums);
+  trace_rows<false, distances>(item, piece, room, block, strip, row, from, full, sums);
+  trace_rows<true, distances>(item, piece, room, block, strip, row, from, behind, sums);
   for (int n = 0; n < vectors; ++n) {
     const int at = n * width;
     store(block.entropy + at, load(block.entropy + at) + sums.entropy[n]);
@@ -196,7 +201,8 @@ void row_traces(const RowTraceItem& item, float* scratch) {
         Strip strip;
         const Index row = begin + b * lanes, from = first - piece->step_begin;
         if (!cut_strip(*piece, row, rows_of(b), first, size, strip)) continue;
-        trace_strip(item, *piece, room, block_at(room, b), strip, row, from);
+        const auto trace = item.mean_distance.data != nullptr ? trace_strip<true> : trace_strip<false>;
+        trace(item, *piece, room, block_at(room, b), strip, row, from);
         if (item.mass != nullptr) map_strip(item, *piece, room.p, strip, row, rows_of(b), from);
       }
     }

@@ -1,0 +1,139 @@
+#pragma once
+#include "kernel/cpu/pack.hpp"
+
+// Matrices of bf16 numbers as blocks of 32 x 32, each 2 KiB in one piece, in the two layouts that a product of tiles
+// (tiles.hpp) takes. A word holds two numbers; D is what the product sums over:
+//   left factor   [32 rows][16 words of D]          a word: neighbours in a row, (2 w, 2 w + 1)
+//   right factor  [16 words of D][32 columns]       a word: two rows of one column
+//   sum           [32 rows][32 columns] f32
+// Which two of the 32 share a word is free, as long as both factors agree.
+
+namespace annulus::cpu {
+namespace {
+
+constexpr Index side = 32;
+constexpr Index factor_block = side * side / 2, sum_block = side * side;  ///< words
+
+ANNULUS_INLINE Index blocks_in(Index numbers) { return (numbers + side - 1) / side; }
+
+/// to[n][m] = from[m][n], 16 x 16 words.
+ANNULUS_INLINE void transpose_words(const float* from, Index from_pitch, float* to, Index to_pitch) {
+#if defined(__AVX512F__)
+  __m512i x[16], y[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) x[i] = _mm512_loadu_si512(from + i * from_pitch);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    y[2 * i] = _mm512_maskz_unpacklo_epi32(0xffff, x[2 * i], x[2 * i + 1]);
+    y[2 * i + 1] = _mm512_maskz_unpackhi_epi32(0xffff, x[2 * i], x[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    x[4 * i] = _mm512_maskz_unpacklo_epi64(0xff, y[4 * i], y[4 * i + 2]);
+    x[4 * i + 1] = _mm512_maskz_unpackhi_epi64(0xff, y[4 * i], y[4 * i + 2]);
+    x[4 * i + 2] = _mm512_maskz_unpacklo_epi64(0xff, y[4 * i + 1], y[4 * i + 3]);
+    x[4 * i + 3] = _mm512_maskz_unpackhi_epi64(0xff, y[4 * i + 1], y[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    y[i] = _mm512_maskz_shuffle_i32x4(0xffff, x[i], x[4 + i], 0x88);
+    y[4 + i] = _mm512_maskz_shuffle_i32x4(0xffff, x[i], x[4 + i], 0xdd);
+    y[8 + i] = _mm512_maskz_shuffle_i32x4(0xffff, x[8 + i], x[12 + i], 0x88);
+    y[12 + i] = _mm512_maskz_shuffle_i32x4(0xffff, x[8 + i], x[12 + i], 0xdd);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    _mm512_storeu_si512(to + i * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, y[i], y[8 + i], 0x88));
+    _mm512_storeu_si512(to + (8 + i) * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, y[i], y[8 + i], 0xdd));
+  }
+#else
+  for (Index m = 0; m < 16; ++m)
+    for (Index n = 0; n < 16; ++n) to[n * to_pitch + m] = from[m * from_pitch + n];
+#endif
+}
+
+/// Numbers as sums of `terms` bf16 numbers, each the nearest to what those before leave; the bits of the next term are the
+/// upper halves of what is returned.
+ANNULUS_INLINE UintVec next_term(Vec x) { return reinterpret_cast<UintVec>(x) + 0x8000U; }
+ANNULUS_INLINE Vec rest_after(Vec x, UintVec term) { return x - reinterpret_cast<Vec>(term & 0xffff0000U); }
+
+/// Words of two terms each.
+ANNULUS_INLINE Vec term_pairs(UintVec low, UintVec high) {
+  return reinterpret_cast<Vec>((low >> 16U) | (high & 0xffff0000U));
+}
+
+/// 32 numbers as a row of left factors, a block for every term.
+template <int terms>
+ANNULUS_INLINE void split_row(const float* row, float* to) {
+  typedef std::uint16_t Halves __attribute__((vector_size(width * 2), aligned(2), may_alias));
+  for (Index at = 0; at < side; at += width) {
+    Vec x = load(row + at);
+#pragma GCC unroll 2
+    for (int t = 0; t < terms; ++t) {
+      const UintVec term = next_term(x);
+      *reinterpret_cast<Halves*>(to + t * factor_block + at / 2) = __builtin_convertvector(term >> 16U, Halves);
+      if (t + 1 < terms) x = rest_after(x, term);
+    }
+  }
+}
+
+/// Rows [row, row + count), at most 32 of them, as left factors [block of channels][term]; what is missing is 0. Numbers
+/// of one term are bf16 already.
+template <int terms>
+void pack_left(const Source& rows, DType type, Index row, Index count, Index channels, float* to) {
+  const Index bytes = type == DType::f32 ? 4 : 2;
+  const Source from = rows;
+  for (Index at = 0; at < channels; at += side, to += terms * factor_block) {
+    const Index here = least(side, channels - at);
+    if (count < side || here < side) zero(to, terms * factor_block);
+    for (Index r = 0; r < count; ++r) {
+      const std::byte* source = from.data + (row + r) * from.pitch + at * bytes;
+      if constexpr (terms == 1) {
+        if (here == side) __builtin_memcpy(to + r * 16, source, 64);
+        else __builtin_memcpy(to + r * 16, source, static_cast<std::size_t>(here) * 2);
+      } else {
+        alignas(64) float numbers[side] = {};
+        read_row(source, type, here, numbers);
+        split_row<terms>(numbers, to + r * 16);
+      }
+    }
+  }
+}
+
+/// A left factor as the right factor of a product with the same sum over channels: [word of channels][row].
+ANNULUS_INLINE void turn_to_right(const float* left, float* right) {
+  transpose_words(left, 16, right, side);
+  transpose_words(left + 16 * 16, 16, right + 16, side);
+}
+
+/// A left factor as the right factor of a sum over its rows; words hold rows (r, r + second) from row r = w * step:
+/// [word of rows][channel].
+ANNULUS_INLINE void pair_rows_of(const float* left, Index step, Index second, float* right) {
+  for (Index w = 0; w < side / 2; ++w)
+    for (Index at = 0; at < side / 2; at += width) {
+      const UintVec x = reinterpret_cast<UintVec>(load(left + w * step * 16 + at)),
+                    y = reinterpret_cast<UintVec>(load(left + (w * step + second) * 16 + at));
+      const Vec even = reinterpret_cast<Vec>((x & 0xffffU) | (y << 16U)),
+                odd = reinterpret_cast<Vec>((x >> 16U) | (y & 0xffff0000U));
+      float* to = right + w * side + 2 * at;
+#if defined(__AVX512F__)
+      const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      const __m512i last = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      store(to, _mm512_permutex2var_ps(even, first, odd));
+      store(to + width, _mm512_permutex2var_ps(even, last, odd));
+#else
+      for (Index i = 0; i < width; ++i) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
+#endif
+    }
+}
+
+/// A left factor as the left factor of a sum over its rows: [channel][word of rows (2 w, 2 w + 1)].
+ANNULUS_INLINE void turn_to_left(const float* left, float* turned) {
+  alignas(64) float pairs[factor_block];
+  pair_rows_of(left, 2, 1, pairs);
+  transpose_words(pairs, side, turned, 16);
+  transpose_words(pairs + 16, side, turned + 16 * 16, 16);
+}
+
+}  // namespace
+}  // namespace annulus::cpu
