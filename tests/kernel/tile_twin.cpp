@@ -1,16 +1,21 @@
-// The tier of AMX with the software twin of its tile registers, in the vectors that every processor has.
 #include "kernel/tile_twin.hpp"
 
-#include "kernel/cpu/table.hpp"
-#include "kernel/cpu/tile_products.hpp"
+#include "kernel/cpu/tile_forward.hpp"
+#include "kernel/cpu/tile_tiers.hpp"
 
 namespace annulus::test {
 namespace {
 
-constexpr cpu::Tier table = cpu::with_tiles(cpu::table);
+const cpu::TileForward* const code = &cpu::tile_forward;
+
+constexpr cpu::Tier pairs = cpu::with_tiles<&code, cpu::Tiling::pairs>(cpu::table);
+constexpr cpu::Tier split = cpu::with_tiles<&code, cpu::Tiling::split>(cpu::table);
+constexpr cpu::Tier fast = cpu::with_tiles<&code, cpu::Tiling::fast>(cpu::table);
 
 }  // namespace
 
-const cpu::Tier& tile_twin_tier() { return table; }
+const cpu::Tier& tile_twin_tier(std::string_view tier) {
+  return tier == "amx-bf16" ? pairs : tier == "amx-split" ? split : fast;
+}
 
 }  // namespace annulus::test

@@ -75,10 +75,9 @@ ANNULUS_INLINE ForwardBlock block_at(const ForwardRoom& room, Index b) {
 
 ANNULUS_INLINE float minus_base_of(float top) { return top == -infinity ? 0.0F : -(top * log2_e); }
 
-template <class Operands>
+/// All but the queries.
 void load_block(const ForwardItem& item, Index row, Index count, float* spare, const ForwardBlock& block) {
   const Index values = item.shape.value_channels;
-  Operands::pack_queries(item, row, count, spare, block.q);
   pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
   zero(block.total + values * lanes, (padded(values) - values) * lanes);
   zero(block.out, padded(values) * lanes);
@@ -255,8 +254,10 @@ void forward(const ForwardItem& item, float* scratch) {
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b)
-    load_block<Operands>(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  for (Index b = 0; b < blocks; ++b) {
+    Operands::pack_queries(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b).q);
+    load_block(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  }
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
     for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
       block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;

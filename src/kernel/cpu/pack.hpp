@@ -106,7 +106,7 @@ ANNULUS_INLINE void spread_row(const float* row, Index r, Index channels, float*
 }
 
 /// Packed rows (as pack_rows leaves them) as panels.
-void spread_rows(const float* rows, Index count, Index channels, float* panels) {
+[[maybe_unused]] void spread_rows(const float* rows, Index count, Index channels, float* panels) {
   for (Index r = 0; r < count; ++r) spread_row(rows + r * padded(channels), r, channels, panels);
 }
 
