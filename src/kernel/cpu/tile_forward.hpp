@@ -63,9 +63,9 @@ template <class Way>
   run_weights<Way>(room, work, weight_scale(shape), p, sums);
 }
 
-/// All units of a chunk.
-template <class Way>
-void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Index count) {
+/// All units of a chunk. prefetch(n): called before unit n.
+template <class Way, class Prefetch>
+void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Index count, const Prefetch& prefetch) {
   if (count == 0) return;
   Step step{.now = nullptr,
             .next = nullptr,
@@ -79,6 +79,7 @@ void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Inde
   constexpr Index most_unit_blocks = Way::steps / block_steps;
   for (Index n = 0; n < count; ++n) {
     const Unit& work = units[n];
+    prefetch(n);
     step.now = &work;
     step.next = n + 1 < count ? &work + 1 : nullptr;
     Vec sums[vectors];
@@ -152,7 +153,11 @@ void forward_in_tiles(const ForwardItem& item, float* scratch) {
         if (begins(work)) choose_references<Way>(room, shape, work);
         ++count;
       }
-      run_units<Way>(room, shape, units, count);
+      const Steps next{from + size, least(from + size + Way::steps, seen.end)};
+      run_units<Way>(room, shape, units, count, [&](Index n) {
+        prefetch_rows(item.k, shape.type, next, shape.channels, n, count);
+        prefetch_rows(item.v, shape.type, next, shape.value_channels, n, count);
+      });
     }
   }
   end_tiles();

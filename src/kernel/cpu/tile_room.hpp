@@ -122,9 +122,12 @@ struct TileOperands {
     const Index wide = tiled_channels(channels);
     if constexpr (!Way::split) {
       for (Index c = 0; c < wide; c += word_channels, to += pitch) {
-        const Index some = least(word_channels, channels - c);
-        if (some < word_channels) zero(to, tile_depth);
-        __builtin_memcpy(to, source + c * 2, static_cast<std::size_t>(some) * 2);
+        if (c + word_channels <= channels) {
+          __builtin_memcpy(to, source + c * 2, word_channels * 2);
+        } else {
+          zero(to, tile_depth);
+          __builtin_memcpy(to, source + c * 2, static_cast<std::size_t>(channels - c) * 2);
+        }
       }
       return IntVec{};
     } else {

@@ -55,44 +55,6 @@ ANNULUS_INLINE IntVec splits_badly(Vec x) {
   return bad;
 }
 
-/// to[i][j] = from[j][i] for i < rows, j < columns, in rows of these pitches.
-template <Index rows, Index columns>
-ANNULUS_INLINE void turn(const float* from, Index from_pitch, float* to, Index to_pitch) {
-#if defined(__AVX512F__)
-  static_assert(rows == 16 && columns == 16);
-  __m512i a[16], b[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(from + i * from_pitch);
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    b[i] = _mm512_maskz_unpacklo_epi32(0xffff, a[i], a[i + 1]);
-    b[i + 1] = _mm512_maskz_unpackhi_epi32(0xffff, a[i], a[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    a[i] = _mm512_maskz_unpacklo_epi64(0xff, b[i], b[i + 2]);
-    a[i + 1] = _mm512_maskz_unpackhi_epi64(0xff, b[i], b[i + 2]);
-    a[i + 2] = _mm512_maskz_unpacklo_epi64(0xff, b[i + 1], b[i + 3]);
-    a[i + 3] = _mm512_maskz_unpackhi_epi64(0xff, b[i + 1], b[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    b[i] = _mm512_maskz_shuffle_i32x4(0xffff, a[i], a[4 + i], 0x88);
-    b[4 + i] = _mm512_maskz_shuffle_i32x4(0xffff, a[i], a[4 + i], 0xdd);
-    b[8 + i] = _mm512_maskz_shuffle_i32x4(0xffff, a[8 + i], a[12 + i], 0x88);
-    b[12 + i] = _mm512_maskz_shuffle_i32x4(0xffff, a[8 + i], a[12 + i], 0xdd);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    _mm512_storeu_si512(to + i * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, b[i], b[8 + i], 0x88));
-    _mm512_storeu_si512(to + (8 + i) * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, b[i], b[8 + i], 0xdd));
-  }
-#else
-  for (Index i = 0; i < rows; ++i)
-    for (Index j = 0; j < columns; ++j) to[i * to_pitch + j] = from[j * from_pitch + i];
-#endif
-}
-
 /// One row of numbers as words of its terms, word w of a block of 32 channels holding channels w and w + 16. row: n floats
 /// and zeros up to a multiple of 32. Returns what splits badly.
 template <int terms>
