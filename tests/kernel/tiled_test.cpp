@@ -148,10 +148,12 @@ TEST(Tiled, PairsOfBf16ErrAtMostTwiceAsMuchAsADenseProductOfThem) {
 
 // What AMX tiles compute, by their software twin: tails of channels, of values, of keys and of pairs.
 TEST(Tiled, TileProductsAgreeWithTheReferenceInEveryLayout) {
-  for (const auto& [tier, type] : {std::pair{"amx-bf16", DType::bf16}, {"amx-split", DType::f32},
-                                   {"amx-split", DType::f16}, {"amx-fast", DType::f32}, {"amx-fast", DType::f16}})
-    for (const auto& [channels, values] :
-         {std::pair<Index, Index>{1, 1}, {3, 17}, {40, 40}, {64, 64}, {130, 5}})
+  for (const auto& [tier, type] : {std::pair{"amx-bf16", DType::bf16},
+                                   {"amx-split", DType::f32},
+                                   {"amx-split", DType::f16},
+                                   {"amx-fast", DType::f32},
+                                   {"amx-fast", DType::f16}})
+    for (const auto& [channels, values] : {std::pair<Index, Index>{1, 1}, {3, 17}, {40, 40}, {64, 64}, {130, 5}})
       for (const Layout& layout : layouts()) {
         SCOPED_TRACE(sentence(layout.name, ", ", tier, ", channels ", channels, " and ", values));
         const Inputs in(problem_of(channels, values, type), layout.queries, layout.keys, 29);
@@ -213,7 +215,8 @@ TEST(Tiled, PartialsOfDisjointKeysMerge) {
     // scores reach 30 here, so that their rounding alone is 30 u sqrt(32)
     for (Index i = 0; i < 60; ++i)
       for (Index c = 0; c < 24; ++c)
-        ASSERT_NEAR(b.partial.out.at(i, 1, c), truth.forward.partial.out.at(i, 1, c), 1e-5 * coarseness(*kernel)) << tier;
+        ASSERT_NEAR(b.partial.out.at(i, 1, c), truth.forward.partial.out.at(i, 1, c), 1e-5 * coarseness(*kernel))
+            << tier;
   }
 }
 

@@ -130,8 +130,8 @@ void pack_lanes(const Source& from, DType type, Index begin, Index count, Index 
   Index lane = 0;
   if (type == DType::f32 && from.pitch % 4 == 0)
     for (; lane + width <= count; lane += width)
-      place_lanes(reinterpret_cast<const float*>(from.data + (begin + lane) * from.pitch), from.pitch / 4, channels, lane,
-                  to);
+      place_lanes(reinterpret_cast<const float*>(from.data + (begin + lane) * from.pitch), from.pitch / 4, channels,
+                  lane, to);
   for (; lane < count; ++lane) {
     read_row(from.data + (begin + lane) * from.pitch, type, channels, row);
     place_lane(row, channels, lane, to);

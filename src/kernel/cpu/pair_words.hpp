@@ -11,7 +11,7 @@ namespace {
 ANNULUS_INLINE Index words_of(Index numbers) { return (numbers + 1) / 2; }
 
 /// A row of bf16 numbers as they are, with 0 behind an odd last one.
-void copy_row(const Source& from, Index row, Index numbers, float* to) {
+[[maybe_unused]] void copy_row(const Source& from, Index row, Index numbers, float* to) {
   if (numbers % 2 != 0) to[numbers / 2] = 0;
   __builtin_memcpy(to, from.data + row * from.pitch, static_cast<std::size_t>(numbers) * 2);
 }

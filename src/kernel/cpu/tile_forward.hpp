@@ -102,8 +102,8 @@ void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Inde
 }
 
 /// The chunk without tiles, for a block of lanes whose numbers, or the chunk's, split badly.
-void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& piece, Index from, Index size, Index row,
-                    Index count, ForwardBlock block) {
+void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& piece, Index from, Index size,
+                    Index row, Index count, ForwardBlock block) {
   block.q = room.plain_q;
   SingleOperands::pack_queries(item, row, count, room.row, block.q);
   for (Index at = from; at < from + size; at += chunk) {

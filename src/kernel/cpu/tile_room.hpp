@@ -11,20 +11,20 @@ namespace {
 struct PlainPairs {  // bf16 as it is; P rounded to bf16
   static constexpr bool split = false, fresh_sums = false, exact_powers = false;
   static constexpr int terms = 1;
-  static constexpr Index steps = 256;
+  static constexpr Index steps = 512;
   static constexpr TermPair scores[] = {{0, 0}}, values[] = {{0, 0}};
 };
 struct ThreeTerms {  // f32, and P, exactly; of products what is above 2^-24
   static constexpr bool split = true, fresh_sums = true, exact_powers = true;
   static constexpr int terms = 3;
-  static constexpr Index steps = 256;
+  static constexpr Index steps = 512;
   static constexpr TermPair scores[] = {{2, 0}, {1, 1}, {1, 0}, {0, 2}, {0, 1}, {0, 0}};
   static constexpr TermPair values[] = {{2, 0}, {1, 1}, {1, 0}, {0, 2}, {0, 1}, {0, 0}};
 };
 struct TwoTerms {  // f32, and P, to 2^-17; of products what is above 2^-18
   static constexpr bool split = true, fresh_sums = false, exact_powers = false;
   static constexpr int terms = 2;
-  static constexpr Index steps = 256;
+  static constexpr Index steps = 512;
   static constexpr TermPair scores[] = {{1, 0}, {0, 1}, {0, 0}}, values[] = {{1, 0}, {0, 1}, {0, 0}};
 };
 struct TwoExactTerms : TwoTerms {  // f16 exactly, and so the scores; P to 2^-17
@@ -38,16 +38,16 @@ constexpr Index most_blocks = 64;
 
 struct TileRoom {
   ForwardBlock first;
-  Index block_floats;              ///< from block to block, for every member alike
-  Index depth, panels;             ///< tile products along the channels; blocks of 32 value channels
+  Index block_floats;                    ///< from block to block, for every member alike
+  Index depth, panels;                   ///< tile products along the channels; blocks of 32 value channels
   Index k_term, v_term, q_term, p_term;  ///< floats from term to term
-  float *row, *turned;             ///< rows while they are packed
-  float *k, *v;                    ///< [term][step block][depth] and [term][panel][32 steps][2] tiles
-  float* p[2];                     ///< [term][step / 2][lanes]
-  float* ring;                     ///< scores of three step blocks, [16][lanes] each
-  float* scores;                   ///< of a whole unit, [step][lanes]
-  float* fresh;                    ///< sums of one panel, [32][lanes]
-  ForwardRoom plain;               ///< of the same pass without tiles, and its queries
+  float *row, *turned;                   ///< rows while they are packed
+  float *k, *v;                          ///< [term][step block][depth] and [term][panel][32 steps][2] tiles
+  float* p[2];                           ///< [term][step / 2][lanes]
+  float* ring;                           ///< scores of three step blocks, [16][lanes] each
+  float* scores;                         ///< of a whole unit, [step][lanes]
+  float* fresh;                          ///< sums of one panel, [32][lanes]
+  ForwardRoom plain;                     ///< of the same pass without tiles, and its queries
   float* plain_q;
   Index floats;
 };
@@ -57,7 +57,8 @@ ANNULUS_INLINE Index tiled_channels(Index channels) { return round_up(channels, 
 /// As blocks_of, for lanes and arrays of tile products.
 template <class Way>
 ANNULUS_INLINE Index tile_blocks_of(const Shape& shape) {
-  const Index each = lanes * (2 * Way::terms * tiled_channels(shape.channels) + 8 * tiled_channels(shape.value_channels));
+  const Index each =
+      lanes * (2 * Way::terms * tiled_channels(shape.channels) + 8 * tiled_channels(shape.value_channels));
   return least(most_blocks, most(1, shape.group_bytes / each));
 }
 

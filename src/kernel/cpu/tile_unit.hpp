@@ -18,9 +18,7 @@ struct Unit {
   Strip strip;
   Index first, blocks;  ///< blocks of 16 steps, an even number of them
 
-  bool whole(Index b) const {
-    return b * block_steps >= strip.full_begin && (b + 1) * block_steps <= strip.full_end;
-  }
+  bool whole(Index b) const { return b * block_steps >= strip.full_begin && (b + 1) * block_steps <= strip.full_end; }
 };
 
 template <class Way>
@@ -208,8 +206,9 @@ template <class Way, int depth, int pairs_of_panels>
                   all = behind + value_products<Way> * pairs_of_panels;
   const Unit &now = *step.now, &next = *step.next;
   Values<Way> values(room, *step.before, step.p_before);
-  Weighing<Way> weighing{step.ring[0], step.p, room.p_term, step.c,
-                         {load(now.block.minus_base), load(now.block.minus_base + width)}, {Vec{}, Vec{}}};
+  Weighing<Way> weighing{
+      step.ring[0],  step.p, room.p_term, step.c, {load(now.block.minus_base), load(now.block.minus_base + width)},
+      {Vec{}, Vec{}}};
   float *waits = step.ring[1], *fills = step.ring[2];
   for (Index b = 0; b < blocks; ++b) {
     if (!now.whole(b)) hide(now.strip, b, step.c, weighing.s);
@@ -232,8 +231,12 @@ template <class Way>
   const Unit& now = *step.now;
   Values<Way> values(room, step.before == nullptr ? now : *step.before, step.p_before);
   const Index value_steps = step.before == nullptr ? 0 : values.keys * room.panels;
-  Weighing<Way> weighing{step.ring[0], step.p + now.first * block_steps / 2 * lanes, room.p_term, step.c,
-                         {load(now.block.minus_base), load(now.block.minus_base + width)}, {Vec{}, Vec{}}};
+  Weighing<Way> weighing{step.ring[0],
+                         step.p + now.first * block_steps / 2 * lanes,
+                         room.p_term,
+                         step.c,
+                         {load(now.block.minus_base), load(now.block.minus_base + width)},
+                         {Vec{}, Vec{}}};
   float *waits = step.ring[1], *fills = step.ring[2];
   for (Index b = 0, done = 0; b < now.blocks; ++b) {
     if (!now.whole(now.first + b)) hide(now.strip, now.first + b, step.c, weighing.s);
@@ -276,16 +279,17 @@ template <class Way>
   Idle idle;
   tile_zero<4>(), tile_zero<5>();
   for (Index d = 0; d < room.depth; ++d)
-    add_scores<Way, false>(room, room.k + (b * room.depth + d) * tile_words, work.block.q + d * tile_depth * lanes, 0, 0,
-                           idle);
+    add_scores<Way, false>(room, room.k + (b * room.depth + d) * tile_words, work.block.q + d * tile_depth * lanes, 0,
+                           0, idle);
   store_scores(s);
 }
 
 /// P of a unit whose scores stand in room.scores.
 template <class Way>
 [[gnu::noinline]] void run_weights(const TileRoom& room, const Unit& work, float c, float* p, Vec (&total)[vectors]) {
-  Weighing<Way> weighing{nullptr, nullptr, room.p_term, c,
-                         {load(work.block.minus_base), load(work.block.minus_base + width)}, {Vec{}, Vec{}}};
+  Weighing<Way> weighing{
+      nullptr,       nullptr, room.p_term, c, {load(work.block.minus_base), load(work.block.minus_base + width)},
+      {Vec{}, Vec{}}};
   for (Index b = work.first; b < work.first + work.blocks; ++b) {
     weighing.s = room.scores + b * block_steps * lanes;
     weighing.p = p + b * block_steps / 2 * lanes;

@@ -21,9 +21,7 @@ struct TermPair {
 /// The leading half of the result is the nearest bf16 number, away from zero at a tie.
 ANNULUS_INLINE Vec rounded(Vec x) { return reinterpret_cast<Vec>(reinterpret_cast<UintVec>(x) + 0x8000U); }
 /// The first term of x.
-ANNULUS_INLINE Vec leading(Vec x) {
-  return reinterpret_cast<Vec>(reinterpret_cast<UintVec>(rounded(x)) & 0xffff0000U);
-}
+ANNULUS_INLINE Vec leading(Vec x) { return reinterpret_cast<Vec>(reinterpret_cast<UintVec>(rounded(x)) & 0xffff0000U); }
 /// Leading halves of two vectors of numbers, low | high.
 ANNULUS_INLINE Vec words(Vec low, Vec high) {
   return reinterpret_cast<Vec>((reinterpret_cast<UintVec>(low) >> 16U) |
