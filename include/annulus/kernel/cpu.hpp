@@ -27,7 +27,5 @@ std::string cpu_tier_refusal(std::string_view tier);
 /// Are products of bf16 pairs (the tier "avx512-bf16") faster than f32 ones on this processor? Some have them only in
 /// name. Measured once, in 100 microseconds; the tier must be able to run here.
 bool cpu_pairs_pay();
-/// Are six tile products (the tier "amx-split") faster than one f32 product? Measured likewise.
-bool cpu_tiles_pay();
 
 }  // namespace annulus

@@ -275,7 +275,7 @@ constexpr std::array<TierRow, 7> tiers{{
 
 // The best of a few bursts of 10 microseconds.
 double products_per_second(const Tier& tier) {
-  const Index repeats = tier.width > 64 ? 20 : 400;  // of tile products each is worth many
+  constexpr Index repeats = 400;
   double best = 0;
   volatile double sink = 0;
   for (int burst = 0; burst < 5; ++burst) {
@@ -311,11 +311,6 @@ std::string cpu_tier_refusal(std::string_view tier) {
 
 bool cpu_pairs_pay() {
   static const bool pay = products_per_second(*avx512_bf16_tier) > 1.25 * products_per_second(*avx512_tier);
-  return pay;
-}
-
-bool cpu_tiles_pay() {
-  static const bool pay = products_per_second(*amx_split_tier) > 6 * 1.25 * products_per_second(*avx512_tier);
   return pay;
 }
 
