@@ -23,6 +23,8 @@ TERMS = 1.0
 ROUNDING = {"f32": 0, "bf16": 2**-8, "f16": 2**-11}
 # Probabilities rounded before they meet the values, by the kernels that do so.
 ROUNDING_OF_P = {("tiled-avx512-bf16", "bf16"): 2**-8, ("tiled-amx-bf16", "bf16"): 2**-8, ("tiled-amx-split", "f16"): 2**-16}
+# Where f32 and f16 numbers keep 16 bits: three times the 2e-5 that is their error in the mean.
+COARSENESS = {"tiled-amx-fast": 60}
 
 MASKS = [
     "full", "causal", "window:9,0", "window:3", "window:4,6", "causal+window:12", "causal+window:5,0+sink:3",
@@ -76,12 +78,13 @@ class AttendTest(ProgramTest):
         self.assertFalse(bad.any(), f"{what}: {bad.sum()} of {bad.size} elements, first at {where}; worst {np.nanmax(off)}")
 
     def check_forward(self, result, judge, dtype="f32"):
-        self.agrees(result["lse"], judge.lse, FORWARD * 2, what="lse")
+        forward = FORWARD * COARSENESS.get(result["attributes"]["kernel"], 1)
+        self.agrees(result["lse"], judge.lse, forward * 2, what="lse")
         # an output is a mean of values: its rounding is that of the values, also where they cancel
         values = np.abs(judge.v).max(initial=0)
-        self.agrees(result["out"], judge.out, FORWARD + rounding_of_p(result, dtype), ROUNDING[dtype], values, what="out")
+        self.agrees(result["out"], judge.out, forward + rounding_of_p(result, dtype), ROUNDING[dtype], values, what="out")
         if dtype == "f32":  # the promise: relative error over the whole result
-            self.assertLessEqual(np.linalg.norm(result["out"] - judge.out), FORWARD * np.linalg.norm(judge.out))
+            self.assertLessEqual(np.linalg.norm(result["out"] - judge.out), forward * np.linalg.norm(judge.out))
 
 
 def case(random, path, dtype="f32", queries=61, keys=61, heads=(4, 2), channels=24, value_channels=16, dout=False):
@@ -185,7 +188,7 @@ class Forward(AttendTest):
                 self.check_forward(result, judge)
                 self.assertEqual(result["attributes"]["kernel"], kernel)
                 for name, expected in zip(["dq", "dk", "dv"], judge.gradients(arrays["dout"])):
-                    self.agrees(result[name], expected, BACKWARD, floor=TERMS, what=name)
+                    self.agrees(result[name], expected, BACKWARD * COARSENESS.get(kernel, 1), floor=TERMS, what=name)
 
 
 class Backward(AttendTest):
