@@ -7,7 +7,7 @@ needs("numpy", "h5py")
 
 import numpy as np
 
-from attending import BACKWARD, GRIDS, HEADS, MASKS, PARTITIONS, ROUNDING, SEED, TERMS, UNUSED, AttendTest, case, rounding_of_p, worst
+from attending import BACKWARD, COARSENESS, GRIDS, HEADS, MASKS, PARTITIONS, ROUNDING, SEED, TERMS, UNUSED, AttendTest, case, rounding_of_weights, worst
 from oracle import Attention, visible
 from tensors import rounded
 
@@ -105,7 +105,7 @@ class Forward(AttendTest):
                 self.check_forward(result, judge)
                 self.assertEqual(result["attributes"]["kernel"], kernel)
                 for name, expected in zip(["dq", "dk", "dv"], judge.gradients(arrays["dout"])):
-                    self.agrees(result[name], expected, BACKWARD, floor=TERMS, what=name)
+                    self.agrees(result[name], expected, BACKWARD * COARSENESS.get(kernel, 1), floor=TERMS, what=name)
 
 
 class Backward(AttendTest):
@@ -124,7 +124,7 @@ class Backward(AttendTest):
                     result = self.attend(path, "--mask", mask, "--backward", "--ranks", ranks, "--grid", grid)
                     self.check_forward(result, judge, dtype)
                     for name, expected in zip(["dq", "dk", "dv"], judge.gradients(arrays["dout"])):
-                        self.agrees(result[name], expected, BACKWARD + rounding_of_p(result), ROUNDING[dtype], TERMS, what=name)
+                        self.agrees(result[name], expected, BACKWARD + rounding_of_weights(result, dtype), ROUNDING[dtype], TERMS, what=name)
 
     def test_gradients_of_cross_attention_agree(self):
         random = np.random.default_rng(SEED + 8)

@@ -3,6 +3,8 @@
 #include <tuple>
 
 #include "kernel/agreement.hpp"
+#include "kernel/cpu/tiled.hpp"
+#include "kernel/tile_twin.hpp"
 
 // Scores that are huge, infinite or no numbers; equal scores; any number of threads; wrong shapes.
 
@@ -58,6 +60,47 @@ TEST(Tiled, AScoreOfMinusInfinityIsAKeyThatDoesNotCount) {
     EXPECT_EQ(seen.top_index[0], -1);
     EXPECT_FALSE(std::isnan(seen.entropy.at(30, 0)));
     EXPECT_GE(seen.top_index[30 * 4], 150);
+  }
+}
+
+// Sums of bf16 terms hold neither numbers near the largest f32 nor the smallest values: what is computed must not show it.
+TEST(Tiled, NumbersThatDoNotSplitAreComputedAllTheSame) {
+  const double most = std::numeric_limits<float>::max(), least = std::numeric_limits<float>::denorm_min();
+  const std::vector<Tile> tiles{tile({0, 70}, {0, 560}, {-far, 500})};
+  struct Factors {
+    double q, k, v;
+  };
+  for (const Factors& change : {Factors{most / 8, 1 / most, 1},
+                                {1e-30, 1e30, 1},
+                                {1, 1, 1e30},
+                                {1, 1, 1e-36},
+                                {1, 1, 1000 * least},
+                                {1, 1e-40, 1e20}}) {
+    Inputs in({.channels = 40, .value_channels = 20, .softmax_scale = 0.15}, 70, 560, 31);
+    in.q.each([&](Index i, Index h, Index c) { return in.q.at(i, h, c) * change.q; });
+    in.k.each([&](Index j, Index h, Index c) { return in.k.at(j, h, c) * change.k; });
+    in.v.each([&](Index j, Index h, Index c) { return std::clamp(in.v.at(j, h, c), -6.0, 6.0) * change.v; });
+    const Truth truth(tiles, in);
+    const auto check = [&](Kernel& kernel) {
+      SCOPED_TRACE(sentence(kernel.name(), ", factors ", change.q, ", ", change.k, " and ", change.v));
+      ForwardResult r = forward_by(kernel, tiles, in, in.v);
+      finish(r.partial.view(), r.lse);
+      for (Index i = 0; i < 70; ++i) {
+        EXPECT_NEAR(r.lse.at(i, 0), truth.forward.lse.at(i, 0), 2e-5 * coarseness(kernel));
+        for (Index c = 0; c < 20; ++c) {
+          const double high = largest(in.v);
+          // one rounding of a subnormal number besides
+          ASSERT_NEAR(r.partial.out.at(i, 0, c), truth.forward.partial.out.at(i, 0, c),
+                      forward_bound * 3 * coarseness(kernel) * high + 600 * least)
+              << "row " << i << " channel " << c;
+        }
+      }
+    };
+    for (const std::string& tier : runnable_tiers()) check(*make_tiled_kernel(in.problem, {}, tier));
+    for (const char* tier : {"amx-split", "amx-fast"}) {
+      const std::string name = sentence("twin-", tier);
+      check(*cpu::make_kernel_of_tier(in.problem, {}, name, tile_twin_tier(tier)));
+    }
   }
 }
 

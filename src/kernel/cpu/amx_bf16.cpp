@@ -1,17 +1,23 @@
-// AVX-512 with AMX tiles for bf16 (tiers.cmake); empty elsewhere.
+// AVX-512 with AMX tiles for forward (tiers.cmake); empty elsewhere.
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#include "kernel/cpu/table.hpp"
 #include "kernel/cpu/tile_backward.hpp"
-#include "kernel/cpu/tile_products.hpp"
+#include "kernel/cpu/tile_tiers.hpp"
 
 namespace annulus::cpu {
 namespace {
 
-constexpr Tier forward_table = with_tiles(table), tiles_table = with_tile_gradients<forward_table>();
+constexpr Tier pairs_forward = with_tiles<&amx_forward, Tiling::pairs>(table),
+               split_forward = with_tiles<&amx_forward, Tiling::split>(table),
+               fast_forward = with_tiles<&amx_forward, Tiling::fast>(table);
+constexpr Tier pairs_table = with_tile_gradients<pairs_forward>();
+constexpr Tier split_table = with_tile_gradients<split_forward>();
+constexpr Tier fast_table = with_tile_gradients<fast_forward>();
 
 }  // namespace
 
-const Tier* const amx_bf16_tier = &tiles_table;
+const Tier* const amx_bf16_tier = &pairs_table;
+const Tier* const amx_split_tier = &split_table;
+const Tier* const amx_fast_tier = &fast_table;
 
 }  // namespace annulus::cpu
 #else
@@ -20,6 +26,8 @@ const Tier* const amx_bf16_tier = &tiles_table;
 namespace annulus::cpu {
 
 const Tier* const amx_bf16_tier = nullptr;
+const Tier* const amx_split_tier = nullptr;
+const Tier* const amx_fast_tier = nullptr;
 
 }  // namespace annulus::cpu
 #endif

@@ -75,31 +75,49 @@ ANNULUS_INLINE ForwardBlock block_at(const ForwardRoom& room, Index b) {
 
 ANNULUS_INLINE float minus_base_of(float top) { return top == -infinity ? 0.0F : -(top * log2_e); }
 
-template <class Operands>
+/// All but the queries.
 void load_block(const ForwardItem& item, Index row, Index count, float* spare, const ForwardBlock& block) {
   const Index values = item.shape.value_channels;
-  Operands::pack_queries(item, row, count, spare, block.q);
-  pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
-  zero(block.total + values * lanes, (padded(values) - values) * lanes);
   zero(block.out, padded(values) * lanes);
   block.strips[0] = 0;
+  bool fresh = true;
   for (Index lane = 0; lane < lanes; ++lane) {
     block.top[lane] = lane < count ? number_at(item.top, row + lane) : 0.0F;
     block.sum[lane] = lane < count ? number_at(item.sum, row + lane) : 0.0F;
     block.minus_base[lane] = minus_base_of(block.top[lane]);
     block.sum_rest[lane] = 0;
     block.touched[lane] = 0;
+    fresh &= lane >= count || block.top[lane] == -infinity;
   }
+  if (fresh) return zero(block.total, padded(values) * lanes);  // rows that have met no score are zeros
+  pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
+  zero(block.total + values * lanes, (padded(values) - values) * lanes);
+}
+
+/// Sixteen channels of `width` lanes from lane `first` on, back in their rows.
+ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first, Index c, const ForwardBlock& block) {
+  alignas(64) float sums[16 * width];
+  for (Index i = 0; i < 16; ++i)
+    store(sums + i * width, load(block.total + (c + i) * lanes + first) + load(block.out + (c + i) * lanes + first));
+  turn<width, 16>(sums, width, reinterpret_cast<float*>(item.out.data + (row + first) * item.out.pitch) + c,
+                  item.out.pitch / 4);
 }
 
 void store_block(const ForwardItem& item, Index row, Index count, const ForwardBlock& block) {
-  for (Index lane = 0; lane < count; ++lane) {
-    if (block.touched[lane] == 0) continue;
-    auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
-    for (Index c = 0; c < item.shape.value_channels; ++c)
-      out[c] = block.total[c * lanes + lane] + block.out[c * lanes + lane];
-    number_at(item.top, row + lane) = block.top[lane];
-    number_at(item.sum, row + lane) = block.sum[lane] + block.sum_rest[lane];
+  const Index values = item.shape.value_channels;
+  for (Index first = 0; first < count; first += width) {
+    bool all = first + width <= count && item.out.pitch % 4 == 0;
+    for (Index lane = first; lane < least(first + width, count); ++lane) all &= block.touched[lane] != 0;
+    Index in_tiles = 0;
+    if (all)
+      for (; in_tiles + 16 <= values; in_tiles += 16) store_lanes(item, row, first, in_tiles, block);
+    for (Index lane = first; lane < least(first + width, count); ++lane) {
+      if (block.touched[lane] == 0) continue;
+      auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
+      for (Index c = in_tiles; c < values; ++c) out[c] = block.total[c * lanes + lane] + block.out[c * lanes + lane];
+      number_at(item.top, row + lane) = block.top[lane];
+      number_at(item.sum, row + lane) = block.sum[lane] + block.sum_rest[lane];
+    }
   }
 }
 
@@ -255,8 +273,10 @@ void forward(const ForwardItem& item, float* scratch) {
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b)
-    load_block<Operands>(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  for (Index b = 0; b < blocks; ++b) {
+    Operands::pack_queries(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b).q);
+    load_block(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  }
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
     for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
       block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;

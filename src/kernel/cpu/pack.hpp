@@ -73,6 +73,52 @@ ANNULUS_INLINE float& number_at(const Target& rows, Index row) {
   return *reinterpret_cast<float*>(rows.data + row * rows.pitch);
 }
 
+/// to[i][j] = from[j][i] for i < rows, j < columns, in rows of these pitches.
+template <Index rows, Index columns>
+ANNULUS_INLINE void turn(const float* from, Index from_pitch, float* to, Index to_pitch) {
+#if defined(__AVX512F__)
+  static_assert(rows == 16 && columns == 16);
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(from + i * from_pitch);
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_maskz_unpacklo_epi32(0xffff, a[i], a[i + 1]);
+    b[i + 1] = _mm512_maskz_unpackhi_epi32(0xffff, a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_maskz_unpacklo_epi64(0xff, b[i], b[i + 2]);
+    a[i + 1] = _mm512_maskz_unpackhi_epi64(0xff, b[i], b[i + 2]);
+    a[i + 2] = _mm512_maskz_unpacklo_epi64(0xff, b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_maskz_unpackhi_epi64(0xff, b[i + 1], b[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    b[i] = _mm512_maskz_shuffle_i32x4(0xffff, a[i], a[4 + i], 0x88);
+    b[4 + i] = _mm512_maskz_shuffle_i32x4(0xffff, a[i], a[4 + i], 0xdd);
+    b[8 + i] = _mm512_maskz_shuffle_i32x4(0xffff, a[8 + i], a[12 + i], 0x88);
+    b[12 + i] = _mm512_maskz_shuffle_i32x4(0xffff, a[8 + i], a[12 + i], 0xdd);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    _mm512_storeu_si512(to + i * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, b[i], b[8 + i], 0x88));
+    _mm512_storeu_si512(to + (8 + i) * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, b[i], b[8 + i], 0xdd));
+  }
+#else
+  for (Index i = 0; i < rows; ++i)
+    for (Index j = 0; j < columns; ++j) to[i * to_pitch + j] = from[j * from_pitch + i];
+#endif
+}
+
+/// Words of `width` rows, `pitch` words apart, as [word][lane] from lane `first` on.
+ANNULUS_INLINE void place_lanes(const float* rows, Index pitch, Index words, Index first, float* to) {
+  Index c = 0;
+  for (; c + 16 <= words; c += 16) turn<16, width>(rows + c, pitch, to + c * lanes + first, lanes);
+  for (; c < words; ++c)
+    for (Index lane = 0; lane < width; ++lane) to[c * lanes + first + lane] = rows[lane * pitch + c];
+}
+
 /// One row of n words into its lane of [word][lane].
 ANNULUS_INLINE void place_lane(const float* row, Index n, Index lane, float* to) {
   for (Index c = 0; c < n; ++c) to[c * lanes + lane] = row[c];
@@ -81,7 +127,12 @@ ANNULUS_INLINE void place_lane(const float* row, Index n, Index lane, float* to)
 /// Rows [begin, begin + count) as [channel][lane]; lanes beyond count become zeros. row: room for `channels` floats.
 void pack_lanes(const Source& from, DType type, Index begin, Index count, Index channels, float* row, float* to) {
   if (count < lanes) zero(to, channels * lanes);
-  for (Index lane = 0; lane < count; ++lane) {
+  Index lane = 0;
+  if (type == DType::f32 && from.pitch % 4 == 0)
+    for (; lane + width <= count; lane += width)
+      place_lanes(reinterpret_cast<const float*>(from.data + (begin + lane) * from.pitch), from.pitch / 4, channels,
+                  lane, to);
+  for (; lane < count; ++lane) {
     read_row(from.data + (begin + lane) * from.pitch, type, channels, row);
     place_lane(row, channels, lane, to);
   }
@@ -106,7 +157,7 @@ ANNULUS_INLINE void spread_row(const float* row, Index r, Index channels, float*
 }
 
 /// Packed rows (as pack_rows leaves them) as panels.
-void spread_rows(const float* rows, Index count, Index channels, float* panels) {
+[[maybe_unused]] void spread_rows(const float* rows, Index count, Index channels, float* panels) {
   for (Index r = 0; r < count; ++r) spread_row(rows + r * padded(channels), r, channels, panels);
 }
 

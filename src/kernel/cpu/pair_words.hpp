@@ -11,7 +11,7 @@ namespace {
 ANNULUS_INLINE Index words_of(Index numbers) { return (numbers + 1) / 2; }
 
 /// A row of bf16 numbers as they are, with 0 behind an odd last one.
-void copy_row(const Source& from, Index row, Index numbers, float* to) {
+[[maybe_unused]] void copy_row(const Source& from, Index row, Index numbers, float* to) {
   if (numbers % 2 != 0) to[numbers / 2] = 0;
   __builtin_memcpy(to, from.data + row * from.pitch, static_cast<std::size_t>(numbers) * 2);
 }
@@ -29,31 +29,6 @@ void pair_rows(const std::byte* first, Index pitch, Index numbers, float* to) {
     store_loose(to + c, reinterpret_cast<Vec>(low | ((high & keep_second) << 16U)));
   }
   for (; c < numbers; ++c) to[c] = __builtin_bit_cast(float, x[c] | ((y[c] & keep_second) << 16U));
-}
-
-/// P of words [begin, end) in place: row w holds steps 2 w and 2 w + 1, 0 for those outside the strip. Halves are
-/// rounded up.
-[[gnu::noinline]] void round_to_pairs(float* p, const Strip& strip, Index begin, Index end) {
-  if (strip.begin % 2 != 0) zero(p + (strip.begin - 1) * lanes, lanes);
-  if (strip.end % 2 != 0) zero(p + strip.end * lanes, lanes);
-  const UintVec half = UintVec{} + 0x8000U;
-  for (Index word = begin; word < end; ++word)
-    for (int n = 0; n < vectors; ++n) {
-      const float* from = p + 2 * word * lanes + n * width;
-      const UintVec low = reinterpret_cast<UintVec>(load(from)) + half,
-                    high = reinterpret_cast<UintVec>(load(from + lanes)) + half;
-      store(p + word * lanes + n * width, reinterpret_cast<Vec>((low >> 16U) | (high & 0xffff0000U)));
-    }
-}
-
-/// Queries as [word][lane]
-void pack_query_words(const ForwardItem& item, Index row, Index count, float* spare, float* q) {
-  const Index words = words_of(item.shape.channels);
-  if (count < lanes) zero(q, words * lanes);
-  for (Index lane = 0; lane < count; ++lane) {
-    copy_row(item.q, row + lane, item.shape.channels, spare);
-    place_lane(spare, words, lane, q);
-  }
 }
 
 }  // namespace

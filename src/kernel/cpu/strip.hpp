@@ -22,10 +22,13 @@ ANNULUS_INLINE Steps steps_seen(const Piece& piece, Index begin, Index end) {
 
 /// The first step of the chunk that holds step `begin`. Chunks are cut alike for every group of rows, so that the bits do
 /// not depend on how rows are grouped.
-ANNULUS_INLINE Index chunk_of(const Piece& piece, Index begin) { return begin - (begin - piece.step_begin) % chunk; }
+ANNULUS_INLINE Index chunk_of(const Piece& piece, Index begin, Index steps = chunk) {
+  return begin - (begin - piece.step_begin) % steps;
+}
 
-/// Fills the strip of lane rows [row, row + count) for steps [from, from + size); false when nothing is seen.
-bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index size, Strip& strip) {
+/// Fills the strip of lane rows [row, row + count) for steps [from, from + size); false when nothing is seen. grain: the
+/// strip will be walked in blocks of so many steps.
+bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index size, Strip& strip, Index grain = 1) {
   const Steps seen = steps_seen(piece, row, row + count);
   strip.begin = most(seen.begin - from, 0);
   strip.end = least(seen.end - from, size);
@@ -35,7 +38,9 @@ bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index siz
   const Index full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
   strip.full_begin = least(most(full_begin, strip.begin), strip.end);
   strip.full_end = least(most(full_end, strip.full_begin), strip.end);
-  if (strip.begin == strip.full_begin && strip.end == strip.full_end) return true;
+  if (strip.begin == strip.full_begin && strip.end == strip.full_end && strip.begin % grain == 0 &&
+      strip.end % grain == 0)
+    return true;
   for (Index lane = 0; lane < lanes; ++lane) {
     const Index a = row + lane;
     const bool inside = lane < count && a >= piece.lane_begin && a < piece.lane_end;

@@ -5,7 +5,7 @@
 #include "annulus/base/types.hpp"
 
 // What the kernel class (tiled.cpp, compiled for every machine) says to the code of one tier (portable.cpp, avx2.cpp,
-// avx512.cpp, avx512_bf16.cpp, amx_bf16.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
+// avx512.cpp, avx512_bf16.cpp, amx_bf16.cpp with amx_forward.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
 // an inline function: two tiers would compile it differently under one name, and the linker would keep either.
 
 namespace annulus::cpu {
@@ -106,11 +106,26 @@ struct Tier {
   double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 vector instructions of `width` products and sums
 };
 
+/// Forward of the tiers with tile products, in lanes of their own (tile_forward.hpp): one way of computing.
+struct TileWay {
+  Index (*group_lanes)(const Shape&);
+  Index (*scratch_floats)(const Shape&);
+  void (*forward)(const ForwardItem&, float* scratch);
+};
+struct TileForward {
+  Index lanes;
+  TileWay plain_pairs, three_terms, two_terms, two_exact_terms;
+};
+/// Compiled by itself (amx_forward.cpp); null where the tiers of AMX are.
+extern const TileForward* const amx_forward;
+
 /// One per translation unit; null where the tier was not compiled for this processor family.
 extern const Tier* const portable_tier;
 extern const Tier* const avx2_tier;
 extern const Tier* const avx512_tier;
 extern const Tier* const avx512_bf16_tier;
-extern const Tier* const amx_bf16_tier;
+extern const Tier* const amx_bf16_tier;   // this and the next two: amx_bf16.cpp
+extern const Tier* const amx_split_tier;
+extern const Tier* const amx_fast_tier;
 
 }  // namespace annulus::cpu

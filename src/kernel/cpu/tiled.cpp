@@ -263,8 +263,10 @@ bool has_avx512() { return false; }
 bool has_avx512_bf16() { return false; }
 #endif
 
-constexpr std::array<TierRow, 5> tiers{{
+constexpr std::array<TierRow, 7> tiers{{
     {"amx-bf16", "tiled-amx-bf16", &amx_bf16_tier, has_amx_bf16},
+    {"amx-split", "tiled-amx-split", &amx_split_tier, has_amx_bf16},
+    {"amx-fast", "tiled-amx-fast", &amx_fast_tier, has_amx_bf16},
     {"avx512-bf16", "tiled-avx512-bf16", &avx512_bf16_tier, has_avx512_bf16},
     {"avx512", "tiled-avx512", &avx512_tier, has_avx512},
     {"avx2", "tiled-avx2", &avx2_tier, has_avx2},

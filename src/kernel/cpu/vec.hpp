@@ -14,7 +14,10 @@ namespace {
 // The register tile: `unit` broadcast numbers times `vectors` vectors, all accumulators in registers. Of 16 registers
 // 4 x 3 leaves 3 for the vectors and 1 for the broadcast; of 32 (AVX-512) 8 x 3 does the same. SSE has no fused
 // multiply-add and needs a register for the product: 4 x 2.
-#if defined(__AVX512F__)
+// Tile products take their lanes a tile at a time: there ANNULUS_VECTORS says how many.
+#if defined(__AVX512F__) && defined(ANNULUS_VECTORS)
+constexpr int width = 16, vectors = ANNULUS_VECTORS, unit = 8;
+#elif defined(__AVX512F__)
 constexpr int width = 16, vectors = 3, unit = 8;
 #elif defined(__AVX2__)
 constexpr int width = 8, vectors = 3, unit = 4;

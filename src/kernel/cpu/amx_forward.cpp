@@ -1,0 +1,19 @@
+// Forward with AMX tiles (tiers.cmake), two tiles of lanes wide; empty elsewhere.
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define ANNULUS_VECTORS 2
+#include "kernel/cpu/tile_forward.hpp"
+
+namespace annulus::cpu {
+
+const TileForward* const amx_forward = &tile_forward;
+
+}  // namespace annulus::cpu
+#else
+#include "kernel/cpu/tier.hpp"
+
+namespace annulus::cpu {
+
+const TileForward* const amx_forward = nullptr;
+
+}  // namespace annulus::cpu
+#endif

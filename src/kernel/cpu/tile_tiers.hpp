@@ -1,0 +1,80 @@
+#pragma once
+#include "kernel/cpu/table.hpp"
+#include "kernel/cpu/tiles.hpp"
+
+// The tiers of tile products: their forward in the lanes of tile_forward.hpp, all else as in the tier without tiles.
+
+namespace annulus::cpu {
+namespace {
+
+/// Which inputs go through tiles, and how: "amx-bf16" takes bf16 as it is, "amx-split" f32 and f16 as exact sums of bf16
+/// terms, "amx-fast" as sums of two.
+enum class Tiling { pairs, split, fast };
+
+template <const TileForward* const* code, Tiling tiling>
+const TileWay* way_of(DType type) {
+  const TileForward& ways = **code;
+  if (tiling == Tiling::pairs) return type == DType::bf16 ? &ways.plain_pairs : nullptr;
+  if (type == DType::bf16 || type == DType::f64) return nullptr;
+  if (tiling == Tiling::fast) return &ways.two_terms;
+  return type == DType::f16 ? &ways.two_exact_terms : &ways.three_terms;
+}
+
+template <const TileForward* const* code, Tiling tiling>
+struct TileTier {
+  static Index group_rows(const Shape& shape, Pass pass) {
+    const TileWay* way = pass == Pass::forward ? way_of<code, tiling>(shape.type) : nullptr;
+    return way != nullptr ? way->group_lanes(shape) : group_lanes(shape, pass);
+  }
+  static Index scratch(const Shape& shape, Pass pass) {
+    const TileWay* way = pass == Pass::forward ? way_of<code, tiling>(shape.type) : nullptr;
+    return way != nullptr ? way->scratch_floats(shape) : scratch_floats(shape, pass);
+  }
+  static void run(const ForwardItem& item, float* scratch) {
+    const TileWay* way = way_of<code, tiling>(item.shape.type);
+    return way != nullptr ? way->forward(item, scratch) : forward<SingleOperands>(item, scratch);
+  }
+};
+
+/// As `peak` of the other tiers, of tile products on numbers without pattern that change from product to product, loaded
+/// from L1 beside them: processors run hotter, and a fifth slower, on those than on zeros or on the same tiles again.
+double peak_of_tiles(Index repeats) {
+  constexpr Index tiles = 16, words_in_tile = tile_rows * tile_depth;
+  alignas(64) float words[tiles][words_in_tile];
+  unsigned random = 1;
+  const auto half = [&] { return 0x3f00U | (((random = random * 1664525U + 1013904223U) >> 9U) & 0x80ffU); };
+  for (auto& tile : words)
+    for (float& word : tile) word = __builtin_bit_cast(float, half() | half() << 16U);
+  begin_tiles();
+  tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
+  for (Index n = 0; n < repeats * 24; ++n) {
+    const float* at = words[n * 4 % tiles];
+    tile_load<4, tile_depth>(at, tile_depth);
+    tile_load<6>(at + words_in_tile, tile_depth);
+    tile_multiply<0, 4, 6>();
+    tile_load<5, tile_depth>(at + 2 * words_in_tile, tile_depth);
+    tile_multiply<1, 5, 6>();
+    tile_load<7>(at + 3 * words_in_tile, tile_depth);
+    tile_multiply<2, 4, 7>();
+    tile_multiply<3, 5, 7>();
+  }
+  tile_store<0>(words[0], tile_depth);
+  end_tiles();
+  return static_cast<double>(words[0][0]);
+}
+
+/// Lanes: whole blocks of both kinds.
+template <const TileForward* const* code, Tiling tiling>
+constexpr Tier with_tiles(Tier tier) {
+  using Mine = TileTier<code, tiling>;
+  tier.lanes *= 2;
+  tier.group_lanes = Mine::group_rows;
+  tier.scratch_floats = Mine::scratch;
+  tier.forward = Mine::run;
+  tier.width = tile_rows * width * tile_depth * 2;
+  tier.peak = peak_of_tiles;
+  return tier;
+}
+
+}  // namespace
+}  // namespace annulus::cpu
