@@ -36,8 +36,8 @@ std::unique_ptr<Kernel> make_tier(const Problem& problem, const KernelOptions& o
   return make_tiled_kernel(problem, options, tier);
 }
 
-constexpr char amx_bf16[] = "amx-bf16", amx_split[] = "amx-split", amx_fast[] = "amx-fast", avx512_bf16[] = "avx512-bf16", avx512[] = "avx512", avx2[] = "avx2",
-               portable[] = "portable";
+constexpr char amx_bf16[] = "amx-bf16", amx_split[] = "amx-split", amx_fast[] = "amx-fast",
+               avx512_bf16[] = "avx512-bf16", avx512[] = "avx512", avx2[] = "avx2", portable[] = "portable";
 
 std::string reference_refusal(const Problem&, Place place) { return place == Place::cpu ? "" : "it runs on the CPU"; }
 std::unique_ptr<Kernel> make_reference(const Problem& problem, const KernelOptions&) {
@@ -90,12 +90,13 @@ std::unique_ptr<Kernel> make_cuda_simt(const Problem& problem, const KernelOptio
 const KernelRow table[] {
 #if ANNULUS_HAS_CUDA
   {"cuda-simt", "plain f32 arithmetic on a GPU", cuda_refusal_of, make_cuda_simt, Place::cuda},
-  // not yet judged by a GPU: only for those who name them
-  {"cuda-mma", "tensor cores of compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
-  {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
+      // not yet judged by a GPU: only for those who name them
+      {"cuda-mma", "tensor cores of compute capability 8.0 and later", tensor_core_refusal, make_cuda_mma, Place::cuda},
+      {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},
-      {"tiled-amx-split", "f32 and f16 as exact sums of bf16 terms, AMX tiles", split_refusal<amx_split>, make_tier<amx_split>},
+      {"tiled-amx-split", "f32 and f16 as exact sums of bf16 terms, AMX tiles", split_refusal<amx_split>,
+       make_tier<amx_split>},
       {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
       {"tiled-avx512", "blocked online softmax, AVX-512", tier_refusal<avx512>, make_tier<avx512>},
       {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},
