@@ -153,16 +153,17 @@ void run(const Case& c) {
 }  // namespace
 
 int main(int count, char** words) try {
-  std::map<std::string, std::vector<std::string>> options{{"--tier", {"amx-bf16", "amx-split", "amx-fast", "avx512-bf16", "avx512", "avx2", "portable"}},
-                                                          {"--type", {"f32", "bf16", "f16"}},
-                                                          {"--pass", {"forward", "backward", "observe"}},
-                                                          {"--channels", {"64", "128"}},
-                                                          {"--mask", {"full", "causal"}},
-                                                          {"--tokens", {"4096"}},
-                                                          {"--heads", {"2"}},
-                                                          {"--threads", {"1"}},
-                                                          {"--repeats", {"9"}},
-                                                          {"--clock", {"wall"}}};
+  std::map<std::string, std::vector<std::string>> options{
+      {"--tier", {"amx-bf16", "amx-split", "amx-fast", "avx512-bf16", "avx512", "avx2", "portable"}},
+      {"--type", {"f32", "bf16", "f16"}},
+      {"--pass", {"forward", "backward", "observe"}},
+      {"--channels", {"64", "128"}},
+      {"--mask", {"full", "causal"}},
+      {"--tokens", {"4096"}},
+      {"--heads", {"2"}},
+      {"--threads", {"1"}},
+      {"--repeats", {"9"}},
+      {"--clock", {"wall"}}};
   for (int i = 1; i < count; i += 2) {
     require(options.contains(words[i]) && i + 1 < count, "not an option with a value: ", words[i]);
     options[words[i]] = {words[i + 1]};

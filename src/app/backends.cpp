@@ -36,8 +36,8 @@ std::unique_ptr<Kernel> make_tier(const Problem& problem, const KernelOptions& o
   return make_tiled_kernel(problem, options, tier);
 }
 
-constexpr char amx_bf16[] = "amx-bf16", amx_split[] = "amx-split", amx_fast[] = "amx-fast", avx512_bf16[] = "avx512-bf16", avx512[] = "avx512", avx2[] = "avx2",
-               portable[] = "portable";
+constexpr char amx_bf16[] = "amx-bf16", amx_split[] = "amx-split", amx_fast[] = "amx-fast",
+               avx512_bf16[] = "avx512-bf16", avx512[] = "avx512", avx2[] = "avx2", portable[] = "portable";
 
 std::string reference_refusal(const Problem&, Place place) { return place == Place::cpu ? "" : "it runs on the CPU"; }
 std::unique_ptr<Kernel> make_reference(const Problem& problem, const KernelOptions&) {
@@ -95,7 +95,8 @@ const KernelRow table[] {
       {"cuda-wgmma", "asynchronous tensor cores of Hopper", hopper_refusal, make_cuda_wgmma, Place::cuda},
 #endif
       {"tiled-amx-bf16", "blocked online softmax, AMX tiles", amx_refusal, make_tier<amx_bf16>},
-      {"tiled-amx-split", "f32 and f16 as exact sums of bf16 terms, AMX tiles", split_refusal<amx_split>, make_tier<amx_split>},
+      {"tiled-amx-split", "f32 and f16 as exact sums of bf16 terms, AMX tiles", split_refusal<amx_split>,
+       make_tier<amx_split>},
       {"tiled-avx512-bf16", "blocked online softmax, AVX-512 with bf16 pairs", pairs_refusal, make_tier<avx512_bf16>},
       {"tiled-avx512", "blocked online softmax, AVX-512", tier_refusal<avx512>, make_tier<avx512>},
       {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},

@@ -124,7 +124,7 @@ extern const Tier* const portable_tier;
 extern const Tier* const avx2_tier;
 extern const Tier* const avx512_tier;
 extern const Tier* const avx512_bf16_tier;
-extern const Tier* const amx_bf16_tier;   // this and the next two: amx_bf16.cpp
+extern const Tier* const amx_bf16_tier;  // this and the next two: amx_bf16.cpp
 extern const Tier* const amx_split_tier;
 extern const Tier* const amx_fast_tier;
 
