@@ -131,7 +131,7 @@ BenchPass::Checked BenchPass::check(const Job& job, Rank rank, Index samples) co
       const double off = std::abs(value - expected[r * width + x]);
       error = std::max(error, std::isnan(off) ? std::numeric_limits<double>::infinity() : off);
     }
-  const ErrorBounds bounds = error_bounds(kernel_->name(), exact.largest_score);
+  const ErrorBounds bounds = error_bounds(kernel_->name(), job.shape.type, exact.largest_score);
   const double allowed = (backward_ ? bounds.gradient : bounds.out) * std::max(largest, 1e-30);
   return {error / allowed, error};
 }

@@ -194,13 +194,18 @@ class Recomputation {
 
 }  // namespace
 
-ErrorBounds error_bounds(std::string_view kernel, double largest_score) {
+ErrorBounds error_bounds(std::string_view kernel, DType type, double largest_score) {
+  // A kernel that keeps 16 bits of f32 and f16 numbers (annulus/kernel/cpu.hpp).
+  const double coarse = kernel == "tiled-amx-fast" && type != DType::bf16 ? 60 : 1;
   // A score s is a sum of f32 products: it is off by about 4 eps |s|, and so, relatively, is every exp(s - lse).
-  const double score_error = 4 * 0x1p-24 * largest_score, forward = 1e-6 + score_error;
+  const double score_error = coarse * 4 * 0x1p-24 * largest_score, forward = coarse * 1e-6 + score_error;
   // These kernels round probabilities to 16 bits before they meet the values; delta, and so the gradients, start from out.
   const bool rounds = kernel.ends_with("-bf16") || kernel == "cuda-mma" || kernel == "cuda-wgmma";
-  const double rounding = rounds ? 0x1p-8 : 0;
-  return {forward, forward + rounding, 5e-6 + 2 * score_error + rounding};
+  const double rounding = rounds ? 0x1p-8 : kernel == "tiled-amx-split" && type == DType::f16 ? 0x1p-16 : 0;
+  // Backward in tiles rounds P and dS, of bf16 inputs to bf16, of f16 inputs to two such numbers.
+  const bool in_tiles = kernel.starts_with("tiled-amx-");
+  const double weights = !in_tiles ? rounding : type == DType::bf16 ? 0x1p-8 : type == DType::f16 ? 0x1p-15 : 0;
+  return {forward, forward + rounding, coarse * 5e-6 + 2 * score_error + std::max(rounding, weights)};
 }
 
 Recomputed recompute(const RowSource& source, const RecomputeChoice& choice) {

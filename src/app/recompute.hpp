@@ -34,7 +34,8 @@ struct Recomputed {
 struct ErrorBounds {
   double statistics, out, gradient;
 };
-ErrorBounds error_bounds(std::string_view kernel, double largest_score);
+/// type: of the inputs, as they were computed with.
+ErrorBounds error_bounds(std::string_view kernel, DType type, double largest_score);
 
 struct RecomputeChoice {
   std::vector<Index> rows;

@@ -169,7 +169,7 @@ double rounding_of(Element element) {
 std::vector<Line> compare_all(const InputFile& file, const Subject& subject, const Recomputed& exact, Index top_k) {
   const AttentionShape& s = subject.source.shape;
   const auto [forward, out, gradient] =
-      error_bounds(file.attribute("/", "kernel") ? file.text("/", "kernel") : "", exact.largest_score);
+      error_bounds(file.attribute("/", "kernel") ? file.text("/", "kernel") : "", s.type, exact.largest_score);
   std::vector<Line> lines;
   const auto line = [&](const std::string& what, const std::string& name, const std::vector<Index>& rows, Index heads,
                         Index channels, std::span<const double> values, double scale, double allowed) {
