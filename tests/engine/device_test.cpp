@@ -28,8 +28,9 @@ TEST(EngineOnADevice, NeverLooksIntoItsMemoryAndIsExactInFloat64) {
   for (const char* terms : {"causal", "causal+window:5,0+sink:2", "causal+documents"}) {
     const Mask mask = Mask::parse(terms, {37, 37, {0, 7, 7, 18, 37}});
     const Dense dense = make_dense(shape, mask, 5);
-    for (const Grid& grid : {Grid{1, 1, 1}, Grid{1, 3, 1}, Grid{2, 1, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}, Grid{4, 1, 1},
-                             Grid{1, 2, 2, Travel::gather}, Grid{2, 2, 1, Travel::queries}, Grid{1, 3, 1, Travel::tree}})
+    for (const Grid& grid :
+         {Grid{1, 1, 1}, Grid{1, 3, 1}, Grid{2, 1, 1}, Grid{2, 2, 1}, Grid{1, 2, 2}, Grid{4, 1, 1},
+          Grid{1, 2, 2, Travel::gather}, Grid{2, 2, 1, Travel::queries}, Grid{1, 3, 1, Travel::tree}})
       for (const char* partition : {"contiguous", "zigzag", "striped"}) {
         SCOPED_TRACE(sentence(mask.name(), " ", strategy_of(grid), " ", to_text(grid), " ", partition));
         ASSERT_LE(run_guarded(dense, make_schedule(grid, partition, mask), reference64).worst(), 1e-13);
@@ -41,8 +42,8 @@ TEST(EngineOnADevice, WorksWithFewTokensAndManyRanks) {
   for (const Index n : {0, 1, 3}) {
     const Mask mask = Mask::parse("causal", {n, n});
     const Dense dense = make_dense({3, 1, 3, 2, DType::f64, 0.7}, mask, 3);
-    for (const Grid& grid : {Grid{1, 4, 1}, Grid{4, 1, 1}, Grid{2, 2, 1}, Grid{1, 4, 1, Travel::queries},
-                             Grid{1, 4, 1, Travel::tree}})
+    for (const Grid& grid :
+         {Grid{1, 4, 1}, Grid{4, 1, 1}, Grid{2, 2, 1}, Grid{1, 4, 1, Travel::queries}, Grid{1, 4, 1, Travel::tree}})
       ASSERT_LE(run_guarded(dense, make_schedule(grid, "zigzag", mask), reference64).worst(), 1e-13);
   }
 }

@@ -15,6 +15,22 @@ using MakeKernel = std::function<std::unique_ptr<Kernel>(const Problem&)>;
 inline const MakeKernel reference64 = [](const Problem& p) { return make_reference_kernel(p); };
 inline const MakeKernel reference32 = [](const Problem& p) { return make_reference_kernel(p, DType::f32); };
 
+/// What a CPU tier may err by, as annulus/kernel/cpu.hpp says: half a unit in the last place of what it rounds to bf16 is
+/// `unit` of the largest number summed; tiles keep 16 bits of f16 numbers, "amx-fast" of f32 ones, too.
+struct Bounds {
+  double out, lse, gradients, statistics;
+};
+inline Bounds bounds_of(std::string_view tier, DType type, double unit = 0x1p-8) {
+  const bool in_tiles = tier.starts_with("amx-"), half = type == DType::f16;
+  const double coarse = tier == "amx-fast" && type != DType::bf16 ? 60 : 1;
+  const double rounding = tier.ends_with("-bf16") && type == DType::bf16 ? unit
+                          : tier == "amx-split" && half                  ? unit * 0x1p-8
+                                                                         : 0;
+  const double weights = !in_tiles ? rounding : type == DType::bf16 ? unit : half ? unit * 0x1p-7 : 0;
+  return {std::max(rounding, coarse * 1e-6), coarse * 1e-6, std::max({rounding, weights, coarse * 5e-6}),
+          coarse * 5e-6};
+}
+
 struct Errors {
   double out = 0, lse = 0, dq = 0, dk = 0, dv = 0, entropy = 0, max_probability = 0, sink = 0, distance = 0,
          received = 0;
