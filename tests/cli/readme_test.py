@@ -7,7 +7,7 @@ import sys
 import tempfile
 import unittest
 
-from program import PROGRAM, ProgramTest, environment
+from program import PROGRAM, ProgramTest, environment, patience
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +21,7 @@ def run(command, seconds):
     # README points at the release build; the program under test stands in for it.
     command = command.replace('export PATH="$PWD/build/release:$PATH"', ":")
     return subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, errors="replace", timeout=seconds)
+                          capture_output=True, text=True, errors="replace", timeout=patience(seconds))
 
 
 class Readme(ProgramTest):
