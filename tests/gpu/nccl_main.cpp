@@ -41,7 +41,8 @@ TEST(Nccl, EveryStrategyIsExactInFloat64) {
   for (const char* terms : {"causal", "causal+window:5,0+sink:2"}) {
     const Mask mask = Mask::parse(terms, {37, 37});
     const Dense dense = make_dense(shape, mask, 5);
-    for (const Grid& grid : {Grid{1, size, 1}, Grid{size, 1, 1}}) {
+    for (const Grid& grid : {Grid{1, size, 1}, Grid{size, 1, 1}, Grid{1, size, 1, Travel::gather},
+                             Grid{1, size, 1, Travel::queries}, Grid{1, size, 1, Travel::tree}}) {
       const MakeKernel simt = [&](const Problem& p) { return make_cuda_simt_kernel(p, *ranks->device); };
       const Errors errors =
           engine_errors(dense, make_schedule(grid, "zigzag", mask), simt, *ranks->nccl, *ranks->device);
