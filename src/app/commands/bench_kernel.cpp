@@ -89,7 +89,7 @@ int bench_kernel(const Settings& settings, Context& context) {
     on_first_ranks(context, 1, patience, [&](RankTools& tools) {
       together(tools.transport, [&] { row = measured(asked, case_of(asked, tokens), threads); });
     });
-    if (context.lead()) report.row(std::move(row));
+    if (context.lead()) report.row(row);
   };
   for (const std::string& kernel : kernel_names(settings))
     for (const std::string& type : given_or(settings, "dtype", {"f32", "bf16", "f16"}))
