@@ -107,7 +107,8 @@ class Shared(ProgramTest):
             os.killpg(process.pid, signal.SIGKILL)
             raise
         self.assertFalse(output.exists())
-        self.assertEqual([name for name in shared if pathlib.Path(name).exists()], [], "nothing is left in shared memory")
+        # PMIx keeps files of its own; when mpirun removes them is its business
+        self.assertEqual([name for name in shared if "pmix" not in name and pathlib.Path(name).exists()], [], "nothing is left in shared memory")
         return process.returncode, errors
 
     def test_a_killed_rank_ends_the_job_and_leaves_nothing_in_shared_memory(self):
