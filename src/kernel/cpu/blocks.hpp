@@ -16,42 +16,6 @@ constexpr Index factor_block = side * side / 2, sum_block = side * side;  ///< w
 
 ANNULUS_INLINE Index blocks_in(Index numbers) { return (numbers + side - 1) / side; }
 
-/// to[n][m] = from[m][n], 16 x 16 words.
-ANNULUS_INLINE void transpose_words(const float* from, Index from_pitch, float* to, Index to_pitch) {
-#if defined(__AVX512F__)
-  __m512i x[16], y[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) x[i] = _mm512_loadu_si512(from + i * from_pitch);
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    y[2 * i] = _mm512_maskz_unpacklo_epi32(0xffff, x[2 * i], x[2 * i + 1]);
-    y[2 * i + 1] = _mm512_maskz_unpackhi_epi32(0xffff, x[2 * i], x[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    x[4 * i] = _mm512_maskz_unpacklo_epi64(0xff, y[4 * i], y[4 * i + 2]);
-    x[4 * i + 1] = _mm512_maskz_unpackhi_epi64(0xff, y[4 * i], y[4 * i + 2]);
-    x[4 * i + 2] = _mm512_maskz_unpacklo_epi64(0xff, y[4 * i + 1], y[4 * i + 3]);
-    x[4 * i + 3] = _mm512_maskz_unpackhi_epi64(0xff, y[4 * i + 1], y[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    y[i] = _mm512_maskz_shuffle_i32x4(0xffff, x[i], x[4 + i], 0x88);
-    y[4 + i] = _mm512_maskz_shuffle_i32x4(0xffff, x[i], x[4 + i], 0xdd);
-    y[8 + i] = _mm512_maskz_shuffle_i32x4(0xffff, x[8 + i], x[12 + i], 0x88);
-    y[12 + i] = _mm512_maskz_shuffle_i32x4(0xffff, x[8 + i], x[12 + i], 0xdd);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    _mm512_storeu_si512(to + i * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, y[i], y[8 + i], 0x88));
-    _mm512_storeu_si512(to + (8 + i) * to_pitch, _mm512_maskz_shuffle_i32x4(0xffff, y[i], y[8 + i], 0xdd));
-  }
-#else
-  for (Index m = 0; m < 16; ++m)
-    for (Index n = 0; n < 16; ++n) to[n * to_pitch + m] = from[m * from_pitch + n];
-#endif
-}
-
 /// Numbers as sums of `terms` bf16 numbers, each the nearest to what those before leave; the bits of the next term are the
 /// upper halves of what is returned.
 ANNULUS_INLINE UintVec next_term(Vec x) { return reinterpret_cast<UintVec>(x) + 0x8000U; }
@@ -102,8 +66,8 @@ void pack_left(const Source& rows, DType type, Index row, Index count, Index cha
 
 /// A left factor as the right factor of a product with the same sum over channels: [word of channels][row].
 ANNULUS_INLINE void turn_to_right(const float* left, float* right) {
-  transpose_words(left, 16, right, side);
-  transpose_words(left + 16 * 16, 16, right + 16, side);
+  turn<16, 16>(left, 16, right, side);
+  turn<16, 16>(left + 16 * 16, 16, right + 16, side);
 }
 
 /// A left factor as the right factor of a sum over its rows; words hold rows (r, r + second) from row r = w * step:
@@ -131,8 +95,8 @@ ANNULUS_INLINE void pair_rows_of(const float* left, Index step, Index second, fl
 ANNULUS_INLINE void turn_to_left(const float* left, float* turned) {
   alignas(64) float pairs[factor_block];
   pair_rows_of(left, 2, 1, pairs);
-  transpose_words(pairs, side, turned, 16);
-  transpose_words(pairs + 16, side, turned + 16 * 16, 16);
+  turn<16, 16>(pairs, side, turned, 16);
+  turn<16, 16>(pairs + 16, side, turned + 16 * 16, 16);
 }
 
 }  // namespace

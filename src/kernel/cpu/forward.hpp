@@ -35,6 +35,13 @@ struct ForwardBlock {
   float* strips;    ///< [1]: how many are in out
 };
 
+/// Room for what a block knows of every lane, whatever the layout of its q and sums.
+ANNULUS_INLINE void take_statistics(Carver& carve, ForwardBlock& block) {
+  for (float** numbers : {&block.top, &block.minus_base, &block.sum, &block.sum_rest, &block.touched})
+    *numbers = carve.take(lanes);
+  block.strips = carve.take(1);
+}
+
 struct ForwardRoom {
   ForwardBlock first;
   Index block_floats;  ///< from block to block, for every member alike
@@ -54,12 +61,7 @@ ForwardRoom forward_room(const Shape& shape, float* scratch) {
   room.first.q = carve.take(round_up(shape.channels, 16) * lanes);
   room.first.out = carve.take(round_up(shape.value_channels, 16) * lanes);
   room.first.total = carve.take(padded(shape.value_channels) * lanes);
-  room.first.top = carve.take(lanes);
-  room.first.minus_base = carve.take(lanes);
-  room.first.sum = carve.take(lanes);
-  room.first.sum_rest = carve.take(lanes);
-  room.first.touched = carve.take(lanes);
-  room.first.strips = carve.take(1);
+  take_statistics(carve, room.first);
   room.block_floats = carve.used - begin;
   room.floats = begin + room.block_floats * blocks_of(shape);
   return room;

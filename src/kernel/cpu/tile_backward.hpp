@@ -313,7 +313,7 @@ void add_block_lanes(const GradientItem& item, const BlockRoom& room, const floa
     for (Index c = 0; c < channels; c += side, from += sum_block) {
       alignas(64) float turned[sum_block];
       for (Index m = 0; m < side; m += 16)
-        for (Index n = 0; n < side; n += 16) transpose_words(from + m * side + n, side, turned + n * side + m, side);
+        for (Index n = 0; n < side; n += 16) turn<16, 16>(from + m * side + n, side, turned + n * side + m, side);
       for (Index key = row; key < least(row + side, item.group.end); ++key)
         if (room.touched[key - item.group.begin] != 0)
           add_scaled(turned + (key - row) * side, least(side, channels - c), by,

@@ -87,12 +87,7 @@ TileRoom tile_room(const Shape& shape, float* scratch) {
   room.first.q = carve.take(Way::terms * room.q_term + 16);  // behind them: 1 if they split badly
   room.first.out = carve.take(values * lanes);
   room.first.total = carve.take(values * lanes);
-  room.first.top = carve.take(lanes);
-  room.first.minus_base = carve.take(lanes);
-  room.first.sum = carve.take(lanes);
-  room.first.sum_rest = carve.take(lanes);
-  room.first.touched = carve.take(lanes);
-  room.first.strips = carve.take(1);
+  take_statistics(carve, room.first);
   room.block_floats = carve.used - begin;
   carve.used += room.block_floats * (tile_blocks_of<Way>(shape) - 1);
   if (Way::split) {
