@@ -1,5 +1,5 @@
 // AVX-512 with AMX tiles for forward (tiers.cmake); empty elsewhere.
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(ANNULUS_AMX)  // tiers.cmake; compilers differ in the name of their own macro
 #include "kernel/cpu/tile_backward.hpp"
 #include "kernel/cpu/tile_tiers.hpp"
 

@@ -1,5 +1,5 @@
 // Forward with AMX tiles (tiers.cmake), two tiles of lanes wide; empty elsewhere.
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(ANNULUS_AMX)  // tiers.cmake; compilers differ in the name of their own macro
 #define ANNULUS_VECTORS 2
 #include "kernel/cpu/tile_forward.hpp"
 

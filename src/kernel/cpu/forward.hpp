@@ -182,7 +182,7 @@ void move_references(const ForwardBlock& block, const Shape& shape, const float*
     factor[lane] = before == -infinity ? 0.0F : static_cast<float>(__builtin_exp2(fall));
     block.sum[lane] *= factor[lane];
     block.sum_rest[lane] *= factor[lane];
-    moved = true;
+    moved |= before != -infinity;  // what has met no score is zeros
   }
   if (!moved) return;
   for (Index c = 0; c < padded(shape.value_channels); ++c)

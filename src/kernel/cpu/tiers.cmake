@@ -15,7 +15,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   set_source_files_properties(kernel/cpu/avx512_bf16.cpp PROPERTIES
     COMPILE_OPTIONS "${tier_flags};${avx512_flags};-mavx512bf16")
   set_source_files_properties(kernel/cpu/amx_bf16.cpp kernel/cpu/amx_forward.cpp PROPERTIES
-    COMPILE_OPTIONS "${tier_flags};${avx512_flags};-mamx-tile;-mamx-bf16")
+    COMPILE_OPTIONS "${tier_flags};${avx512_flags};-mamx-tile;-mamx-bf16;-DANNULUS_AMX")
 endif()
 
 # No tier may leak code into the rest of the program. Deferred: tests are switched on after this directory.

@@ -63,9 +63,9 @@ template <class Way>
   run_weights<Way>(room, work, weight_scale(shape), p, sums);
 }
 
-/// All units of a chunk. prefetch(n): called before unit n.
-template <class Way, class Prefetch>
-void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Index count, const Prefetch& prefetch) {
+/// All units of a chunk. before(n, ahead): called before unit n, what to send for during it.
+template <class Way, class Before>
+void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Index count, const Before& before) {
   if (count == 0) return;
   Step step{.now = nullptr,
             .next = nullptr,
@@ -73,13 +73,14 @@ void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Inde
             .p = room.p[0],
             .p_before = room.p[1],
             .ring = {room.ring, room.ring + block_steps * lanes, room.ring + 2 * block_steps * lanes},
-            .c = weight_scale(shape)};
+            .c = weight_scale(shape),
+            .ahead = {}};
   run_scores<Way>(room, units[0], units[0].first, step.ring[0]);
   run_scores<Way>(room, units[0], units[0].first + 1, step.ring[1]);
   constexpr Index most_unit_blocks = Way::steps / block_steps;
   for (Index n = 0; n < count; ++n) {
     const Unit& work = units[n];
-    prefetch(n);
+    before(n, step.ahead);
     step.now = &work;
     step.next = n + 1 < count ? &work + 1 : nullptr;
     Vec sums[vectors];
@@ -115,53 +116,118 @@ void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& 
   }
 }
 
+/// A run of keys, packed for all blocks of lanes: a part at a time, while those before it are computed.
+struct TileChunk {
+  const Piece* piece;           ///< null: there is none
+  Index from, size, end;        ///< first row, rows, and where the piece's chunks end
+  Index asked = 0, packed = 0;  ///< rows that were sent for, and that are packed
+  bool bad = false;             ///< some number splits badly
+};
+
+template <class Way>
+TileChunk first_chunk(const Group& group, const Piece* piece) {
+  for (; piece != group.pieces + group.piece_count; ++piece) {
+    const Steps seen = steps_seen(*piece, group.begin, group.end);
+    if (seen.begin >= seen.end) continue;
+    const Index from = chunk_of(*piece, seen.begin, Way::steps);
+    return {.piece = piece, .from = from, .size = least(Way::steps, seen.end - from), .end = seen.end};
+  }
+  return {.piece = nullptr, .from = 0, .size = 0, .end = 0};
+}
+template <class Way>
+TileChunk chunk_after(const Group& group, const TileChunk& keys) {
+  const Index from = keys.from + Way::steps;
+  if (from >= keys.end) return first_chunk<Way>(group, keys.piece + 1);
+  return {.piece = keys.piece, .from = from, .size = least(Way::steps, keys.end - from), .end = keys.end};
+}
+
+/// Packs what was sent for, whole blocks of it, and says what to send for next: part `part` of `parts`.
+template <class Way>
+void pack_part(const ForwardItem& item, const TileRoom& room, Index part, Index parts, TileChunk& keys, Ahead& ahead) {
+  if (keys.piece == nullptr) return;
+  using Operands = TileOperands<Way>;
+  const Shape& shape = item.shape;
+  ahead.rest();
+  const Index until =
+      keys.asked == keys.size ? round_up(keys.size, word_channels) : keys.asked / word_channels * word_channels;
+  const Packing now{keys.from, keys.size, keys.packed, until};
+  const IntVec bad =
+      Operands::pack_keys(item, now, room, room.next_k) | Operands::pack_values(item, now, room, room.next_v);
+  keys.bad |= any(bad);
+  keys.packed = until;
+  const Index before = keys.asked;
+  keys.asked = most(before, keys.size * part / parts);
+  ahead = {item.k,
+           item.v,
+           shape.channels * bytes_of_number(shape.type),
+           shape.value_channels * bytes_of_number(shape.type),
+           keys.from + before,
+           keys.from + keys.asked};
+}
+
+/// Packs what is left.
+template <class Way>
+void pack_rest(const ForwardItem& item, const TileRoom& room, TileChunk& keys) {
+  constexpr Index parts = 16;
+  Ahead ahead{};
+  for (Index part = 1; keys.packed < keys.size; ++part)
+    pack_part<Way>(item, room, least(part, parts), parts, keys, ahead);
+}
+
 /// As forward of forward.hpp.
 template <class Way>
 void forward_in_tiles(const ForwardItem& item, float* scratch) {
   using Operands = TileOperands<Way>;
   const Shape& shape = item.shape;
-  const TileRoom room = tile_room<Way>(shape, scratch);
+  TileRoom room = tile_room<Way>(shape, scratch);
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
+  const auto rows_at = [&](Index b) {
+    return Steps{group.begin + b * lanes, least(group.begin + (b + 1) * lanes, group.end)};
+  };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
   Unit units[most_blocks];
   begin_tiles();
   for (Index b = 0; b < blocks; ++b) {
     const ForwardBlock block = block_at(room, b);
+    prefetch_rows(item.q, shape.type, rows_at(b + 1), shape.channels, 0, 1);
     Operands::pack_queries(item, group.begin + b * lanes, rows_of(b), room, block.q);
     load_block(item, group.begin + b * lanes, rows_of(b), room.row, block);
   }
-  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
+  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
     for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
       block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
-    const Steps seen = steps_seen(*piece, group.begin, group.end);
-    for (Index from = chunk_of(*piece, seen.begin, Way::steps); from < seen.end; from += Way::steps) {
-      const Index size = least(Way::steps, seen.end - from);
-      const bool bad = any(Operands::pack_keys(item, from, size, room) | Operands::pack_values(item, from, size, room));
-      Index count = 0;
-      for (Index b = 0; b < blocks; ++b) {
-        Unit& work = units[count];
-        const Index row = group.begin + b * lanes;
-        if (!cut_strip(*piece, row, rows_of(b), from, size, work.strip, word_channels)) continue;
-        work.block = block_at(room, b);
-        if (Way::split && (bad || work.block.q[Way::terms * room.q_term] != 0)) {
-          attend_plainly(item, room, *piece, from, size, row, rows_of(b), work.block);
-          continue;
-        }
-        work.first = work.strip.begin / word_channels * 2;
-        work.blocks = round_up(work.strip.end, word_channels) / block_steps - work.first;
-        if (begins(work)) choose_references<Way>(room, shape, work);
-        ++count;
+  TileChunk keys = first_chunk<Way>(group, group.pieces);
+  pack_rest<Way>(item, room, keys);
+  while (keys.piece != nullptr) {
+    float *k = room.next_k, *v = room.next_v;
+    room.next_k = room.k, room.next_v = room.v, room.k = k, room.v = v;
+    TileChunk next = chunk_after<Way>(group, keys);
+    Index count = 0;
+    for (Index b = 0; b < blocks; ++b) {
+      Unit& work = units[count];
+      const Index row = group.begin + b * lanes;
+      if (!cut_strip(*keys.piece, row, rows_of(b), keys.from, keys.size, work.strip, word_channels)) continue;
+      work.block = block_at(room, b);
+      if (Way::split && (keys.bad || work.block.q[Way::terms * room.q_term] != 0)) {
+        attend_plainly(item, room, *keys.piece, keys.from, keys.size, row, rows_of(b), work.block);
+        continue;
       }
-      const Steps next{from + size, least(from + size + Way::steps, seen.end)};
-      run_units<Way>(room, shape, units, count, [&](Index n) {
-        prefetch_rows(item.k, shape.type, next, shape.channels, n, count);
-        prefetch_rows(item.v, shape.type, next, shape.value_channels, n, count);
-      });
+      work.first = work.strip.begin / word_channels * 2;
+      work.blocks = round_up(work.strip.end, word_channels) / block_steps - work.first;
+      if (begins(work)) choose_references<Way>(room, shape, work);
+      ++count;
     }
+    run_units<Way>(room, shape, units, count,
+                   [&](Index n, Ahead& ahead) { pack_part<Way>(item, room, n + 1, count, next, ahead); });
+    pack_rest<Way>(item, room, next);
+    keys = next;
   }
   end_tiles();
-  for (Index b = 0; b < blocks; ++b) store_block(item, group.begin + b * lanes, rows_of(b), block_at(room, b));
+  for (Index b = 0; b < blocks; ++b) {
+    prefetch_rows({item.out.data, item.out.pitch}, DType::f32, rows_at(b + 1), shape.value_channels, 0, 1);
+    store_block(item, group.begin + b * lanes, rows_of(b), block_at(room, b));
+  }
 }
 
 template <class Way>

@@ -17,7 +17,7 @@ struct PlainPairs {  // bf16 as it is; P rounded to bf16
 struct ThreeTerms {  // f32, and P, exactly; of products what is above 2^-24
   static constexpr bool split = true, fresh_sums = true, exact_powers = true;
   static constexpr int terms = 3;
-  static constexpr Index steps = 512;
+  static constexpr Index steps = 384;
   static constexpr TermPair scores[] = {{2, 0}, {1, 1}, {1, 0}, {0, 2}, {0, 1}, {0, 0}};
   static constexpr TermPair values[] = {{2, 0}, {1, 1}, {1, 0}, {0, 2}, {0, 1}, {0, 0}};
 };
@@ -43,6 +43,7 @@ struct TileRoom {
   Index k_term, v_term, q_term, p_term;  ///< floats from term to term
   float *row, *turned;                   ///< rows while they are packed
   float *k, *v;                          ///< [term][step block][depth] and [term][panel][32 steps][2] tiles
+  float *next_k, *next_v;                ///< of the chunk after
   float* p[2];                           ///< [term][step / 2][lanes]
   float* ring;                           ///< scores of three step blocks, [16][lanes] each
   float* scores;                         ///< of a whole unit, [step][lanes]
@@ -54,11 +55,11 @@ struct TileRoom {
 
 ANNULUS_INLINE Index tiled_channels(Index channels) { return round_up(channels, word_channels); }
 
-/// As blocks_of, for lanes and arrays of tile products.
+/// As blocks_of, for lanes and arrays of tile products. Totals are not counted: they are touched too seldom.
 template <class Way>
 ANNULUS_INLINE Index tile_blocks_of(const Shape& shape) {
   const Index each =
-      lanes * (2 * Way::terms * tiled_channels(shape.channels) + 8 * tiled_channels(shape.value_channels));
+      lanes * (2 * Way::terms * tiled_channels(shape.channels) + 4 * tiled_channels(shape.value_channels));
   return least(most_blocks, most(1, shape.group_bytes / each));
 }
 
@@ -81,6 +82,8 @@ TileRoom tile_room(const Shape& shape, float* scratch) {
   room.p[1] = carve.take(Way::terms * room.p_term);
   room.k = carve.take(Way::terms * room.k_term);
   room.v = carve.take(Way::terms * room.v_term);
+  room.next_k = carve.take(Way::terms * room.k_term);
+  room.next_v = carve.take(Way::terms * room.v_term);
   room.fresh = carve.take(word_channels * lanes);
   room.scores = carve.take(Way::steps * lanes);
   const Index begin = carve.used;
@@ -107,6 +110,11 @@ ANNULUS_INLINE ForwardBlock block_at(const TileRoom& room, Index b) {
   same.block_floats = room.block_floats;
   return block_at(same, b);
 }
+
+/// Steps [begin, end), whole blocks of 32, of a chunk of `size` rows from row `from` on; steps from `size` on are zeros.
+struct Packing {
+  Index from, size, begin, end;
+};
 
 /// Rows as the words that tile products multiply.
 template <class Way>
@@ -154,19 +162,19 @@ struct TileOperands {
     q[Way::terms * room.q_term] = any(bad) ? 1.0F : 0.0F;
   }
 
-  static IntVec pack_keys(const ForwardItem& item, Index from, Index size, const TileRoom& room) {
+  static IntVec pack_keys(const ForwardItem& item, const Packing& of, const TileRoom& room, float* k) {
     IntVec bad{};
     const Index block_words = room.depth * tile_words;
-    for (Index step = 0; step < size; ++step)
-      bad |= place_row(item.k, item.shape.type, from + step, item.shape.channels, room.row,
-                       room.k + step / block_steps * block_words + step % block_steps * tile_depth, tile_words,
-                       room.k_term);
-    for (Index step = size; step < round_up(size, word_channels); ++step)
+    for (Index step = of.begin; step < of.end; ++step) {
+      float* to = k + step / block_steps * block_words + step % block_steps * tile_depth;
+      if (step < of.size) {
+        bad |= place_row(item.k, item.shape.type, of.from + step, item.shape.channels, room.row, to, tile_words,
+                         room.k_term);
+        continue;
+      }
       for (Index term = 0; term < Way::terms; ++term)
-        for (Index tile = 0; tile < room.depth; ++tile)
-          zero(room.k + term * room.k_term + step / block_steps * block_words + tile * tile_words +
-                   step % block_steps * tile_depth,
-               tile_depth);
+        for (Index tile = 0; tile < room.depth; ++tile) zero(to + term * room.k_term + tile * tile_words, tile_depth);
+    }
     return bad;
   }
 
@@ -193,14 +201,14 @@ struct TileOperands {
     }
   }
 
-  static IntVec pack_values(const ForwardItem& item, Index from, Index size, const TileRoom& room) {
+  static IntVec pack_values(const ForwardItem& item, const Packing& of, const TileRoom& room, float* v) {
     IntVec bad{};
     const Index wide = room.panels * word_channels, panel_words = Way::steps / word_channels * 2 * tile_words;
-    for (Index step = 0; step < size; step += word_channels) {
+    for (Index step = of.begin; step < of.end; step += word_channels) {
       for (Index word = 0; word < tile_depth; ++word) {
         const Index row = step + 2 * word;
-        if (row < size) {
-          bad |= pair_values(item, from + row, row + 1 < size, room, room.turned + word * wide);
+        if (row < of.size) {
+          bad |= pair_values(item, of.from + row, row + 1 < of.size, room, room.turned + word * wide);
           continue;
         }
         for (Index term = 0; term < Way::terms; ++term) zero(room.turned + (term * tile_rows + word) * wide, wide);
@@ -208,7 +216,7 @@ struct TileOperands {
       for (Index term = 0; term < Way::terms; ++term)
         for (Index c = 0; c < wide; c += tile_rows)
           turn<tile_rows, tile_depth>(room.turned + term * tile_rows * wide + c, wide,
-                                      room.v + term * room.v_term + c / word_channels * panel_words +
+                                      v + term * room.v_term + c / word_channels * panel_words +
                                           step / word_channels * 2 * tile_words + c / tile_rows % 2 * tile_words,
                                       tile_depth);
     }

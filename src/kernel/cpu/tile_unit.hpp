@@ -72,7 +72,7 @@ ANNULUS_INLINE void add_scores(const TileRoom& room, const float* k, const float
     constexpr TermPair terms = Way::scores[n];
     const float* right = q + terms.right * room.q_term;
     if constexpr (n == 0 || terms.left != Way::scores[n == 0 ? 0 : n - 1].left)
-      tile_load<6, tile_depth>(k + terms.left * room.k_term, tile_depth);
+      tile_stream<6, tile_depth>(k + terms.left * room.k_term, tile_depth);
     tile_load<7>(right, lanes);
     tile_multiply<4, 6, 7>();
     between.template after<known>(at + 2 * n, all);
@@ -128,7 +128,7 @@ ANNULUS_INLINE void add_values(const TileRoom& room, const float* v, const float
   if constexpr (n < pairs) {
     constexpr TermPair terms = Way::values[n];
     const float *left = v + terms.left * room.v_term, *right = p + terms.right * room.p_term;
-    tile_load<6, tile_depth>(left, tile_depth);
+    tile_stream<6, tile_depth>(left, tile_depth);
     tile_load<7>(right, lanes);
     tile_multiply<0, 6, 7>();
     between.template after<known>(at + 4 * n, all);
@@ -136,7 +136,7 @@ ANNULUS_INLINE void add_values(const TileRoom& room, const float* v, const float
     tile_multiply<1, 6, 7>();
     between.template after<known>(at + 4 * n + 1, all);
     if (n + 1 == pairs && scores != nullptr) tile_store<4>(scores, lanes);
-    tile_load<6, tile_depth>(left + tile_words, tile_depth);
+    tile_stream<6, tile_depth>(left + tile_words, tile_depth);
     tile_multiply<3, 6, 7>();
     between.template after<known>(at + 4 * n + 2, all);
     if (n + 1 == pairs && scores != nullptr) tile_store<5>(scores + width, lanes);
@@ -190,6 +190,24 @@ void hide(const Strip& strip, Index b, float c, float* s) {
     }
 }
 
+/// Rows of the next chunk that are sent for while a unit is computed, few at a time: they come from afar and keep the
+/// buffers busy through which everything else passes.
+struct Ahead {
+  Source k, v;
+  Index k_bytes, v_bytes;  ///< of a row
+  Index row = 0, end = 0;
+
+  ANNULUS_INLINE void some() {
+    if (row == end) return;
+    for (Index at = 0; at < k_bytes; at += 64) __builtin_prefetch(k.data + row * k.pitch + at, 0, 2);
+    for (Index at = 0; at < v_bytes; at += 64) __builtin_prefetch(v.data + row * v.pitch + at, 0, 2);
+    ++row;
+  }
+  ANNULUS_INLINE void rest() {
+    while (row != end) some();
+  }
+};
+
 /// What one step of the pipeline does: P of `now` from scores in the ring, scores of what comes two blocks later into the
 /// ring, and the values of the unit before.
 struct Step {
@@ -197,6 +215,7 @@ struct Step {
   float *p, *p_before;
   float* ring[3];  ///< scores of the blocks in turn: the first is of now's first block
   float c;
+  Ahead ahead;
 };
 
 /// One step of the usual size: `depth` tiles of channels, 2 * panels of them values, whole units.
@@ -205,6 +224,7 @@ template <class Way, int depth, int pairs_of_panels>
   constexpr Index blocks = Way::steps / block_steps, behind = score_products<Way> * depth,
                   all = behind + value_products<Way> * pairs_of_panels;
   const Unit &now = *step.now, &next = *step.next;
+  Ahead ahead = step.ahead;
   Values<Way> values(room, *step.before, step.p_before);
   Weighing<Way> weighing{
       step.ring[0],  step.p, room.p_term, step.c, {load(now.block.minus_base), load(now.block.minus_base + width)},
@@ -212,6 +232,7 @@ template <class Way, int depth, int pairs_of_panels>
   float *waits = step.ring[1], *fills = step.ring[2];
   for (Index b = 0; b < blocks; ++b) {
     if (!now.whole(b)) hide(now.strip, b, step.c, weighing.s);
+    ahead.some();
     const bool inside = b + 2 < blocks;
     const float* k = room.k + (inside ? b + 2 : next.first + b + 2 - blocks) * depth * tile_words;
     tile_zero<4>(), tile_zero<5>();
@@ -222,6 +243,7 @@ template <class Way, int depth, int pairs_of_panels>
     weighing.s = waits, waits = fills, fills = read;
   }
   step.ring[0] = weighing.s, step.ring[1] = waits, step.ring[2] = fills;
+  step.ahead.row = ahead.row;
   for (int n = 0; n < vectors; ++n) total[n] = weighing.sums[n];
 }
 
@@ -239,6 +261,7 @@ template <class Way>
                          {Vec{}, Vec{}}};
   float *waits = step.ring[1], *fills = step.ring[2];
   for (Index b = 0, done = 0; b < now.blocks; ++b) {
+    step.ahead.some();
     if (!now.whole(now.first + b)) hide(now.strip, now.first + b, step.c, weighing.s);
     const Unit* source = b + 2 < now.blocks ? &now : step.next;
     const Index until = value_steps * (b + 1) / now.blocks;

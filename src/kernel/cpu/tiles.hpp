@@ -10,7 +10,7 @@ namespace {
 
 constexpr Index tile_rows = 16, tile_depth = 16;  ///< depth: words of a left factor's row, rows of a right factor
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__)
+#if defined(ANNULUS_AMX)
 
 /// Eight registers of 16 rows of 64 bytes; everything else must be 0.
 struct alignas(64) TileConfig {
@@ -36,6 +36,12 @@ template <int tile, Index words = width>
 ANNULUS_INLINE void tile_load(const float* from, Index pitch) {
   static_assert(words == 16);
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(pitch * 4), "i"(tile) : "memory");
+}
+/// As tile_load, of what is not wanted again soon: it does not displace what is in L1.
+template <int tile, Index words = width>
+ANNULUS_INLINE void tile_stream(const float* from, Index pitch) {
+  static_assert(words == 16);
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(pitch * 4), "i"(tile) : "memory");
 }
 template <int tile>
 ANNULUS_INLINE void tile_store(float* to, Index pitch) {
@@ -67,6 +73,10 @@ template <int tile, Index words = width>
 void tile_load(const float* from, Index pitch) {
   for (Index row = 0; row < tile_rows; ++row)
     for (Index word = 0; word < words; ++word) twin_tiles[tile].words[row][word] = from[row * pitch + word];
+}
+template <int tile, Index words = width>
+void tile_stream(const float* from, Index pitch) {
+  tile_load<tile, words>(from, pitch);
 }
 template <int tile>
 void tile_store(float* to, Index pitch) {
