@@ -32,8 +32,8 @@ struct BackwardRoom {
 /// Channels as whole vectors.
 ANNULUS_INLINE Index row_pitch(Index channels) { return round_up(channels, width); }
 
-/// Blocks of lanes in one item: half as many as forward, since each has twice the arrays.
-ANNULUS_INLINE Index backward_blocks_of(const Shape& shape) { return most(1, blocks_of(shape) / 2); }
+/// Blocks of lanes in one item: half as many as forward, since each has twice the arrays, and as forward two at least.
+ANNULUS_INLINE Index backward_blocks_of(const Shape& shape) { return most(2, blocks_of(shape) / 2); }
 
 BackwardRoom backward_room(const Shape& shape, float* scratch) {
   Carver carve{scratch};

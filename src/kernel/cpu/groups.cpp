@@ -53,6 +53,12 @@ Piece keys_in_lanes(const Tile& tile) {
           .stride = other.stride};
 }
 
+Index rows_per_group(Index rows, Index most, Index lanes, Index wanted) {
+  const Index limit = most / lanes * lanes;  // rounding up must not pass it
+  const Index groups = std::max<Index>({1, ceil_div(rows, limit), wanted});
+  return std::max<Index>(1, ceil_div(rows, groups * lanes)) * lanes;
+}
+
 std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Index size) {
   std::vector<RowGroup> groups(static_cast<std::size_t>(ceil_div(rows, size)));
   for (std::size_t g = 0; g < groups.size(); ++g) {

@@ -20,6 +20,10 @@ struct RowGroup {
 Piece queries_in_lanes(const Tile& tile);
 Piece keys_in_lanes(const Tile& tile);
 
+/// Rows of each of about `wanted` groups or more: a multiple of the tier's `lanes`, not above `most`, which is what the
+/// tier has room for (`lanes` at least).
+Index rows_per_group(Index rows, Index most, Index lanes, Index wanted);
+
 /// Cuts rows [0, rows) into groups of `size`, a multiple of a tier's lanes, and gives each its pieces. Groups that no
 /// piece touches are left out. The cut depends on shapes only, never on the number of threads. Longest first.
 std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Index size);

@@ -193,10 +193,11 @@ struct Carver {
   }
 };
 
-/// Blocks of lanes that share a packed chunk: as many as fit in the cache. More than 24 gain nothing.
+/// Blocks of lanes that share a packed chunk: as many as fit in the cache. More than 24 gain nothing; two at least, because
+/// the lanes of tiers with tiles are two blocks (with_tiles).
 ANNULUS_INLINE Index blocks_of(const Shape& shape) {
   const Index each = lanes * (shape.channels + shape.value_channels) * 4;
-  return least(24, most(1, shape.group_bytes / each));
+  return least(24, most(2, shape.group_bytes / each));
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ ANNULUS_INLINE Index key_blocks_of(const Shape& shape) {
   const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels);
   const Index block = terms_of(shape.type) * factor_block;
   const Index each = (x * (2 * block + sum_block) + y * (block + sum_block)) * 4;
-  return least(48, most(1, shape.group_bytes / each));
+  return least(48, most(3, shape.group_bytes / each));  // 3: the lanes of a tier, whole blocks of both kinds
 }
 
 BlockRoom block_room(const Shape& shape, float* scratch) {

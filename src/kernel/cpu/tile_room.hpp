@@ -33,8 +33,9 @@ struct TwoExactTerms : TwoTerms {  // f16 exactly, and so the scores; P to 2^-17
 
 /// Keys in a block: a tile of scores for each vector of lanes.
 constexpr Index block_steps = tile_rows;
-/// Blocks of lanes that share a packed chunk, at most.
-constexpr Index most_blocks = 64;
+/// Blocks of lanes that share a packed chunk, at most, and how many there must be room for: the lanes of a tier are whole
+/// blocks of both kinds (with_tiles).
+constexpr Index most_blocks = 64, least_blocks = 3;
 
 struct TileRoom {
   ForwardBlock first;
@@ -60,7 +61,7 @@ template <class Way>
 ANNULUS_INLINE Index tile_blocks_of(const Shape& shape) {
   const Index each =
       lanes * (2 * Way::terms * tiled_channels(shape.channels) + 4 * tiled_channels(shape.value_channels));
-  return least(most_blocks, most(1, shape.group_bytes / each));
+  return least(most_blocks, most(least_blocks, shape.group_bytes / each));
 }
 
 template <class Way>

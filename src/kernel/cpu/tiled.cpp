@@ -196,8 +196,7 @@ class Tiled final : public Kernel {
   Index group_size(Index rows, Index heads, Pass pass) const {
     const auto threads = static_cast<Index>(scratch_.size());
     const Index items = pass != Pass::forward ? 32 : threads == 1 ? 1 : 8 * threads;
-    const Index groups = std::max(ceil_div(rows, tier_.group_lanes(shape_, pass)), ceil_div(items, heads));
-    return std::max<Index>(1, ceil_div(rows, groups * tier_.lanes)) * tier_.lanes;
+    return rows_per_group(rows, tier_.group_lanes(shape_, pass), tier_.lanes, ceil_div(items, heads));
   }
 
   std::vector<RowGroup> by_lanes(std::span<const Tile> tiles, Piece (*in_lanes)(const Tile&), Index rows, Index heads,
