@@ -43,9 +43,12 @@ Link::~Link() {
 
 Batch::Batch(std::shared_ptr<Link> link, Index number, std::span<const Send> sends, std::span<const Recv> recvs)
     : link_(std::move(link)), number_(number), tag_(static_cast<int>(number % link_->tags)) {
-  for (const Recv& recv : recvs) receive(recv);
+  // Sends first. A long message is announced, and begins when the receiver has asked for it. Over TCP that request lies in
+  // the same stream as the other direction's bytes: had it come after the request for those, it would wait behind all of them.
   std::atomic_thread_fence(std::memory_order_release);  // what is sent in place is written before its note
   for (const Send& send : sends) this->send(send);
+  first_arrival_ = requests_.size();
+  for (const Recv& recv : recvs) receive(recv);
   if (open_ > 0) link_->open.push_back(this);
 }
 
@@ -107,7 +110,8 @@ void Batch::advance() {
   for (int i = 0; i < count; ++i) {
     const auto place = static_cast<std::size_t>(done_[static_cast<std::size_t>(i)]);
     --open_;
-    if (place < arrivals_.size()) settle(arrivals_[place], statuses_[static_cast<std::size_t>(i)]);
+    if (place >= first_arrival_ && place - first_arrival_ < arrivals_.size())
+      settle(arrivals_[place - first_arrival_], statuses_[static_cast<std::size_t>(i)]);
   }
 }
 

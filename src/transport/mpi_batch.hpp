@@ -70,8 +70,9 @@ class Batch final : public Pending::Batch {
   Index number_;
   int tag_;
   int open_ = 0;                       // requests that are not done
-  std::vector<MPI_Request> requests_;  // those of the arrivals come first
+  std::vector<MPI_Request> requests_;  // of what is sent, of the arrivals, and of thanks for them
   std::vector<Arrival> arrivals_;
+  std::size_t first_arrival_ = 0;  // its place among the requests
   std::deque<Note> notes_;
   std::vector<int> done_;  // for advance()
   std::vector<MPI_Status> statuses_;
