@@ -4,11 +4,13 @@
 
 #include <chrono>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "annulus/transport/transport.hpp"
+#include "transport/mpi_helper.hpp"
 
 namespace annulus::mpi {
 
@@ -28,12 +30,17 @@ struct Link {
   MPI_Comm thanks = MPI_COMM_NULL;           ///< ... else: empty messages that say that one has been copied
   Rank first_neighbour = 0, neighbours = 1;  ///< the ranks of this node, this one among them
   std::vector<Batch*> open;                  ///< batches under way: whoever waits for one helps them all
+  int waiting = 0;                           ///< so many are in wait()
+  std::exception_ptr trouble;                ///< what the helper met
+  std::unique_ptr<Helper> helper;            ///< null where none is needed or MPI does not allow it
 
   Link() = default;
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
   ~Link();
   bool near(Rank peer) const { return peer >= first_neighbour && peer < first_neighbour + neighbours; }
+  /// Looks at all batches, with calls() held.
+  void advance();
 };
 
 /// A batch of messages in MPI. A message between neighbours that lies in their shared memory is not sent: a note tells
@@ -48,6 +55,9 @@ class Batch final : public Pending::Batch {
   ~Batch() override;
   bool poll() override;
   void wait() override;
+  bool under_way() const { return open_ > 0; }
+  /// Looks at what is done, with calls() held; a note is read, and its message copied or pointed at.
+  void advance();
 
  private:
   struct Note {
@@ -62,7 +72,6 @@ class Batch final : public Pending::Batch {
   };
   void send(const Send& message);
   void receive(const Recv& message);
-  void advance();
   void settle(const Arrival& arrival, MPI_Status& status);
   MPI_Request* request();
 
