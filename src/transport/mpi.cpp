@@ -43,6 +43,7 @@ class MpiTransport final : public Transport {
     int ranks_here = 0, place_here = 0;
     link_->messages = ordered_by_node(ranks_here, place_here);
     link_->rank = session.rank();
+    link_->crowded = ranks_here > static_cast<int>(std::thread::hardware_concurrency());
     link_->patience_seconds = options.patience_seconds;
     link_->most_bytes_per_message = options.most_bytes_per_message;
     check(MPI_Comm_set_errhandler(link_->messages, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");

@@ -174,10 +174,18 @@ bool Batch::poll() {
 
 void Batch::wait() {
   const Waiting waiting(*link_);
-  constexpr Index spins = 16;
+  // Where ranks outnumber cores, whoever waits long takes time from those it waits for: yielding alone is not enough.
+  constexpr Index spins = 16, patient = 16 * spins;
+  constexpr std::chrono::microseconds nap(100);
   const auto deadline = Clock::now() + std::chrono::duration<double>(link_->patience_seconds);
   for (Index round = 1; !poll(); ++round) {
-    if (round % spins == 0) std::this_thread::yield();  // ranks may outnumber cores
+    if (round % spins == 0) {
+      if (link_->crowded && round >= patient) {
+        std::this_thread::sleep_for(nap);
+      } else {
+        std::this_thread::yield();
+      }
+    }
     require<Failure::communication>(round % (16 * spins) != 0 || Clock::now() < deadline, "waited ",
                                     link_->patience_seconds, " s in batch ", number_,
                                     " for its messages: a rank is lost or far behind");

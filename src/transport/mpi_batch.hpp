@@ -26,6 +26,7 @@ struct Link {
   Index most_bytes_per_message = Index{1} << 30;
   Index tags = 32768;
   Rank rank = 0;
+  bool crowded = false;                      ///< more ranks on this node than cores
   std::unique_ptr<NodeMemory> memory;        ///< null where messages are never read in place
   MPI_Comm thanks = MPI_COMM_NULL;           ///< ... else: empty messages that say that one has been copied
   Rank first_neighbour = 0, neighbours = 1;  ///< the ranks of this node, this one among them
