@@ -41,18 +41,30 @@ double peak_memory() {
   return kilobytes * 1024;
 }
 
-// Seconds of each repetition, the slowest rank's; on all ranks.
-std::vector<double> repeat(BenchPass& bench, RankTools& tools, Index warm_ups, Index repetitions) {
+// Each repetition's seconds, the slowest rank's, and of them the seconds of computing, the busiest rank's; on all ranks.
+struct Repeated {
+  std::vector<double> seconds, computing;
+  // The share of a repetition in which nobody computes, the median of all.
+  double exposed() const {
+    std::vector<double> shares;
+    for (std::size_t i = 0; i < seconds.size(); ++i) shares.push_back(std::max(0.0, 1 - computing[i] / seconds[i]));
+    return Samples(shares).median();
+  }
+};
+
+Repeated repeat(BenchPass& bench, RankTools& tools, Index warm_ups, Index repetitions) {
   for (Index i = 0; i < warm_ups; ++i) bench.run();
-  std::vector<double> seconds;
+  Repeated all;
   for (Index i = 0; i < repetitions; ++i) {
     barrier(tools.transport);
     const double begins = tools.timeline.now();
     bench.run();
-    seconds.push_back(tools.timeline.now() - begins);
+    all.seconds.push_back(tools.timeline.now() - begins);
+    all.computing.push_back(tools.timeline.total("compute", begins) + tools.timeline.total("merge", begins));
   }
-  all_max(tools.transport, seconds);
-  return seconds;
+  all_max(tools.transport, all.seconds);
+  all_max(tools.transport, all.computing);
+  return all;
 }
 
 // The recorded messages of `passes` passes once more, batch after batch and nothing else: seconds per pass, the slowest rank's.
@@ -176,7 +188,8 @@ void explain_attention_columns(Report& report, const Settings& settings) {
   report.note(
       "mb_per_rank: bytes received by the busiest rank in one pass; peak_mb: largest resident memory of a process");
   report.note(
-      "exposed_percent: of the pass, when even the busiest rank does not compute; imbalance: busiest / mean compute "
+      "exposed_percent: of the pass, when even the busiest rank does not compute, median of the repetitions; "
+      "imbalance: busiest / mean compute "
       "time");
   report.note(sentence("max_error: of ", settings.text("rows"), " sampled rows of ",
                        settings.text("pass") == "backward" ? "dq" : "out", " against float64; predicted_ms: by ",
@@ -213,7 +226,8 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     repeat(*bench, tools, warm_ups, 0);
     const double begins = tools.timeline.now();
     const std::size_t messages = tools.timeline.messages().size();
-    const Samples times(repeat(*bench, tools, 0, repetitions));
+    const Repeated repeated = repeat(*bench, tools, 0, repetitions);
+    const Samples times(repeated.seconds);
     const auto passes = static_cast<double>(repetitions);
     double received = 0;
     for (std::size_t i = messages; i < tools.timeline.messages().size(); ++i)
@@ -237,8 +251,6 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     all_sum(tools.transport, sum);
     if (!tools.lead) return;
     const double total = std::max(times.median(), 1e-9), flops = pass_operations(*job, c.backward) / total / c.ranks;
-    double mean = 0;
-    for (double s : times.seconds) mean += s / passes;
     Row& row = outcome.row;
     row["tokens"] = c.tokens;
     row["ranks"] = c.ranks;
@@ -253,7 +265,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     row["percent_of_kernel"] = 100 * flops / kernel_rate;
     row["tokens_per_s"] = static_cast<double>(c.tokens) / total;
     row["mb_per_rank"] = most[1] * 1e-6;
-    row["exposed_percent"] = 100 * std::max(0.0, 1 - most[0] / mean);
+    row["exposed_percent"] = 100 * repeated.exposed();
     row["imbalance"] = sum[0] > 0 ? most[0] * c.ranks / sum[0] : 1.0;
     row["peak_mb"] = most[2] * 1e-6;
     row["max_error"] = samples > 0 ? Row(most[4]) : Row(nullptr);

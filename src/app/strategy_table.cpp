@@ -23,6 +23,7 @@ struct Line {
   Grid grid;
   std::future<Priced> pending;
   Priced priced;
+  bool roomy = false;  ///< more memory than auto spends
   bool legal() const { return refusal.empty(); }
 };
 
@@ -41,6 +42,7 @@ void print(const Line& line, const Job& job, json& out) {
   if (line.grid.heads > job.shape.query_heads)
     remark += sentence("; ", job.place.ranks - line.grid.seats() * static_cast<int>(job.shape.query_heads),
                        " ranks without heads");
+  if (line.roomy) remark += "; more memory than auto spends";
   if (e.sampled_every > 1) remark += sentence("; one of ", e.sampled_every, " steps simulated");
   if (line.grid == job.schedule.grid) remark += "   <- this plan";
   std::printf("    %-12s %-12s %10s %6.1f %% %13s %14s %12s %7lld%s\n", line.name.c_str(), to_text(line.grid).c_str(),
@@ -56,6 +58,7 @@ void print(const Line& line, const Job& job, json& out) {
   twin["bytes_between_nodes"] = e.network_bytes();
   twin["memory_bytes_per_rank"] = line.priced.memory;
   twin["bytes_total"] = e.total_bytes;
+  twin["more_memory_than_auto_spends"] = line.roomy;
   out["strategies"].push_back(std::move(twin));
 }
 
@@ -113,8 +116,11 @@ void print_strategies(const Job& job, const Estimate& mine, const Prices& prices
   }
   std::printf("    %-12s %-12s %10s %8s %13s %14s %12s %7s\n", "strategy", "grid", "time", "exposed", "inside nodes",
               "between nodes", "memory/rank", "steps");
+  const Schedule ring = make_schedule({1, place.ranks, 1}, job.schedule.queries.name(), job.schedule.mask);
+  const Index most = most_memory(ring, prices);
   for (Line& line : lines) {
     if (line.legal()) line.priced = line.pending.get();
+    line.roomy = line.legal() && line.priced.memory > most;
     print(line, job, out);
   }
   print_fastest(lines, out);

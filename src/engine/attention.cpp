@@ -176,11 +176,16 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
     saved.lse = lse_array = query_exchange_->gather(lse, query_shares_);
     saved.delta = delta_array = query_exchange_->gather(delta_array, query_shares_);
   }
-  const Array dq = Array::zeros(machine_.device, type, local.q.tokens, 1, local.q.heads * shape_.channels);
+  // without head exchange dq is summed up where the caller wants it
+  const bool direct = !query_exchange_ && into.dq.dense();
+  Array dq_array;
+  if (!direct) dq_array = Array(machine_.device, type, local.q.tokens, local.q.heads, shape_.channels);
+  const Rows dq_rows = direct ? into.dq : dq_array.rows();
+  machine_.device.clear(dq_rows);
+  Rows dq = dq_rows;
+  dq.heads = 1;
+  dq.channels = local.q.heads * shape_.channels;
   const Array own = Array::zeros(machine_.device, type, local.block.tokens, 1, local.block.channels);
-  Rows dq_rows = dq;
-  dq_rows.heads = local.q.heads;
-  dq_rows.channels = shape_.channels;
   if (schedule_.grid.travel == Travel::queries) {
     backward_queries(local, saved, dq, own);
   } else {
@@ -189,7 +194,7 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   const KeyValue sums = views(own, kv_heads, shape_.channels, shape_.value_channels);
   if (!query_exchange_) {
-    machine_.device.copy_rows(dq_rows, into.dq);
+    if (!direct) machine_.device.copy_rows(dq_rows, into.dq);
     machine_.device.copy_rows(sums.k, into.dk);
     machine_.device.copy_rows(sums.v, into.dv);
     return;

@@ -1,5 +1,7 @@
 #include "annulus/memory/device.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +14,7 @@ namespace annulus {
 namespace {
 
 constexpr std::size_t alignment = 64;
+constexpr std::size_t huge_page = std::size_t{1} << 21, large = 2 * huge_page;
 
 template <class T>
 void add_as(const Rows& from, const Rows& to) {
@@ -37,9 +40,12 @@ void Device::add(const Rows& from, const Rows& to) { annulus::add(from, to); }
 std::string CpuDevice::name() const { return "cpu"; }
 
 std::byte* CpuDevice::allocate(Index bytes) {
-  const auto rounded = (static_cast<std::size_t>(bytes) + alignment - 1) / alignment * alignment;
-  void* memory = std::aligned_alloc(alignment, std::max(rounded, alignment));
+  const std::size_t step = static_cast<std::size_t>(bytes) >= large ? huge_page : alignment;
+  const auto rounded = (static_cast<std::size_t>(bytes) + step - 1) / step * step;
+  void* memory = std::aligned_alloc(step, std::max(rounded, alignment));
   require<Failure::fit>(memory != nullptr, "there is not enough memory for ", bytes, " bytes");
+  if (step == huge_page)
+    madvise(memory, rounded, MADV_HUGEPAGE);  // a pass makes its arrays anew: 500 times fewer faults
   return static_cast<std::byte*>(memory);
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <optional>
 
 #include "annulus/base/error.hpp"
@@ -10,44 +11,53 @@ namespace {
 constexpr double worth_it = 0.98;          // a more elaborate choice must win by 2 %
 constexpr int most_ranks_balanced = 1024;  // dealing blocks to more ranks takes longer than simulating them
 constexpr Index enough_looks = 4'000'000;  // per candidate: a tenth of a second
+constexpr Index roomy = 5;                 // times a ring's memory: what eight blocks of all heads at once need
 
 struct Candidate {
   Schedule job;
   std::string partition;
+  Index most_bytes = 0;
   double least = 0;
 };
 
-std::vector<Grid> grids_for(const Mask& mask, int ranks, const Prices& prices) {
-  std::vector<Grid> grids;
-  for (int heads = 1; heads <= ranks; ++heads)  // whole heads only: uneven shares are allowed, but never better
+// Every row of the table of strategies, and all even splits of heads. The plainer a grid is, the earlier it comes.
+std::vector<Grid> grids_for(int ranks, const Prices& prices) {
+  std::vector<Grid> grids{{1, ranks, 1}};
+  if (ranks == 1) return grids;
+  const auto add = [&](const Grid& grid) {
+    if (std::ranges::find(grids, grid) == grids.end()) grids.push_back(grid);
+  };
+  for (int heads = 2; heads <= ranks; ++heads)
     if (ranks % heads == 0 && prices.query_heads % heads == 0 && prices.kv_heads % heads == 0)
-      grids.push_back({heads, ranks / heads, 1});
-  if (prices.ranks_per_node < ranks) {
+      add({heads, ranks / heads, 1});
+  for (const Strategy& strategy : strategies()) {
     try {
-      const Strategy& rings = find_strategy("double-ring");
-      grids.push_back(rings.grid({ranks, prices.ranks_per_node, prices.query_heads, prices.kv_heads}));
-    } catch (const Error&) {  // NOLINT(bugprone-empty-catch): a prime number of ranks has none
+      add(strategy.grid({ranks, prices.ranks_per_node, prices.query_heads, prices.kv_heads}));
+    } catch (const Error&) {  // NOLINT(bugprone-empty-catch): the table tells why there is none
     }
-  }
-  if (ranks > 1 && mask.queries() < mask.keys()) {  // a new part of a sequence against a long cache
-    grids.push_back({1, ranks, 1, Travel::queries});
-    grids.push_back({1, ranks, 1, Travel::tree});
   }
   return grids;
 }
 
 }  // namespace
 
+Index most_memory(const Schedule& ring, const Prices& prices) {
+  return roomy * footprint(ring, ring.keys.largest(), prices).total();
+}
+
 Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* grid, std::string_view partition) {
   std::vector<std::string> partitions{"contiguous", "zigzag", "striped"};
   if (ranks <= most_ranks_balanced) partitions.emplace_back("balanced");
   if (!partition.empty() && partition != "auto") partitions = {std::string(partition)};
-  const std::vector<Grid> grids = grid != nullptr ? std::vector<Grid>{*grid} : grids_for(mask, ranks, prices);
+  const std::vector<Grid> grids = grid != nullptr ? std::vector<Grid>{*grid} : grids_for(ranks, prices);
   std::vector<Candidate> candidates;
   for (const Grid& candidate : grids)
     for (const std::string& name : partitions) candidates.push_back({make_schedule(candidate, name, mask), name});
-  if (candidates.size() > 1)
-    for (Candidate& c : candidates) c.least = least_seconds(c.job, prices);
+  for (std::size_t i = 0; i < candidates.size() && candidates.size() > 1; ++i) {
+    const Schedule& ring = candidates[i % partitions.size()].job;  // what a fixed grid needs is not questioned
+    candidates[i].most_bytes = grid != nullptr ? std::numeric_limits<Index>::max() : most_memory(ring, prices);
+    candidates[i].least = least_seconds(candidates[i].job, prices);
+  }
   // few ranks: in order, so that the plainest of equals wins; many: what is quickly simulated first, as its time rules others out
   if (ranks > 64)
     std::ranges::stable_sort(candidates, {},
@@ -56,12 +66,16 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
   quick.most_looks = std::min(prices.most_looks, enough_looks);
   std::optional<Estimate> best;
   const Candidate* winner = nullptr;
-  std::size_t simulated = 0;
+  std::size_t simulated = 0, too_large = 0;
   for (const Candidate& c : candidates) {
     if (best && c.least >= worth_it * best->seconds()) continue;
     ++simulated;
     Estimate e = estimate(c.job, quick);
     if (best && e.seconds() >= worth_it * best->seconds()) continue;
+    if (candidates.size() > 1 && footprint(c.job, e.buffer_rows, prices).total() > c.most_bytes) {
+      ++too_large;
+      continue;
+    }
     best = std::move(e);
     winner = &c;
   }
@@ -69,6 +83,8 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
       sentence("least time of ", candidates.size(), candidates.size() == 1 ? " candidate" : " candidates");
   if (simulated < candidates.size())
     reason += sentence(", ", candidates.size() - simulated, " of which are too slow even without exchange");
+  if (too_large > 0)
+    reason += sentence(", ", too_large, " faster, in more than ", roomy, " times the memory of a ring");
   const auto thousandths = static_cast<Index>(best->imbalance(winner->job.planner.seats()) * 1000);
   reason += sentence(": ", best->steps, best->steps == 1 ? " step" : " steps", ", imbalance ",
                      static_cast<double>(thousandths) / 1000);

@@ -43,6 +43,7 @@ class MpiTransport final : public Transport {
     int ranks_here = 0, place_here = 0;
     link_->messages = ordered_by_node(ranks_here, place_here);
     link_->rank = session.rank();
+    link_->crowded = ranks_here > static_cast<int>(std::thread::hardware_concurrency());
     link_->patience_seconds = options.patience_seconds;
     link_->most_bytes_per_message = options.most_bytes_per_message;
     check(MPI_Comm_set_errhandler(link_->messages, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -65,12 +66,14 @@ class MpiTransport final : public Transport {
     const auto until = [this](double seconds, Rank lowest) {  // the lowest rank that has raised the alarm by then
       const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
       do {
+        std::unique_lock lock(mpi::calls());
         int heard = 0;
         MPI_Status status;
         while (MPI_Iprobe(MPI_ANY_SOURCE, alarm(), link_->messages, &heard, &status) == MPI_SUCCESS && heard != 0) {
           MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, alarm(), link_->messages, MPI_STATUS_IGNORE);
           lowest = std::min(lowest, status.MPI_SOURCE);
         }
+        lock.unlock();
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       } while (std::chrono::steady_clock::now() < end);
       return lowest;
@@ -79,10 +82,7 @@ class MpiTransport final : public Transport {
     constexpr double journey_seconds = 0.2, speech_seconds = 2;
     Rank lowest = until(0, ranks_);
     if (lowest == ranks_) {
-      for (Rank other = 0; other < ranks_; ++other) {
-        MPI_Request request = MPI_REQUEST_NULL;
-        if (other != rank()) MPI_Isend(nullptr, 0, MPI_BYTE, other, alarm(), link_->messages, &request);
-      }
+      raise_alarm();
       lowest = until(journey_seconds, ranks_);
       if (lowest > rank()) return true;
     }
@@ -90,7 +90,18 @@ class MpiTransport final : public Transport {
     return false;
   }
 
-  void fail(const Error& reason) noexcept override { MPI_Abort(link_->messages, reason.exit_code()); }
+  void fail(const Error& reason) noexcept override {
+    const std::lock_guard lock(mpi::calls());
+    MPI_Abort(link_->messages, reason.exit_code());
+  }
+
+  // From now on messages between nodes go on while the ranks compute, but for those in the memory of a GPU, which belongs to
+  // the thread that chose it. Once.
+  void help(const MpiSession& session) {
+    const bool distant = link_->memory == nullptr || link_->neighbours < ranks_;
+    if (ranks_ > 1 && distant && session.takes_turns() && !MpiSession::knows_cuda())
+      link_->helper = std::make_unique<mpi::Helper>(*link_);
+  }
 
   // All ranks: from now on neighbours read one another's memory, or all throw the same Error.
   void share_memory(Index most_bytes) {
@@ -130,6 +141,13 @@ class MpiTransport final : public Transport {
 
  private:
   int alarm() const { return static_cast<int>(link_->tags); }
+  void raise_alarm() const {
+    const std::lock_guard lock(mpi::calls());
+    for (Rank other = 0; other < ranks_; ++other) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      if (other != rank()) MPI_Isend(nullptr, 0, MPI_BYTE, other, alarm(), link_->messages, &request);
+    }
+  }
 
   // Addresses cost nothing, but all neighbours' memories must find a place among those of a process.
   static Index room_for(int neighbours) {
@@ -146,8 +164,9 @@ class MpiTransport final : public Transport {
 
 MpiSession::MpiSession() {
   int provided = 0;
-  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   require<Failure::communication>(provided >= MPI_THREAD_FUNNELED, "MPI must support threads (MPI_THREAD_FUNNELED)");
+  takes_turns_ = provided >= MPI_THREAD_SERIALIZED;
   MPI_Comm ordered = ordered_by_node(ranks_per_node_, node_rank_);
   check(MPI_Comm_rank(ordered, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(ordered, &ranks_), "MPI_Comm_size");
@@ -177,12 +196,15 @@ bool MpiSession::knows_cuda() {
 }
 
 std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options) {
-  return std::make_unique<MpiTransport>(session, options);
+  auto transport = std::make_unique<MpiTransport>(session, options);
+  transport->help(session);
+  return transport;
 }
 
 std::unique_ptr<Transport> make_shared_transport(const MpiSession& session, const MpiOptions& options) {
   auto transport = std::make_unique<MpiTransport>(session, options);
   transport->share_memory(options.most_shared_bytes);
+  transport->help(session);
   return transport;
 }
 

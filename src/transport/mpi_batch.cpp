@@ -26,6 +26,23 @@ void for_pieces(Bytes bytes, Index most_bytes, const Work& work) {
   }
 }
 
+// As long as it lives the helper rests.
+class Waiting {
+ public:
+  explicit Waiting(Link& link) : link_(link) { change(1); }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+  ~Waiting() { change(-1); }
+
+ private:
+  void change(int by) {
+    const std::lock_guard lock(calls());
+    link_.waiting += by;
+    if (by < 0 && link_.helper != nullptr) link_.helper->wake();
+  }
+  Link& link_;
+};
+
 }  // namespace
 
 void check(int code, const char* what) {
@@ -36,28 +53,43 @@ void check(int code, const char* what) {
   throw Error(Failure::communication, sentence(what, " failed: ", text.data()));
 }
 
+void Link::advance() {
+  for (Batch* batch : open) batch->advance();
+}
+
 Link::~Link() {
+  helper.reset();
   if (thanks != MPI_COMM_NULL) MPI_Comm_free(&thanks);
   if (messages != MPI_COMM_NULL) MPI_Comm_free(&messages);
 }
 
 Batch::Batch(std::shared_ptr<Link> link, Index number, std::span<const Send> sends, std::span<const Recv> recvs)
     : link_(std::move(link)), number_(number), tag_(static_cast<int>(number % link_->tags)) {
-  for (const Recv& recv : recvs) receive(recv);
+  const std::lock_guard lock(calls());
+  // Sends first. A long message is announced, and begins when the receiver has asked for it. Over TCP that request lies in
+  // the same stream as the other direction's bytes: had it come after the request for those, it would wait behind all of them.
   std::atomic_thread_fence(std::memory_order_release);  // what is sent in place is written before its note
   for (const Send& send : sends) this->send(send);
-  if (open_ > 0) link_->open.push_back(this);
+  first_arrival_ = requests_.size();
+  for (const Recv& recv : recvs) receive(recv);
+  if (open_ == 0) return;
+  link_->open.push_back(this);
+  if (link_->helper != nullptr) link_->helper->wake();
 }
 
 Batch::~Batch() {
   // When all ranks give up the same batch its messages still meet; when this rank alone fails there is nothing to wait for.
   const auto deadline = Clock::now() + std::chrono::seconds(5);
+  std::unique_lock lock(calls());
   try {
     while (open_ > 0 && Clock::now() < deadline) {
-      for (Batch* batch : link_->open) batch->advance();
+      link_->advance();
+      lock.unlock();
       std::this_thread::yield();
+      lock.lock();
     }
   } catch (const Error&) {  // told by whoever waits
+    if (!lock.owns_lock()) lock.lock();
   }
   std::erase(link_->open, this);
   for (MPI_Request& request : requests_)
@@ -95,7 +127,6 @@ void Batch::send(const Send& message) {
   });
 }
 
-// Looks at what is done; a note is read, and its message copied or pointed at.
 void Batch::advance() {
   if (open_ == 0) return;
   int count = 0;
@@ -107,7 +138,8 @@ void Batch::advance() {
   for (int i = 0; i < count; ++i) {
     const auto place = static_cast<std::size_t>(done_[static_cast<std::size_t>(i)]);
     --open_;
-    if (place < arrivals_.size()) settle(arrivals_[place], statuses_[static_cast<std::size_t>(i)]);
+    if (place >= first_arrival_ && place - first_arrival_ < arrivals_.size())
+      settle(arrivals_[place - first_arrival_], statuses_[static_cast<std::size_t>(i)]);
   }
 }
 
@@ -133,16 +165,27 @@ void Batch::settle(const Arrival& arrival, MPI_Status& status) {
 }
 
 bool Batch::poll() {
-  for (Batch* batch : link_->open) batch->advance();
+  const std::lock_guard lock(calls());
+  if (link_->trouble != nullptr) std::rethrow_exception(link_->trouble);
+  link_->advance();
   if (open_ == 0) std::erase(link_->open, this);
   return open_ == 0;
 }
 
 void Batch::wait() {
-  constexpr Index spins = 16;
+  const Waiting waiting(*link_);
+  // Where ranks outnumber cores, whoever waits long takes time from those it waits for: yielding alone is not enough.
+  constexpr Index spins = 16, patient = 16 * spins;
+  constexpr std::chrono::microseconds nap(100);
   const auto deadline = Clock::now() + std::chrono::duration<double>(link_->patience_seconds);
   for (Index round = 1; !poll(); ++round) {
-    if (round % spins == 0) std::this_thread::yield();  // ranks may outnumber cores
+    if (round % spins == 0) {
+      if (link_->crowded && round >= patient) {
+        std::this_thread::sleep_for(nap);
+      } else {
+        std::this_thread::yield();
+      }
+    }
     require<Failure::communication>(round % (16 * spins) != 0 || Clock::now() < deadline, "waited ",
                                     link_->patience_seconds, " s in batch ", number_,
                                     " for its messages: a rank is lost or far behind");

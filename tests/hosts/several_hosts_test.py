@@ -141,6 +141,32 @@ class Links(HostsTest):
         # computing takes what it takes on a machine that others use; the exchange alone must follow the link
         self.assertGreater(exchanges[SLOW], 3 * exchanges[FAST])
 
+    def test_packed_documents_move_a_quarter_of_a_plain_ring_or_less(self):
+        """Documents of a quarter of what a rank owns, on average, of random lengths; and equal ones that no rank begins with."""
+        shape(SLOW)
+        ranks, tokens = 2, 2048
+        random = np.random.default_rng(SEED)
+        mean = tokens // ranks // 4  # lengths are half of it to half as much again
+        inner = mean * np.arange(1, 4 * ranks) + random.integers(-mean // 4, mean // 4, 4 * ranks - 1)
+        offsets = np.concatenate([[0], inner, [tokens]])
+        path, output, twin = self.scratch / "packed.h5", self.scratch / "packed-out.h5", self.scratch / "packed.json"
+        tensors.write(path, documents=offsets, **tensors.random_tensors(random, tokens, tokens, 4, 4, 64, 64, dout=True))
+        options = ["--mask", "documents", "--strategy", "ring", "--partition", "contiguous"]
+        self.succeeds("plan", path, "--ranks", ranks, *options, "--json", twin)
+        plan = json.loads(twin.read_text())
+        self.assertGreater(plan["block_bytes_total"], 0, f"seed {SEED}: a document lies on both ranks")
+        self.assertGreaterEqual(plan["whole_ring_bytes_total"], 4 * plan["block_bytes_total"], f"seed {SEED}")
+        self.succeeds("attend", path, "--output", output, "--backward", "--threads", 1, *options, ranks=ranks, seconds=120)
+        self.succeeds("verify", output)
+        rows = {}
+        for mask, more in [("full", []), ("documents", ["--document-tokens", 9 * tokens // 64])]:  # eight of them
+            rows[mask] = self.bench("strategies", "--strategy", "ring", "--partition", "contiguous", "--mask", mask, "--tokens", tokens,
+                                    "--query-heads", 4, "--channels", 64, "--repeats", 3, *more, ranks=ranks)["results"][0]
+            self.assertLess(rows[mask]["max_error"], 1e-5)
+            self.assertTrue(0 <= rows[mask]["exposed_percent"] <= 100, rows[mask])
+        self.assertGreaterEqual(rows["full"]["mb_per_rank"], 4 * rows["documents"]["mb_per_rank"])
+        self.assertGreater(rows["full"]["exchange_ms"], 3 * rows["documents"]["exchange_ms"])  # 6.4 times the bytes
+
     def test_a_window_moves_less_and_runs_faster_on_a_slow_link(self):
         shape(SLOW)
         rows = {}

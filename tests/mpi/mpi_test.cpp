@@ -1,6 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "annulus/engine/attention.hpp"
+#include "annulus/transport/mpi.hpp"
 #include "mpi/session.hpp"
 #include "support/engine_errors.hpp"
 #include "transport/contract.hpp"
@@ -11,6 +16,28 @@ namespace {
 
 TEST(Mpi, KeepsTheContractOfTransports) { contract::everything(*mpi_test_transport); }
 TEST(Mpi, LendsMemoryInPlaceWhereItIsShared) { loans::everything(*mpi_test_transport); }
+
+// What the engine does between two looks at a batch may take long; the messages must not wait for it.
+TEST(Mpi, MessagesBetweenNodesArriveWhileNobodyLooks) {
+  Transport& transport = *mpi_test_transport;
+  if (transport.ranks() == 1 || transport.name() == "shared") GTEST_SKIP() << "there are no messages between nodes";
+  if (MpiSession::knows_cuda()) GTEST_SKIP() << "MPI may use a GPU, which belongs to one thread";
+  constexpr std::size_t bytes = 1 << 20;  // longer than what MPI sends unasked
+  const std::vector<std::byte> leaving(bytes, std::byte{7});
+  std::vector<std::byte> arriving(bytes, std::byte{0});
+  const Rank right = (transport.rank() + 1) % transport.ranks(),
+             left = (transport.rank() + transport.ranks() - 1) % transport.ranks();
+  const Send send{right, leaving};
+  const Recv recv{left, arriving};
+  Pending pending = transport.start({&send, 1}, {&recv, 1});
+  const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(20);  // it takes a millisecond or some
+  const auto there = [&] { return std::atomic_ref(arriving.back()).load() == std::byte{7}; };
+  while (!there() && std::chrono::steady_clock::now() < patience)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(there()) << "nothing arrived before somebody polled";
+  pending.wait();
+  EXPECT_EQ(arriving, leaving);
+}
 
 // The same engine, plans and oracle as on threads; every grid that fits the number of ranks.
 TEST(Mpi, EveryStrategyPartitionAndMaskIsExactInFloat64) {

@@ -111,10 +111,14 @@ Footprint footprint(const Schedule& schedule, Index buffer_rows, const Prices& p
 Index largest_query_share(const Prices& prices, int lanes);
 Index largest_kv_share(const Prices& prices, int lanes);
 
-/// The grid and partition that `auto` takes, with the reason as a phrase: the least simulated time of ring, Ulysses and
-/// hybrids (and where a new part of a sequence meets a longer cache, of pass-q and tree) on the sensible partitions.
-/// Candidates whose least_seconds are too long already are not simulated, and above 2,000 seats steps are sampled; above 1,024
-/// ranks the partition `balanced` is not tried.
+/// The most memory of a rank that `auto` spends on speed, five times that of a ring over the same shards: all-gather and
+/// tree hold many blocks at once.
+Index most_memory(const Schedule& ring, const Prices& prices);
+
+/// The grid and partition that `auto` takes, with the reason as a phrase: the least simulated time of all strategies and all
+/// even splits of heads on the sensible partitions, among those that keep to most_memory(). The plainer of two wins when they
+/// differ by less than 2 %. Candidates whose least_seconds are too long already are not simulated, and above 2,000 seats steps
+/// are sampled; above 1,024 ranks the partition `balanced` is not tried.
 /// A fixed grid or partition (non-empty) is kept.
 struct Choice {
   Grid grid;

@@ -26,6 +26,8 @@ class MpiSession {
   int node_divisor() const { return node_divisor_; }
   /// This rank's place among them.
   int node_rank() const { return node_rank_; }
+  /// Whether MPI lets threads call it, one at a time.
+  bool takes_turns() const { return takes_turns_; }
   /// Name and version of the library.
   static std::string library();
   /// Whether messages may lie in the memory of a GPU: the library says so of itself.
@@ -34,7 +36,7 @@ class MpiSession {
  private:
   Rank rank_ = 0;
   int ranks_ = 1, ranks_per_node_ = 1, node_rank_ = 0, node_divisor_ = 1;
-  bool neighbours_ = false;
+  bool neighbours_ = false, takes_turns_ = false;
 };
 
 struct MpiOptions {
@@ -44,7 +46,8 @@ struct MpiOptions {
 };
 
 /// Non-blocking MPI between processes; the tag carries the batch number. The session must outlive it. fail() ends the
-/// job with MPI_Abort and the failure's exit code. Progress is made inside poll() and wait() only.
+/// job with MPI_Abort and the failure's exit code. A thread of its own looks after messages between nodes while batches are
+/// under way; else progress is made inside poll() and wait() only. Make it while no other has batches under way.
 std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options = {});
 
 /// The same, and ranks of one node read what is lent where it lies, and copy other messages straight from each other's

@@ -1,0 +1,109 @@
+#include <gtest/gtest.h>
+
+#include <array>
+#include <map>
+#include <random>
+
+#include "annulus/base/error.hpp"
+#include "annulus/plan/cost.hpp"
+
+// What `auto` takes, against everything that could have been asked for.
+
+namespace annulus {
+namespace {
+
+constexpr double worth_it = 0.98;  // the plainer of two wins when they differ by less
+constexpr std::array partitions{"contiguous", "zigzag", "striped", "balanced"};
+
+Prices prices(Index query_heads, Index kv_heads, LinkPrice near, LinkPrice far) {
+  Prices p{query_heads, kv_heads, 16, 16, 4, false};
+  p.forward = {{{1, 1e9}}, {}};
+  p.backward_rates = {{{1, 8e8}}, {}};
+  p.near = near;
+  p.far = far;
+  return p;
+}
+
+// The grids of all strategies that are legal.
+std::vector<Grid> table(int ranks, const Prices& p) {
+  std::vector<Grid> grids;
+  for (const Strategy& strategy : strategies()) {
+    try {
+      grids.push_back(strategy.grid({ranks, p.ranks_per_node, p.query_heads, p.kv_heads}));
+    } catch (const Error&) {  // NOLINT(bugprone-empty-catch): not legal
+    }
+  }
+  return grids;
+}
+
+TEST(Choose, NothingThatFitsIsFasterByMoreThanTwoPercent) {
+  std::map<std::string_view, int> chosen;
+  for (unsigned seed = 0; seed < 150; ++seed) {
+    std::mt19937 random(seed);
+    const auto of = [&](const auto& all) { return all[random() % std::size(all)]; };
+    const Index keys = 1 + static_cast<Index>(random() % 3000), kv_heads = of(std::array{1, 2, 3, 4});
+    const Index queries = of(std::array<Index, 3>{keys, keys, std::min<Index>(keys, 1 + random() % 8)});
+    const int ranks = of(std::array{1, 2, 3, 4, 6, 8, 11, 13, 16});
+    const Mask mask = Mask::parse(of(std::array{"full", "causal", "causal+window:99,0"}), {queries, keys});
+    const LinkPrice near{of(std::array{1e-6, 1e-3}), of(std::array{1e6, 1e9}), of(std::array{0.0, 1.0}), false};
+    Prices p = prices(kv_heads * of(std::array{1, 4}), kv_heads, near, near);
+    p.ranks_per_node = of(std::array{2, 4, 1 << 30});
+    p.far.bytes_per_second /= of(std::array{1, 20});
+    p.backward = random() % 2 == 0;
+    const Choice choice = choose(mask, ranks, p, nullptr, "auto");
+    const Schedule job = make_schedule(choice.grid, choice.partition, mask);
+    const Estimate mine = estimate(job, p);
+    ++chosen[strategy_of(choice.grid)];
+    for (const char* partition : partitions) {
+      const Index most = most_memory(make_schedule({1, ranks, 1}, partition, mask), p);
+      ASSERT_TRUE(choice.partition != partition || footprint(job, mine.buffer_rows, p).total() <= most)
+          << "seed " << seed;
+      for (const Grid& grid : table(ranks, p)) {
+        const Schedule other = make_schedule(grid, partition, mask);
+        const Estimate e = estimate(other, p);
+        if (footprint(other, e.buffer_rows, p).total() > most) continue;
+        ASSERT_LE(mine.seconds(), e.seconds() / worth_it * (1 + 1e-12))
+            << "seed " << seed << ": " << strategy_of(choice.grid) << " " << to_text(choice.grid) << " "
+            << choice.partition << " was chosen, and not " << strategy_of(grid) << " " << to_text(grid) << " "
+            << partition;
+      }
+    }
+  }
+  for (const char* name : {"ring", "ulysses", "hybrid", "all-gather", "pass-q", "tree"})
+    EXPECT_GT(chosen[name], 0) << name << " was never the fastest: these cases do not tell much";
+}
+
+// A slow link and a backward pass: gradients of gathered blocks go straight home, those of a ring ride on behind them.
+Prices slow() {
+  Prices p = prices(1, 1, {0, 1e7, 0, false}, {});
+  p.backward = true;
+  return p;
+}
+
+TEST(Choose, GathersWhereAWindowReachesSeveralBlocks) {
+  const Mask mask = Mask::parse("causal+window:300,0", {704, 704});
+  const Choice choice = choose(mask, 8, slow(), nullptr, "contiguous");
+  EXPECT_EQ(choice.grid, (Grid{1, 8, 1, Travel::gather}));
+  const auto seconds = [&](const Grid& grid) {
+    return estimate(make_schedule(grid, "contiguous", mask), slow()).seconds();
+  };
+  EXPECT_LT(seconds(choice.grid), 0.9 * seconds({1, 8, 1}));
+}
+
+TEST(Choose, DoesNotGatherWhatTakesTooMuchMemory) {
+  const Mask mask = Mask::parse("causal", {1144, 1144});  // a prime number of ranks gathers everything at once
+  const auto seconds = [&](Travel travel) {
+    return estimate(make_schedule({1, 13, 1, travel}, "contiguous", mask), slow()).seconds();
+  };
+  for (const Travel travel : {Travel::keys, Travel::queries})
+    ASSERT_LT(seconds(Travel::gather), 0.97 * seconds(travel));
+  const Choice choice = choose(mask, 13, slow(), nullptr, "contiguous");
+  EXPECT_NE(choice.grid.travel, Travel::gather);
+  EXPECT_NE(choice.reason.find("faster, in more than 5 times the memory of a ring"), std::string::npos)
+      << choice.reason;
+  const Grid asked{1, 13, 1, Travel::gather};
+  EXPECT_EQ(choose(mask, 13, slow(), &asked, "auto").grid, asked);
+}
+
+}  // namespace
+}  // namespace annulus
