@@ -1,5 +1,7 @@
 #include "annulus/memory/device.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +14,7 @@ namespace annulus {
 namespace {
 
 constexpr std::size_t alignment = 64;
+constexpr std::size_t huge_page = std::size_t{2} << 20U;
 
 template <class T>
 void add_as(const Rows& from, const Rows& to) {
@@ -37,9 +40,15 @@ void Device::add(const Rows& from, const Rows& to) { annulus::add(from, to); }
 std::string CpuDevice::name() const { return "cpu"; }
 
 std::byte* CpuDevice::allocate(Index bytes) {
-  const auto rounded = (static_cast<std::size_t>(bytes) + alignment - 1) / alignment * alignment;
-  void* memory = std::aligned_alloc(alignment, std::max(rounded, alignment));
+  // Rows of one head lie far apart: in small pages every one or two of them take a walk through the tables of pages.
+  const auto wanted = static_cast<std::size_t>(bytes);
+  const std::size_t unit = wanted >= 2 * huge_page ? huge_page : alignment;
+  const std::size_t rounded = std::max((wanted + unit - 1) / unit * unit, unit);
+  void* memory = std::aligned_alloc(unit, rounded);
   require<Failure::fit>(memory != nullptr, "there is not enough memory for ", bytes, " bytes");
+#if defined(MADV_HUGEPAGE)
+  if (unit == huge_page) madvise(memory, rounded, MADV_HUGEPAGE);  // a wish: nothing is lost when it is not granted
+#endif
   return static_cast<std::byte*>(memory);
 }
 
