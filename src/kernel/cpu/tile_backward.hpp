@@ -335,7 +335,8 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
 /// Terms of numbers of this type; 0: as in the tier without tiles. f32_terms: those of f32.
 template <int f32_terms>
 ANNULUS_INLINE int terms_of(DType type) {
-  return type == DType::bf16 ? 1 : type == DType::f16 ? 2 : type == DType::f32 ? f32_terms : 0;
+  if (type == DType::f32) return f32_terms;
+  return type == DType::bf16 ? 1 : type == DType::f16 ? 2 : 0;
 }
 
 template <int f32_terms>
