@@ -129,11 +129,11 @@ struct GradientSheets {
 };
 
 // Errors against the largest gradient, and against the rounding of dP = dO V^T, which dP - delta may cancel: u times
-// its largest sum of magnitudes, times what it is multiplied by. rounded: the magnitudes of what is summed, and by how
+// its largest sum of magnitudes, times what it is multiplied by; `coarse` times as much where f32 keeps 16 bits. rounded: the magnitudes of what is summed, and by how
 // much each of its terms may be rounded.
 inline void expect_gradient(const Sheet& got, const Sheet& truth, double dp_rounding, const Sheet& magnitude,
-                            double rounded, const char* name) {
-  const double bound = gradient_bound * largest(truth) + dp_rounding;
+                            double rounded, double coarse, const char* name) {
+  const double bound = coarse * (gradient_bound * largest(truth) + dp_rounding);
   const Rows& rows = got.rows();
   for (Index i = 0; i < rows.tokens; ++i)
     for (Index h = 0; h < rows.heads; ++h)
@@ -182,12 +182,13 @@ inline void expect_backward(Kernel& kernel, std::span<const Tile> tiles, const I
   const double dp = static_cast<double>(in.problem.value_channels) * largest(in.dout) * largest(in.v);
   const double rounding = 0x1p-24 * dp * in.problem.softmax_scale;
   const double rounded_terms = rounding_of_weights(kernel);
+  const double coarse = in.problem.type == DType::f32 ? coarseness(kernel) : 1;
   const std::span<const Tile> counted = rounded_terms > 0 ? tiles : std::span<const Tile>();
   const GradientSheets magnitude = dense_gradients(
       counted, in, truth, [](double x) { return x; }, [](double x) { return std::abs(x); });
-  expect_gradient(got.dq, exact.dq, rounding * largest(in.k), magnitude.dq, rounded_terms, "dq");
-  expect_gradient(got.dk, exact.dk, rounding * largest(in.q), magnitude.dk, rounded_terms, "dk");
-  expect_gradient(got.dv, exact.dv, 0, magnitude.dv, rounded_terms, "dv");
+  expect_gradient(got.dq, exact.dq, rounding * largest(in.k), magnitude.dq, rounded_terms, coarse, "dq");
+  expect_gradient(got.dk, exact.dk, rounding * largest(in.q), magnitude.dk, rounded_terms, coarse, "dk");
+  expect_gradient(got.dv, exact.dv, 0, magnitude.dv, rounded_terms, coarse, "dv");
 }
 
 struct ObservationSheets {

@@ -12,9 +12,9 @@ const cpu::TileForward* const code = &cpu::tile_forward;
 constexpr cpu::Tier pairs_forward = cpu::with_tiles<&code, cpu::Tiling::pairs>(cpu::table),
                     split_forward = cpu::with_tiles<&code, cpu::Tiling::split>(cpu::table),
                     fast_forward = cpu::with_tiles<&code, cpu::Tiling::fast>(cpu::table);
-constexpr cpu::Tier pairs = cpu::with_tile_gradients<pairs_forward>();
-constexpr cpu::Tier split = cpu::with_tile_gradients<split_forward>();
-constexpr cpu::Tier fast = cpu::with_tile_gradients<fast_forward>();
+constexpr cpu::Tier pairs = cpu::with_tile_gradients<pairs_forward, 0>();
+constexpr cpu::Tier split = cpu::with_tile_gradients<split_forward, 3>();
+constexpr cpu::Tier fast = cpu::with_tile_gradients<fast_forward, 2>();
 
 }  // namespace
 

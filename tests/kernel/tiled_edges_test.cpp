@@ -104,6 +104,48 @@ TEST(Tiled, NumbersThatDoNotSplitAreComputedAllTheSame) {
   }
 }
 
+// The same of gradients: all rows, or some chunks of queries only.
+TEST(Tiled, GradientsOfNumbersThatDoNotSplitAreComputedAllTheSame) {
+  const std::vector<Tile> tiles{tile({0, 300}, {0, 170}, {-far, 0})};
+  struct Factors {
+    double q, k, v, dout;
+    Index rows;  // of dout
+  };
+  for (const Factors& change : {Factors{1e20, 1e-20, 1, 1, 300},
+                                {1, 1, 1e-20, 1e20, 300},
+                                {1, 1, 1, 1e-35, 300},
+                                {1, 1, 1, 1e25, 200},
+                                {1, 1, 1, 1e-25, 200}}) {
+    Inputs in(problem_of(40, 20, DType::f32), 300, 170, 33);
+    in.q.each([&](Index i, Index h, Index c) { return in.q.at(i, h, c) * change.q; });
+    in.k.each([&](Index j, Index h, Index c) { return in.k.at(j, h, c) * change.k; });
+    in.v.each([&](Index j, Index h, Index c) { return in.v.at(j, h, c) * change.v; });
+    in.dout.each([&](Index i, Index h, Index c) { return in.dout.at(i, h, c) * (i < change.rows ? change.dout : 1); });
+    const Truth truth(tiles, in);
+    const Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
+    GradientSheets exact(DType::f64, in, 0);
+    for (Sheet* sheet : {&exact.dq, &exact.dk, &exact.dv}) sheet->fill(0);
+    truth.kernel->backward(tiles, {in.q, in.dout, truth.forward.lse, truth.delta}, {in.k, in.v}, exact.view());
+    const double rounding = 0x1p-24 * 20 * largest(in.dout) * largest(in.v) * in.problem.softmax_scale;
+    const auto check = [&](Kernel& kernel) {
+      SCOPED_TRACE(
+          sentence(kernel.name(), ", factors ", change.q, ", ", change.k, ", ", change.v, " and ", change.dout));
+      GradientSheets got(DType::f32, in, 0);
+      for (Sheet* sheet : {&got.dq, &got.dk, &got.dv}) sheet->fill(0);
+      kernel.backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
+      const double coarse = coarseness(kernel);
+      expect_gradient(got.dq, exact.dq, rounding * largest(in.k), got.dq, 0, coarse, "dq");
+      expect_gradient(got.dk, exact.dk, rounding * largest(in.q), got.dk, 0, coarse, "dk");
+      expect_gradient(got.dv, exact.dv, 0, got.dv, 0, coarse, "dv");
+    };
+    for (const std::string& tier : runnable_tiers()) check(*make_tiled_kernel(in.problem, {}, tier));
+    for (const char* tier : {"amx-split", "amx-fast"}) {
+      const std::string name = sentence("twin-", tier);
+      check(*cpu::make_kernel_of_tier(in.problem, {}, name, tile_twin_tier(tier)));
+    }
+  }
+}
+
 TEST(Tiled, RowsWithoutMassHaveNoGradient) {
   Inputs in(problem_of(8, 8, DType::f32), 40, 40, 19);
   const std::vector<Tile> tiles{tile({0, 40}, {0, 40})};

@@ -9,9 +9,9 @@ namespace {
 constexpr Tier pairs_forward = with_tiles<&amx_forward, Tiling::pairs>(table),
                split_forward = with_tiles<&amx_forward, Tiling::split>(table),
                fast_forward = with_tiles<&amx_forward, Tiling::fast>(table);
-constexpr Tier pairs_table = with_tile_gradients<pairs_forward>();
-constexpr Tier split_table = with_tile_gradients<split_forward>();
-constexpr Tier fast_table = with_tile_gradients<fast_forward>();
+constexpr Tier pairs_table = with_tile_gradients<pairs_forward, 0>();
+constexpr Tier split_table = with_tile_gradients<split_forward, 3>();
+constexpr Tier fast_table = with_tile_gradients<fast_forward, 2>();
 
 }  // namespace
 

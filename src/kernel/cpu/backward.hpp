@@ -35,7 +35,7 @@ ANNULUS_INLINE Index row_pitch(Index channels) { return round_up(channels, width
 /// Blocks of lanes in one item: half as many as forward, since each has twice the arrays, and as forward two at least.
 ANNULUS_INLINE Index backward_blocks_of(const Shape& shape) { return most(2, blocks_of(shape) / 2); }
 
-BackwardRoom backward_room(const Shape& shape, float* scratch) {
+BackwardRoom backward_room(const Shape& shape, Index blocks, float* scratch) {
   Carver carve{scratch};
   BackwardRoom room{};
   const Index x = padded(shape.channels), y = padded(shape.value_channels), pitch = row_pitch(shape.channels);
@@ -57,7 +57,7 @@ BackwardRoom backward_room(const Shape& shape, float* scratch) {
   room.first.k_rows = carve.take(lanes * pitch);
   room.first.touched = carve.take(lanes);
   room.block_floats = carve.used - begin;
-  room.floats = begin + room.block_floats * backward_blocks_of(shape);
+  room.floats = begin + room.block_floats * blocks;
   return room;
 }
 
@@ -258,32 +258,45 @@ ANNULUS_INLINE void for_each_chunk(const GradientItem& item, const Differentiate
   for (Index head = 0; head < item.heads; ++head) end_turn(item.turns, item.first_head + head, -1);
 }
 
-void gradients(const GradientItem& item, float* scratch) {
-  const Shape& shape = item.shape;
-  const BackwardRoom room = backward_room(shape, scratch);
+/// Every block of the group with its keys, and sums of 0.
+void load_group(const GradientItem& item, const BackwardRoom& room) {
   const Group& group = item.group;
-  const Index pitch = row_pitch(shape.channels);
-  const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
-  const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b) load_keys(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  for (Index row = group.begin, b = 0; row < group.end; row += lanes, ++b)
+    load_keys(item, row, least(lanes, group.end - row), room.row, block_at(room, b));
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
     touch(*piece, group, room);
+}
+
+/// What the group's keys have got so far.
+void add_group(const GradientItem& item, const BackwardRoom& room) {
+  const Group& group = item.group;
+  for (Index row = group.begin, b = 0; row < group.end; row += lanes, ++b) {
+    const BackwardBlock block = block_at(room, b);
+    const Index count = least(lanes, group.end - row);
+    add_lanes(block.dk, block.touched, row, count, item.shape.channels, item.dk);
+    add_lanes(block.dv, block.touched, row, count, item.shape.value_channels, item.dv);
+  }
+}
+
+/// What the chunk's queries have got.
+void add_chunk(const GradientItem& item, const BackwardRoom& room, Index head, Steps rows, Index begin) {
+  for (Index row = begin; row < rows.end; ++row) {
+    auto* dq = reinterpret_cast<float*>(item.dq.data + head * item.dq_head_bytes + row * item.dq.pitch);
+    const float* from = room.dq + (row - rows.begin) * row_pitch(item.shape.channels);
+    for (Index c = 0; c < item.shape.channels; ++c) dq[c] += from[c];
+  }
+}
+
+void gradients(const GradientItem& item, float* scratch) {
+  const BackwardRoom room = backward_room(item.shape, backward_blocks_of(item.shape), scratch);
+  load_group(item, room);
   for_each_chunk<chunk>(
       item,
       [&](const Piece& piece, Index head, Steps rows, Index begin) {
         differentiate_chunk(item, piece, head, rows, begin, room);
       },
-      [&](Index head, Steps rows, Index begin) {
-        for (Index row = begin; row < rows.end; ++row) {
-          auto* dq = reinterpret_cast<float*>(item.dq.data + head * item.dq_head_bytes + row * item.dq.pitch);
-          for (Index c = 0; c < shape.channels; ++c) dq[c] += room.dq[(row - rows.begin) * pitch + c];
-        }
-      });
-  for (Index b = 0; b < blocks; ++b) {
-    const BackwardBlock block = block_at(room, b);
-    add_lanes(block.dk, block.touched, group.begin + b * lanes, rows_of(b), shape.channels, item.dk);
-    add_lanes(block.dv, block.touched, group.begin + b * lanes, rows_of(b), shape.value_channels, item.dv);
-  }
+      [&](Index head, Steps rows, Index begin) { add_chunk(item, room, head, rows, begin); });
+  add_group(item, room);
 }
 
 }  // namespace

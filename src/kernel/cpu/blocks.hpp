@@ -32,7 +32,7 @@ ANNULUS_INLINE void split_row(const float* row, float* to) {
   typedef std::uint16_t Halves __attribute__((vector_size(width * 2), aligned(2), may_alias));
   for (Index at = 0; at < side; at += width) {
     Vec x = load(row + at);
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int t = 0; t < terms; ++t) {
       const UintVec term = next_term(x);
       *reinterpret_cast<Halves*>(to + t * factor_block + at / 2) = __builtin_convertvector(term >> 16U, Halves);
@@ -41,10 +41,24 @@ ANNULUS_INLINE void split_row(const float* row, float* to) {
   }
 }
 
+/// Whether f32 numbers are sums of terms that tiles can take: none so large, infinite or no number that 0 times a term
+/// might not be 0, and not all of them so small that terms are subnormal, which tiles take for 0; a small one beside
+/// larger ones is harmless.
+struct Sizes {
+  IntVec huge{}, fair{}, any_bits{};
+  ANNULUS_INLINE void include(Vec x) {
+    const IntVec size = reinterpret_cast<IntVec>(x) & 0x7fffffff;
+    huge |= size > splat(__builtin_bit_cast(int, 0x1p60F));
+    fair |= size > splat(__builtin_bit_cast(int, 0x1p-60F));
+    any_bits |= size;
+  }
+  bool split_well() const { return !any(huge) && (any(fair) || !any(any_bits != IntVec{})); }
+};
+
 /// Rows [row, row + count), at most 32 of them, as left factors [block of channels][term]; what is missing is 0. Numbers
 /// of one term are bf16 already.
 template <int terms>
-void pack_left(const Source& rows, DType type, Index row, Index count, Index channels, float* to) {
+void pack_left(const Source& rows, DType type, Index row, Index count, Index channels, float* to, Sizes& sizes) {
   const Index bytes = type == DType::f32 ? 4 : 2;
   const Source from = rows;
   for (Index at = 0; at < channels; at += side, to += terms * factor_block) {
@@ -58,6 +72,8 @@ void pack_left(const Source& rows, DType type, Index row, Index count, Index cha
       } else {
         alignas(64) float numbers[side] = {};
         read_row(source, type, here, numbers);
+        if (type == DType::f32)
+          for (Index n = 0; n < side; n += width) sizes.include(load(numbers + n));
         split_row<terms>(numbers, to + r * 16);
       }
     }

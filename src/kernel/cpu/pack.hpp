@@ -176,7 +176,7 @@ ANNULUS_INLINE Index bytes_of_number(DType type) { return type == DType::f32 ? 4
 
 /// Asks for part `part` of `parts` of rows [begin, end) to be brought into L2: packing is otherwise bound by the next
 /// cache's latency. Called between blocks of lanes, so that the requests are spread over the arithmetic.
-void prefetch_rows(const Source& from, DType type, Steps rows, Index channels, Index part, Index parts) {
+ANNULUS_INLINE void prefetch_rows(const Source& from, DType type, Steps rows, Index channels, Index part, Index parts) {
   const Index count = most(rows.end - rows.begin, 0), bytes = channels * bytes_of_number(type);
   for (Index row = rows.begin + count * part / parts; row < rows.begin + count * (part + 1) / parts; ++row)
     for (Index at = 0; at < bytes; at += 64) __builtin_prefetch(from.data + row * from.pitch + at, 0, 2);

@@ -31,7 +31,7 @@ Index scratch_floats(const Shape& shape, Pass pass) {
     case Pass::forward:
       return forward_room(shape, nullptr).floats;
     case Pass::backward:
-      return backward_room(shape, nullptr).floats;
+      return backward_room(shape, backward_blocks_of(shape), nullptr).floats;
     case Pass::observe:
       return trace_room(shape, nullptr).floats;
   }
