@@ -16,15 +16,13 @@ std::string processor_name() {
   return "unknown";
 }
 
-double processor_peak(std::string_view kernel, DType type, bool backward, int threads) {
-  const bool in_tiles = kernel.starts_with("tiled-amx-") && !(backward && type == DType::f32);
-  const cpu::Tier* tier = in_tiles                           ? cpu::amx_bf16_tier
-                          : kernel.starts_with("tiled-amx-") ? cpu::avx512_tier
-                          : kernel == "tiled-avx512-bf16"    ? cpu::avx512_bf16_tier
-                          : kernel == "tiled-avx512"         ? cpu::avx512_tier
-                          : kernel == "tiled-avx2"           ? cpu::avx2_tier
-                          : kernel == "tiled-portable"       ? cpu::portable_tier
-                                                             : nullptr;
+double processor_peak(std::string_view kernel, int threads) {
+  const cpu::Tier* tier = kernel.starts_with("tiled-amx-") ? cpu::amx_bf16_tier
+                          : kernel == "tiled-avx512-bf16"  ? cpu::avx512_bf16_tier
+                          : kernel == "tiled-avx512"       ? cpu::avx512_tier
+                          : kernel == "tiled-avx2"         ? cpu::avx2_tier
+                          : kernel == "tiled-portable"     ? cpu::portable_tier
+                                                           : nullptr;
   if (tier == nullptr) return 0;
   using Clock = std::chrono::steady_clock;
   constexpr Index repeats = 20000;

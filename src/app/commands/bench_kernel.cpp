@@ -30,7 +30,7 @@ Row measured(const Settings& settings, const Case& c, int threads) {
   } else {
     kernel = settings.text("kernel");
   }
-  const auto peak = [&] { peaks.push_back(processor_peak(kernel, c.shape.type, c.backward, threads)); };
+  const auto peak = [&] { peaks.push_back(processor_peak(kernel, threads)); };
   const Alone alone = run_alone(settings, c, threads, settings.count("warmup"), settings.count("repeats", 1), peak);
   std::vector<double> fractions;
   for (std::size_t i = 0; i < alone.seconds.size(); ++i)
