@@ -1,9 +1,4 @@
 # The program from outside: one test per tests/cli/*_test.py, each a unittest file on the helper program.py.
-# The system's Python first: it is the one that has h5py and numpy when they came as system packages.
-find_program(ANNULUS_TEST_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH)
-if(NOT ANNULUS_TEST_PYTHON AND Python3_FOUND)
-  set(ANNULUS_TEST_PYTHON ${Python3_EXECUTABLE})
-endif()
 set(mpirun "")
 if(ANNULUS_MPI)
   find_package(MPI COMPONENTS C QUIET)
