@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "kernel/agreement.hpp"
 #include "kernel/cpu/tiled.hpp"
 #include "kernel/tile_twin.hpp"
@@ -36,6 +38,44 @@ TEST(RowGroups, EveryTierHasRoomForItsLanesHoweverSmallTheCache) {
           const cpu::Shape shape{channels, channels, type, 1, 1, Index{32} * 1024};
           EXPECT_GE(tier->group_lanes(shape, pass), tier->lanes) << channels << " channels, width " << tier->width;
         }
+}
+
+// Rows of chunks that a piece is told to read, however the chunks are shared out over rounds: its own, each once.
+TEST(PackedChunks, HoldEveryStepOfEveryPieceOnce) {
+  for (const Index steps : {1, 16, 384, 512})
+    for (const Index round : {1, 2, 1'000}) {
+      std::vector<cpu::Piece> pieces;
+      for (const Tile& t : {tile({0, 90}, {0, 1'000}, {-far, 0}), tile({90, 100}, {0, 400}),
+                            tile({5, 6}, {1'000, 1'001}), tile({0, 100}, {700, 1'300}, {3, 9})})
+        pieces.push_back(cpu::queries_in_lanes(t));
+      const std::vector<cpu::Chunk> chunks = cpu::cut_chunks(pieces, steps);
+      std::vector<std::vector<Index>> read(pieces.size());
+      for (Index begin = 0; begin < std::ssize(chunks); begin += round) {
+        const Range some{begin, std::min(begin + round, std::ssize(chunks))};
+        for (const cpu::Piece& part : cpu::pieces_within(pieces, steps, some)) {
+          const auto of = std::ranges::find_if(pieces, [&](const cpu::Piece& piece) {
+            return piece.lane_begin == part.lane_begin && piece.lane_end == part.lane_end &&
+                   piece.step_end >= part.step_end && piece.step_begin <= part.step_begin;
+          });
+          ASSERT_NE(of, pieces.end());
+          EXPECT_EQ(part.step_at - part.step_begin * part.stride, of->step_at - of->step_begin * of->stride);
+          for (Index step = part.step_begin; step < part.step_end; ++step) {
+            const Index n = some.begin + part.chunk + (step - part.step_begin) / steps;
+            ASSERT_LT(n, some.end);
+            const cpu::Chunk& chunk = chunks[static_cast<std::size_t>(n)];
+            EXPECT_EQ(step - chunk.from, (step - part.step_begin) % steps);
+            EXPECT_LT(step - chunk.from, chunk.size);
+            read[static_cast<std::size_t>(of - pieces.begin())].push_back(step);
+          }
+        }
+      }
+      for (std::size_t n = 0; n < pieces.size(); ++n) {
+        std::ranges::sort(read[n]);
+        ASSERT_EQ(std::ssize(read[n]), pieces[n].step_end - pieces[n].step_begin);
+        for (std::size_t i = 0; i < read[n].size(); ++i)
+          ASSERT_EQ(read[n][i], pieces[n].step_begin + static_cast<Index>(i));
+      }
+    }
 }
 
 TEST(RowGroups, AsManyRowsAsFillAGroupAndMore) {

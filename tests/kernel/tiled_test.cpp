@@ -177,6 +177,29 @@ double squares(const Sheet& a, const Sheet& b) {
   return sum;
 }
 
+// However little of the keys is packed at a time, chunk by chunk or head by head, on one thread or on several.
+TEST(Tiled, PackedInRoundsOrAtOnceTheResultIsTheSame) {
+  const std::vector<Tile> tiles{tile({0, 150}, {0, 400}, {-far, 0}), tile({0, 300}, {400, 1'700}, {-90, far}),
+                                tile({150, 300}, {40, 400})};
+  for (const auto& [tier, type] :
+       {std::pair{"amx-bf16", DType::bf16}, {"amx-split", DType::f32}, {"amx-fast", DType::f16}}) {
+    const Inputs in(problem_of(8, 24, type), 300, 1'700, 34);
+    const Truth truth(tiles, in);
+    const std::string name = sentence("twin-", tier);
+    for (const Index packed_bytes : {1, 200'000, 100'000'000}) {
+      SCOPED_TRACE(sentence(name, ", ", packed_bytes, " bytes packed"));
+      std::vector<Sheet> outs;
+      for (const int threads : {1, 3}) {
+        const auto kernel =
+            cpu::make_kernel_of_tier(in.problem, {.threads = threads}, name, tile_twin_tier(tier), packed_bytes);
+        expect_forward(*kernel, tiles, in, truth);
+        outs.push_back(forward_by(*kernel, tiles, in, in.v).partial.out);
+      }
+      EXPECT_EQ(squares(outs[0], outs[1]), 0);
+    }
+  }
+}
+
 // Dense gradients with everything exact but P and dS, rounded to bf16 as their products need them.
 TEST(Tiled, GradientsInTilesErrAtMostTwiceAsMuchAsDenseOnes) {
   for (const auto& [queries, keys] : {std::pair<Index, Index>{40, 3}, {200, 150}, {300, 700}}) {

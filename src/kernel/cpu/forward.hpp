@@ -25,21 +25,21 @@ constexpr Index overhang = 32;
 struct ForwardBlock {
   float* q;           ///< [channels]
   float* out;         ///< [padded(value_channels)]: of the last strips
-  float* total;       ///< the same, of all strips before
+  float* total;       ///< the same, of all strips before, once there are some
   float* top;         ///< natural logarithm; -inf: no score yet
   float* minus_base;  ///< -top log2(e) as one f32, 0 while top is -inf. Kept in memory so that no compiler re-derives
                       ///< it with another rounding: the same top must always mean the same base, across calls too
   float* sum;
   float* sum_rest;  ///< what rounding took from sum
   float* touched;   ///< 1 where a tile holds the row
-  float* strips;    ///< [1]: how many are in out
+  float* strips;    ///< [2]: how many are in out, and 1 if there are some in total
 };
 
 /// Room for what a block knows of every lane, whatever the layout of its q and sums.
 ANNULUS_INLINE void take_statistics(Carver& carve, ForwardBlock& block) {
   for (float** numbers : {&block.top, &block.minus_base, &block.sum, &block.sum_rest, &block.touched})
     *numbers = carve.take(lanes);
-  block.strips = carve.take(1);
+  block.strips = carve.take(2);
 }
 
 struct ForwardRoom {
@@ -91,16 +91,21 @@ void load_block(const ForwardItem& item, Index row, Index count, float* spare, c
     block.touched[lane] = 0;
     fresh &= lane >= count || block.top[lane] == -infinity;
   }
-  if (fresh) return zero(block.total, padded(values) * lanes);  // rows that have met no score are zeros
+  block.strips[1] = fresh ? 0 : 1;
+  if (fresh) return;  // rows that have met no score are zeros
   pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
   zero(block.total + values * lanes, (padded(values) - values) * lanes);
+}
+
+ANNULUS_INLINE Vec all_of(const ForwardBlock& block, Index cell) {
+  const Vec out = load(block.out + cell);
+  return block.strips[1] == 0 ? out : load(block.total + cell) + out;
 }
 
 /// Sixteen channels of `width` lanes from lane `first` on, back in their rows.
 ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first, Index c, const ForwardBlock& block) {
   alignas(64) float sums[16 * width];
-  for (Index i = 0; i < 16; ++i)
-    store(sums + i * width, load(block.total + (c + i) * lanes + first) + load(block.out + (c + i) * lanes + first));
+  for (Index i = 0; i < 16; ++i) store(sums + i * width, all_of(block, (c + i) * lanes + first));
   turn<width, 16>(sums, width, reinterpret_cast<float*>(item.out.data + (row + first) * item.out.pitch) + c,
                   item.out.pitch / 4);
 }
@@ -116,7 +121,10 @@ void store_block(const ForwardItem& item, Index row, Index count, const ForwardB
     for (Index lane = first; lane < least(first + width, count); ++lane) {
       if (block.touched[lane] == 0) continue;
       auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
-      for (Index c = in_tiles; c < values; ++c) out[c] = block.total[c * lanes + lane] + block.out[c * lanes + lane];
+      for (Index c = in_tiles; c < values; ++c) {
+        const Index cell = c * lanes + lane;
+        out[c] = block.strips[1] == 0 ? block.out[cell] : block.total[cell] + block.out[cell];
+      }
       number_at(item.top, row + lane) = block.top[lane];
       number_at(item.sum, row + lane) = block.sum[lane] + block.sum_rest[lane];
     }
@@ -190,7 +198,7 @@ void move_references(const ForwardBlock& block, const Shape& shape, const float*
       const Index cell = c * lanes + n * width;
       const Vec by = load(factor + n * width);
       store(block.out + cell, load(block.out + cell) * by);
-      store(block.total + cell, load(block.total + cell) * by);
+      if (block.strips[1] != 0) store(block.total + cell, load(block.total + cell) * by);
     }
 }
 
@@ -210,9 +218,10 @@ void settle(const ForwardBlock& block, const Shape& shape) {
   if (++block.strips[0] < strips_in_out) return;
   block.strips[0] = 0;
   for (Index cell = 0; cell < padded(shape.value_channels) * lanes; cell += width) {
-    store(block.total + cell, load(block.total + cell) + load(block.out + cell));
+    store(block.total + cell, all_of(block, cell));
     store(block.out + cell, Vec{});
   }
+  block.strips[1] = 1;
 }
 
 /// Is there a lane among the rows of the piece that has no reference?

@@ -78,6 +78,39 @@ std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Inde
   return groups;
 }
 
+std::vector<Chunk> cut_chunks(std::span<Piece> pieces, Index steps) {
+  std::map<Index, Index> ends;  // of the steps from each first one on
+  for (const Piece& piece : pieces) {
+    Index& end = ends.try_emplace(piece.step_begin, piece.step_end).first->second;
+    end = std::max(end, piece.step_end);
+  }
+  std::vector<Chunk> chunks;
+  std::map<Index, Index> first;
+  for (const auto& [begin, end] : ends) {
+    first[begin] = static_cast<Index>(chunks.size());
+    for (Index from = begin; from < end; from += steps) chunks.push_back({from, std::min(steps, end - from)});
+  }
+  for (Piece& piece : pieces) piece.chunk = first[piece.step_begin];
+  return chunks;
+}
+
+std::vector<Piece> pieces_within(std::span<const Piece> pieces, Index steps, Range chunks) {
+  std::vector<Piece> parts;
+  for (const Piece& piece : pieces) {
+    const Index count = ceil_div(piece.step_end - piece.step_begin, steps);
+    const Range met = overlap(Range{piece.chunk, piece.chunk + count}, chunks);
+    if (met.empty()) continue;
+    const Index skipped = (met.begin - piece.chunk) * steps;
+    Piece part = piece;
+    part.step_begin += skipped;
+    part.step_at += skipped * piece.stride;
+    part.step_end = std::min(piece.step_end, part.step_begin + met.count() * steps);
+    part.chunk = met.begin - chunks.begin;
+    parts.push_back(part);
+  }
+  return parts;
+}
+
 std::vector<RowGroup> group_queries(std::span<const Tile> tiles, Index size, Index block_tokens) {
   std::map<Index, RowGroup> owners;
   Index stride = 1;  // tiles of a single row may come with another stride than the rest

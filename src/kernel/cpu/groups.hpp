@@ -28,6 +28,18 @@ Index rows_per_group(Index rows, Index most, Index lanes, Index wanted);
 /// piece touches are left out. The cut depends on shapes only, never on the number of threads. Longest first.
 std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Index size);
 
+/// Rows [from, from + size) of one head that are packed together.
+struct Chunk {
+  Index from, size;
+};
+
+/// Cuts the steps of all pieces into chunks of `steps`, from each piece's first on, and gives each piece the number of its
+/// first one. Pieces that begin at the same step share chunks.
+std::vector<Chunk> cut_chunks(std::span<Piece> pieces, Index steps);
+
+/// The parts of the pieces that meet chunks [chunks.begin, chunks.end), which are numbered from 0 then.
+std::vector<Piece> pieces_within(std::span<const Piece> pieces, Index steps, Range chunks);
+
 /// Groups for statistics of queries: every piece holds at most `size` rows, and queries of one block of the map
 /// (block_tokens positions) are always in one group, so that each cell of the map has one owner. block_tokens = 0: no
 /// map is wanted.

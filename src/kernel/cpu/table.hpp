@@ -38,8 +38,12 @@ Index scratch_floats(const Shape& shape, Pass pass) {
   return 0;
 }
 
+/// Groups pack for themselves.
+ChunkForm no_chunks(const Shape&) { return {0, 0}; }
+
 constexpr Tier table = {lanes,     width,      group_lanes, scratch_floats, forward<SingleOperands>,
-                        gradients, row_traces, received,    peak<Singles>};
+                        gradients, row_traces, received,    peak<Singles>,  no_chunks,
+                        nullptr};
 
 }  // namespace
 }  // namespace annulus::cpu

@@ -35,6 +35,7 @@ struct Piece {
   Index lane_begin, lane_end, step_begin, step_end;
   Index lo, hi;
   Index lane_at, step_at, stride;  ///< global index of the first lane row and of the first step row, and their distance
+  Index chunk = 0;                 ///< number of its first packed chunk (ChunkForm)
 };
 
 /// Lane rows [begin, end) of one head, and the tiles that touch them, in the order of the call.
@@ -44,11 +45,26 @@ struct Group {
   Index piece_count;
 };
 
+/// Keys and values that a tier wants packed once for all groups of rows: every piece in chunks of `steps` rows, from its
+/// first on (the last may have fewer), `floats` each. steps = 0: groups pack for themselves.
+struct ChunkForm {
+  Index steps, floats;
+};
+
+/// Packs rows [from, from + size) of one key/value head.
+struct PackItem {
+  Shape shape;
+  Source k, v;
+  Index from, size;
+  float* to;  ///< aligned to 64 bytes
+};
+
 struct ForwardItem {
   Shape shape;
   Group group;  ///< lanes: queries
   Source q, k, v;
   Target out, top, sum;
+  const float* packed = nullptr;  ///< chunks of k and v by their number, where the tier wants them
 };
 
 /// Turns of the groups of a call at rows that all of them add to. done_from[group][head]: that group is done with rows from
@@ -104,12 +120,16 @@ struct Tier {
   void (*row_traces)(const RowTraceItem&, float* scratch);
   void (*received)(const ReceivedItem&, float* scratch);
   double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 vector instructions of `width` products and sums
+  ChunkForm (*chunks)(const Shape&);
+  void (*pack)(const PackItem&, float* scratch);  ///< in the scratch of forward; null where chunks never have steps
 };
 
 /// Forward of the tiers with tile products, in lanes of their own (tile_forward.hpp): one way of computing.
 struct TileWay {
   Index (*group_lanes)(const Shape&);
   Index (*scratch_floats)(const Shape&);
+  ChunkForm (*chunks)(const Shape&);
+  void (*pack)(const PackItem&, float* scratch);
   void (*forward)(const ForwardItem&, float* scratch);
 };
 struct TileForward {

@@ -1,8 +1,9 @@
 #pragma once
 #include "kernel/cpu/tile_unit.hpp"
 
-// Forward with tile products: as forward.hpp, but the units of a chunk, one for each block of lanes, form a pipeline. While
-// one is weighed, the scores of the next and the values of the one before go through the tiles.
+// Forward with tile products: as forward.hpp, but keys and values come packed, once for all groups of rows and all query
+// heads that share them, and the units of work, one for each chunk and block of lanes, form a pipeline. While one is
+// weighed, the scores of the next and the values of the one before go through the tiles.
 
 namespace annulus::cpu {
 namespace {
@@ -63,52 +64,13 @@ template <class Way>
   run_weights<Way>(room, work, weight_scale(shape), p, sums);
 }
 
-/// All units of a chunk. before(n, ahead): called before unit n, what to send for during it.
-template <class Way, class Before>
-void run_units(const TileRoom& room, const Shape& shape, const Unit* units, Index count, const Before& before) {
-  if (count == 0) return;
-  Step step{.now = nullptr,
-            .next = nullptr,
-            .before = nullptr,
-            .p = room.p[0],
-            .p_before = room.p[1],
-            .ring = {room.ring, room.ring + block_steps * lanes, room.ring + 2 * block_steps * lanes},
-            .c = weight_scale(shape),
-            .ahead = {}};
-  run_scores<Way>(room, units[0], units[0].first, step.ring[0]);
-  run_scores<Way>(room, units[0], units[0].first + 1, step.ring[1]);
-  constexpr Index most_unit_blocks = Way::steps / block_steps;
-  for (Index n = 0; n < count; ++n) {
-    const Unit& work = units[n];
-    before(n, step.ahead);
-    step.now = &work;
-    step.next = n + 1 < count ? &work + 1 : nullptr;
-    Vec sums[vectors];
-    const bool usual = step.before != nullptr && step.next != nullptr && work.blocks == most_unit_blocks &&
-                       step.before->blocks == work.blocks;
-    if (usual && room.depth == 2 && room.panels == 2) run_usual_step<Way, 2, 1>(room, step, sums);
-    else if (usual && room.depth == 4 && room.panels == 4) run_usual_step<Way, 4, 2>(room, step, sums);
-    else run_step<Way>(room, step, sums);
-    if (step.before != nullptr) settle(step.before->block, shape);
-    IntVec fits = ~IntVec{};
-    for (int i = 0; i < vectors; ++i) fits &= load(work.block.sum + i * width) + sums[i] <= splat(sum_limit);
-    if (any(~fits)) weigh_again<Way>(room, shape, work, step.p, sums);
-    add_to_sum(work.block, sums);
-    step.before = &work;
-    float* p = step.p;
-    step.p = step.p_before, step.p_before = p;
-  }
-  run_values<Way>(room, *step.before, step.p_before);
-  settle(step.before->block, shape);
-}
-
 /// The chunk without tiles, for a block of lanes whose numbers, or the chunk's, split badly.
-void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& piece, Index from, Index size,
-                    Index row, Index count, ForwardBlock block) {
+void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& piece, Steps keys, Index row,
+                    Index count, ForwardBlock block) {
   block.q = room.plain_q;
   SingleOperands::pack_queries(item, row, count, room.row, block.q);
-  for (Index at = from; at < from + size; at += chunk) {
-    const Index some = least(chunk, from + size - at);
+  for (Index at = keys.begin; at < keys.end; at += chunk) {
+    const Index some = least(chunk, keys.end - at);
     Strip strip;
     if (!cut_strip(piece, row, count, at, some, strip)) continue;
     SingleOperands::pack_chunk(item, at, some, room.plain);
@@ -116,78 +78,144 @@ void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& 
   }
 }
 
-/// A run of keys, packed for all blocks of lanes: a part at a time, while those before it are computed.
-struct TileChunk {
-  const Piece* piece;           ///< null: there is none
-  Index from, size, end;        ///< first row, rows, and where the piece's chunks end
-  Index asked = 0, packed = 0;  ///< rows that were sent for, and that are packed
-  bool bad = false;             ///< some number splits badly
+/// The units of a group in order: one packed chunk of keys after another, each for all blocks of lanes.
+template <class Way>
+class Units {
+ public:
+  Units(const ForwardItem& item, const TileRoom& room)
+      : item_(item),
+        room_(room),
+        blocks_((item.group.end - item.group.begin + lanes - 1) / lanes),
+        piece_(item.group.pieces),
+        ahead{nullptr, nullptr, 1 + packed_floats<Way>(room) / 16 / (blocks_ * (Way::steps / block_steps))} {
+    enter_piece();
+  }
+  /// Fills `work`; false where there is no other.
+  bool next(Unit& work) {
+    while (piece_ != item_.group.pieces + item_.group.piece_count) {
+      if (block_ == 0 && from_ < seen_.end) send_for_next();
+      for (; from_ < seen_.end && block_ < blocks_; ++block_)
+        if (fill(work)) return ++block_, true;
+      block_ = 0;
+      from_ += Way::steps;
+      if (from_ < seen_.end) continue;
+      ++piece_;
+      enter_piece();
+    }
+    return false;
+  }
+  /// The unit that came last, by other means.
+  void attend_last_plainly(const Unit& work) const {
+    const Index b = block_ - 1;
+    attend_plainly(item_, room_, *piece_, keys(), row_of(b), rows_of(b), work.block);
+  }
+
+ private:
+  void enter_piece() {
+    if (piece_ == item_.group.pieces + item_.group.piece_count) return;
+    seen_ = steps_seen(*piece_, item_.group.begin, item_.group.end);
+    from_ = seen_.begin < seen_.end ? chunk_of(*piece_, seen_.begin, Way::steps) : seen_.end;
+  }
+  const float* packed(Index from) const {
+    return item_.packed + (piece_->chunk + (from - piece_->step_begin) / Way::steps) * packed_floats<Way>(room_);
+  }
+  void send_for_next() {
+    const Index from = from_ + Way::steps;
+    ahead.at = from < seen_.end ? packed(from) : nullptr;
+    ahead.end = from < seen_.end ? ahead.at + packed_floats<Way>(room_) : nullptr;
+  }
+  Steps keys() const { return {from_, least(from_ + Way::steps, seen_.end)}; }
+  Index row_of(Index b) const { return item_.group.begin + b * lanes; }
+  Index rows_of(Index b) const { return least(lanes, item_.group.end - row_of(b)); }
+  bool fill(Unit& work) const {
+    const Steps some = keys();
+    if (!cut_strip(*piece_, row_of(block_), rows_of(block_), some.begin, some.end - some.begin, work.strip,
+                   word_channels))
+      return false;
+    work.block = block_at(room_, block_);
+    work.k = packed(from_);
+    work.v = work.k + Way::terms * room_.k_term;
+    work.first = work.strip.begin / word_channels * 2;
+    work.blocks = round_up(work.strip.end, word_channels) / block_steps - work.first;
+    work.plain = Way::split && (work.v[Way::terms * room_.v_term] != 0 || work.block.q[Way::terms * room_.q_term] != 0);
+    return true;
+  }
+
+  const ForwardItem& item_;
+  const TileRoom& room_;
+  Index blocks_;
+  const Piece* piece_;
+  Steps seen_{0, 0};
+  Index from_ = 0, block_ = 0;  ///< the next unit: its chunk's first step, and its block of lanes
+
+ public:
+  Ahead ahead;  ///< of the chunk after
 };
 
+/// Values of the unit before, when nothing else is to be done meanwhile.
 template <class Way>
-TileChunk first_chunk(const Group& group, const Piece* piece) {
-  for (; piece != group.pieces + group.piece_count; ++piece) {
-    const Steps seen = steps_seen(*piece, group.begin, group.end);
-    if (seen.begin >= seen.end) continue;
-    const Index from = chunk_of(*piece, seen.begin, Way::steps);
-    return {.piece = piece, .from = from, .size = least(Way::steps, seen.end - from), .end = seen.end};
+void run_before(const TileRoom& room, const Shape& shape, Step& step) {
+  run_values<Way>(room, *step.before, step.p_before);
+  settle(step.before->block, shape);
+  step.before = nullptr;
+}
+
+/// Units from *now on until there are no more or one is not for tiles, which is then *now. Three turn: the one before, this
+/// one and the next.
+template <class Way>
+bool run_pipeline(const TileRoom& room, const Shape& shape, Units<Way>& units, Unit*& now, Unit*& next, Unit*& before) {
+  Step step{.now = nullptr,
+            .next = nullptr,
+            .before = nullptr,
+            .p = room.p[0],
+            .p_before = room.p[1],
+            .ring = {room.ring, room.ring + block_steps * lanes, room.ring + 2 * block_steps * lanes},
+            .c = weight_scale(shape)};
+  run_scores<Way>(room, *now, now->first, step.ring[0]);
+  run_scores<Way>(room, *now, now->first + 1, step.ring[1]);
+  constexpr Index most_unit_blocks = Way::steps / block_steps;
+  for (;;) {
+    const bool more = units.next(*next), goes_on = more && !next->plain;
+    step.now = now;
+    step.next = goes_on ? next : nullptr;
+    if (begins(*now)) {
+      if (step.before != nullptr && step.before->block.out == now->block.out) run_before<Way>(room, shape, step);
+      choose_references<Way>(room, shape, *now);
+    }
+    Vec sums[vectors];
+    const bool usual =
+        step.before != nullptr && goes_on && now->blocks == most_unit_blocks && step.before->blocks == now->blocks;
+    if (usual && room.depth == 2 && room.panels == 2) run_usual_step<Way, 2, 1>(room, step, units.ahead, sums);
+    else if (usual && room.depth == 4 && room.panels == 4) run_usual_step<Way, 4, 2>(room, step, units.ahead, sums);
+    else run_step<Way>(room, step, units.ahead, sums);
+    if (step.before != nullptr) settle(step.before->block, shape);
+    IntVec fits = ~IntVec{};
+    for (int i = 0; i < vectors; ++i) fits &= load(now->block.sum + i * width) + sums[i] <= splat(sum_limit);
+    if (any(~fits)) weigh_again<Way>(room, shape, *now, step.p, sums);
+    add_to_sum(now->block, sums);
+    Unit* const oldest = before;
+    before = now, now = next, next = oldest;
+    step.before = before;
+    float* const p = step.p;
+    step.p = step.p_before, step.p_before = p;
+    if (goes_on) continue;
+    run_before<Way>(room, shape, step);
+    return more;
   }
-  return {.piece = nullptr, .from = 0, .size = 0, .end = 0};
-}
-template <class Way>
-TileChunk chunk_after(const Group& group, const TileChunk& keys) {
-  const Index from = keys.from + Way::steps;
-  if (from >= keys.end) return first_chunk<Way>(group, keys.piece + 1);
-  return {.piece = keys.piece, .from = from, .size = least(Way::steps, keys.end - from), .end = keys.end};
 }
 
-/// Packs what was sent for, whole blocks of it, and says what to send for next: part `part` of `parts`.
-template <class Way>
-void pack_part(const ForwardItem& item, const TileRoom& room, Index part, Index parts, TileChunk& keys, Ahead& ahead) {
-  if (keys.piece == nullptr) return;
-  using Operands = TileOperands<Way>;
-  const Shape& shape = item.shape;
-  ahead.rest();
-  const Index until =
-      keys.asked == keys.size ? round_up(keys.size, word_channels) : keys.asked / word_channels * word_channels;
-  const Packing now{keys.from, keys.size, keys.packed, until};
-  const IntVec bad =
-      Operands::pack_keys(item, now, room, room.next_k) | Operands::pack_values(item, now, room, room.next_v);
-  keys.bad |= any(bad);
-  keys.packed = until;
-  const Index before = keys.asked;
-  keys.asked = most(before, keys.size * part / parts);
-  ahead = {item.k,
-           item.v,
-           shape.channels * bytes_of_number(shape.type),
-           shape.value_channels * bytes_of_number(shape.type),
-           keys.from + before,
-           keys.from + keys.asked};
-}
-
-/// Packs what is left.
-template <class Way>
-void pack_rest(const ForwardItem& item, const TileRoom& room, TileChunk& keys) {
-  constexpr Index parts = 16;
-  Ahead ahead{};
-  for (Index part = 1; keys.packed < keys.size; ++part)
-    pack_part<Way>(item, room, least(part, parts), parts, keys, ahead);
-}
-
-/// As forward of forward.hpp.
+/// As forward of forward.hpp, over packed chunks.
 template <class Way>
 void forward_in_tiles(const ForwardItem& item, float* scratch) {
   using Operands = TileOperands<Way>;
   const Shape& shape = item.shape;
-  TileRoom room = tile_room<Way>(shape, scratch);
+  const TileRoom room = tile_room<Way>(shape, scratch);
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
   const auto rows_at = [&](Index b) {
     return Steps{group.begin + b * lanes, least(group.begin + (b + 1) * lanes, group.end)};
   };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  Unit units[most_blocks];
-  begin_tiles();
   for (Index b = 0; b < blocks; ++b) {
     const ForwardBlock block = block_at(room, b);
     prefetch_rows(item.q, shape.type, rows_at(b + 1), shape.channels, 0, 1);
@@ -197,37 +225,48 @@ void forward_in_tiles(const ForwardItem& item, float* scratch) {
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
     for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
       block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
-  TileChunk keys = first_chunk<Way>(group, group.pieces);
-  pack_rest<Way>(item, room, keys);
-  while (keys.piece != nullptr) {
-    float *k = room.next_k, *v = room.next_v;
-    room.next_k = room.k, room.next_v = room.v, room.k = k, room.v = v;
-    TileChunk next = chunk_after<Way>(group, keys);
-    Index count = 0;
-    for (Index b = 0; b < blocks; ++b) {
-      Unit& work = units[count];
-      const Index row = group.begin + b * lanes;
-      if (!cut_strip(*keys.piece, row, rows_of(b), keys.from, keys.size, work.strip, word_channels)) continue;
-      work.block = block_at(room, b);
-      if (Way::split && (keys.bad || work.block.q[Way::terms * room.q_term] != 0)) {
-        attend_plainly(item, room, *keys.piece, keys.from, keys.size, row, rows_of(b), work.block);
-        continue;
-      }
-      work.first = work.strip.begin / word_channels * 2;
-      work.blocks = round_up(work.strip.end, word_channels) / block_steps - work.first;
-      if (begins(work)) choose_references<Way>(room, shape, work);
-      ++count;
+  begin_tiles();
+  Units<Way> units(item, room);
+  Unit three[3];
+  Unit *now = three, *next = three + 1, *before = three + 2;
+  for (bool more = units.next(*now); more;) {
+    if (now->plain) {
+      units.attend_last_plainly(*now);
+      more = units.next(*now);
+    } else {
+      more = run_pipeline<Way>(room, shape, units, now, next, before);
     }
-    run_units<Way>(room, shape, units, count,
-                   [&](Index n, Ahead& ahead) { pack_part<Way>(item, room, n + 1, count, next, ahead); });
-    pack_rest<Way>(item, room, next);
-    keys = next;
   }
   end_tiles();
   for (Index b = 0; b < blocks; ++b) {
     prefetch_rows({item.out.data, item.out.pitch}, DType::f32, rows_at(b + 1), shape.value_channels, 0, 1);
     store_block(item, group.begin + b * lanes, rows_of(b), block_at(room, b));
   }
+}
+
+/// Packs one chunk of keys for every block of lanes that will meet it.
+template <class Way>
+void pack_in_tiles(const PackItem& item, float* scratch) {
+  using Operands = TileOperands<Way>;
+  const Shape& shape = item.shape;
+  const TileRoom room = tile_room<Way>(shape, scratch);
+  float* const v = item.to + Way::terms * room.k_term;
+  constexpr Index distance = 2 * word_channels, portion = 8;  // rows: sent for evenly, well before they are wanted
+  const auto send_for = [&](Index begin, Index end) {
+    const Steps rows{item.from + begin, item.from + least(end, item.size)};
+    prefetch_rows(item.k, shape.type, rows, shape.channels, 0, 1);
+    prefetch_rows(item.v, shape.type, rows, shape.value_channels, 0, 1);
+  };
+  IntVec bad{};
+  send_for(0, distance);
+  for (Index step = 0; step < item.size; step += word_channels) {
+    for (Index at = step; at < step + word_channels; at += portion) {
+      send_for(at + distance, at + distance + portion);
+      bad |= Operands::pack_keys(item, {item.from, item.size, at, at + portion}, room, item.to);
+    }
+    bad |= Operands::pack_values(item, {item.from, item.size, step, step + word_channels}, room, v);
+  }
+  v[Way::terms * room.v_term] = any(bad) ? 1.0F : 0.0F;
 }
 
 template <class Way>
@@ -239,7 +278,12 @@ Index tile_scratch_floats(const Shape& shape) {
   return tile_room<Way>(shape, nullptr).floats;
 }
 template <class Way>
-constexpr TileWay tile_way = {tile_group_lanes<Way>, tile_scratch_floats<Way>, forward_in_tiles<Way>};
+ChunkForm tile_chunks(const Shape& shape) {
+  return {Way::steps, packed_floats<Way>(tile_room<Way>(shape, nullptr))};
+}
+template <class Way>
+constexpr TileWay tile_way = {tile_group_lanes<Way>, tile_scratch_floats<Way>, tile_chunks<Way>, pack_in_tiles<Way>,
+                              forward_in_tiles<Way>};
 
 constexpr TileForward tile_forward = {lanes, tile_way<PlainPairs>, tile_way<ThreeTerms>, tile_way<TwoTerms>,
                                       tile_way<TwoExactTerms>};

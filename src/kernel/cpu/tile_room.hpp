@@ -43,8 +43,6 @@ struct TileRoom {
   Index depth, panels;                   ///< tile products along the channels; blocks of 32 value channels
   Index k_term, v_term, q_term, p_term;  ///< floats from term to term
   float *row, *turned;                   ///< rows while they are packed
-  float *k, *v;                          ///< [term][step block][depth] and [term][panel][32 steps][2] tiles
-  float *next_k, *next_v;                ///< of the chunk after
   float* p[2];                           ///< [term][step / 2][lanes]
   float* ring;                           ///< scores of three step blocks, [16][lanes] each
   float* scores;                         ///< of a whole unit, [step][lanes]
@@ -56,12 +54,13 @@ struct TileRoom {
 
 ANNULUS_INLINE Index tiled_channels(Index channels) { return round_up(channels, word_channels); }
 
-/// As blocks_of, for lanes and arrays of tile products. Totals are not counted: they are touched too seldom.
+/// As blocks_of, for lanes and arrays of tile products; half of the room, for the chunks pass through the same cache.
+/// Totals are not counted: they are touched too seldom.
 template <class Way>
 ANNULUS_INLINE Index tile_blocks_of(const Shape& shape) {
   const Index each =
       lanes * (2 * Way::terms * tiled_channels(shape.channels) + 4 * tiled_channels(shape.value_channels));
-  return least(most_blocks, most(least_blocks, shape.group_bytes / each));
+  return least(most_blocks, most(least_blocks, shape.group_bytes / 2 / each));
 }
 
 template <class Way>
@@ -81,10 +80,6 @@ TileRoom tile_room(const Shape& shape, float* scratch) {
   room.ring = carve.take(3 * block_steps * lanes);
   room.p[0] = carve.take(Way::terms * room.p_term);
   room.p[1] = carve.take(Way::terms * room.p_term);
-  room.k = carve.take(Way::terms * room.k_term);
-  room.v = carve.take(Way::terms * room.v_term);
-  room.next_k = carve.take(Way::terms * room.k_term);
-  room.next_v = carve.take(Way::terms * room.v_term);
   room.fresh = carve.take(word_channels * lanes);
   room.scores = carve.take(Way::steps * lanes);
   const Index begin = carve.used;
@@ -105,6 +100,13 @@ TileRoom tile_room(const Shape& shape, float* scratch) {
   return room;
 }
 
+/// Of a chunk: K as [term][step block][depth] tiles, V as [term][panel][32 steps][2], and behind them 1 if some number
+/// splits badly.
+template <class Way>
+ANNULUS_INLINE Index packed_floats(const TileRoom& room) {
+  return Way::terms * (room.k_term + room.v_term) + 16;
+}
+
 ANNULUS_INLINE ForwardBlock block_at(const TileRoom& room, Index b) {
   ForwardRoom same{};
   same.first = room.first;
@@ -112,7 +114,7 @@ ANNULUS_INLINE ForwardBlock block_at(const TileRoom& room, Index b) {
   return block_at(same, b);
 }
 
-/// Steps [begin, end), whole blocks of 32, of a chunk of `size` rows from row `from` on; steps from `size` on are zeros.
+/// Steps [begin, end), for values whole blocks of 32, of a chunk of `size` rows from row `from` on; steps from `size` on are zeros.
 struct Packing {
   Index from, size, begin, end;
 };
@@ -163,7 +165,7 @@ struct TileOperands {
     q[Way::terms * room.q_term] = any(bad) ? 1.0F : 0.0F;
   }
 
-  static IntVec pack_keys(const ForwardItem& item, const Packing& of, const TileRoom& room, float* k) {
+  static IntVec pack_keys(const PackItem& item, const Packing& of, const TileRoom& room, float* k) {
     IntVec bad{};
     const Index block_words = room.depth * tile_words;
     for (Index step = of.begin; step < of.end; ++step) {
@@ -180,7 +182,7 @@ struct TileOperands {
   }
 
   /// Words of rows `row` and row + 1 of v as [term][channel]; only the first where `both` is false.
-  static IntVec pair_values(const ForwardItem& item, Index row, bool both, const TileRoom& room, float* to) {
+  static IntVec pair_values(const PackItem& item, Index row, bool both, const TileRoom& room, float* to) {
     const Index values = item.shape.value_channels, wide = room.panels * word_channels;
     const std::byte* source = item.v.data + row * item.v.pitch;
     if constexpr (!Way::split) {
@@ -202,7 +204,7 @@ struct TileOperands {
     }
   }
 
-  static IntVec pack_values(const ForwardItem& item, const Packing& of, const TileRoom& room, float* v) {
+  static IntVec pack_values(const PackItem& item, const Packing& of, const TileRoom& room, float* v) {
     IntVec bad{};
     const Index wide = room.panels * word_channels, panel_words = Way::steps / word_channels * 2 * tile_words;
     for (Index step = of.begin; step < of.end; step += word_channels) {

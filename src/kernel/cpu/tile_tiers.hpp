@@ -30,6 +30,11 @@ struct TileTier {
     const TileWay* way = pass == Pass::forward ? way_of<code, tiling>(shape.type) : nullptr;
     return way != nullptr ? way->scratch_floats(shape) : scratch_floats(shape, pass);
   }
+  static ChunkForm chunks(const Shape& shape) {
+    const TileWay* way = way_of<code, tiling>(shape.type);
+    return way != nullptr ? way->chunks(shape) : ChunkForm{0, 0};
+  }
+  static void pack(const PackItem& item, float* scratch) { way_of<code, tiling>(item.shape.type)->pack(item, scratch); }
   static void run(const ForwardItem& item, float* scratch) {
     const TileWay* way = way_of<code, tiling>(item.shape.type);
     return way != nullptr ? way->forward(item, scratch) : forward<SingleOperands>(item, scratch);
@@ -40,11 +45,14 @@ struct TileTier {
 /// from L1 beside them: processors run hotter, and a fifth slower, on those than on zeros or on the same tiles again.
 double peak_of_tiles(Index repeats) {
   constexpr Index tiles = 16, words_in_tile = tile_rows * tile_depth;
-  alignas(64) float words[tiles][words_in_tile];
-  unsigned random = 1;
-  const auto half = [&] { return 0x3f00U | (((random = random * 1664525U + 1013904223U) >> 9U) & 0x80ffU); };
-  for (auto& tile : words)
-    for (float& word : tile) word = __builtin_bit_cast(float, half() | half() << 16U);
+  alignas(64) static thread_local float words[tiles][words_in_tile];
+  if (words[0][0] == 0) {
+    unsigned random = 1;
+    const auto half = [&] { return 0x3f00U | (((random = random * 1664525U + 1013904223U) >> 9U) & 0x80ffU); };
+    for (auto& tile : words)
+      for (float& word : tile) word = __builtin_bit_cast(float, half() | half() << 16U);
+  }
+  alignas(64) float sums[words_in_tile];
   begin_tiles();
   tile_zero<0>(), tile_zero<1>(), tile_zero<2>(), tile_zero<3>();
   for (Index n = 0; n < repeats * 24; ++n) {
@@ -58,9 +66,9 @@ double peak_of_tiles(Index repeats) {
     tile_multiply<2, 4, 7>();
     tile_multiply<3, 5, 7>();
   }
-  tile_store<0>(words[0], tile_depth);
+  tile_store<0>(sums, tile_depth);
   end_tiles();
-  return static_cast<double>(words[0][0]);
+  return static_cast<double>(sums[0]);
 }
 
 /// Lanes: whole blocks of both kinds.
@@ -70,6 +78,8 @@ constexpr Tier with_tiles(Tier tier) {
   tier.lanes *= 2;
   tier.group_lanes = Mine::group_rows;
   tier.scratch_floats = Mine::scratch;
+  tier.chunks = Mine::chunks;
+  tier.pack = Mine::pack;
   tier.forward = Mine::run;
   tier.width = tile_rows * width * tile_depth * 2;
   tier.peak = peak_of_tiles;

@@ -15,8 +15,10 @@ static_assert(vectors == 2, "a unit holds two tiles of lanes");
 
 struct Unit {
   ForwardBlock block;
+  const float *k, *v;  ///< of its chunk
   Strip strip;
   Index first, blocks;  ///< blocks of 16 steps, an even number of them
+  bool plain;           ///< its numbers split badly: not for tiles
 
   bool whole(Index b) const { return b * block_steps >= strip.full_begin && (b + 1) * block_steps <= strip.full_end; }
 };
@@ -158,7 +160,7 @@ struct Values {
 
   Values(const TileRoom& in, const Unit& work, const float* weights)
       : room(in),
-        v(in.v + work.first * tile_words),
+        v(work.v + work.first * tile_words),
         p(weights + work.first * tile_depth / 2 * lanes),
         out(work.block.out),
         keys(work.blocks / 2) {}
@@ -190,21 +192,14 @@ void hide(const Strip& strip, Index b, float c, float* s) {
     }
 }
 
-/// Rows of the next chunk that are sent for while a unit is computed, few at a time: they come from afar and keep the
+/// Words of the next chunk that are sent for while a unit is computed, few at a time: they come from afar and keep the
 /// buffers busy through which everything else passes.
 struct Ahead {
-  Source k, v;
-  Index k_bytes, v_bytes;  ///< of a row
-  Index row = 0, end = 0;
+  const float *at = nullptr, *end = nullptr;
+  Index share = 0;  ///< lines at a time
 
   ANNULUS_INLINE void some() {
-    if (row == end) return;
-    for (Index at = 0; at < k_bytes; at += 64) __builtin_prefetch(k.data + row * k.pitch + at, 0, 2);
-    for (Index at = 0; at < v_bytes; at += 64) __builtin_prefetch(v.data + row * v.pitch + at, 0, 2);
-    ++row;
-  }
-  ANNULUS_INLINE void rest() {
-    while (row != end) some();
+    for (Index line = 0; line < share && at < end; ++line, at += 16) __builtin_prefetch(at, 0, 2);
   }
 };
 
@@ -215,16 +210,15 @@ struct Step {
   float *p, *p_before;
   float* ring[3];  ///< scores of the blocks in turn: the first is of now's first block
   float c;
-  Ahead ahead;
 };
 
 /// One step of the usual size: `depth` tiles of channels, 2 * panels of them values, whole units.
 template <class Way, int depth, int pairs_of_panels>
-[[gnu::noinline]] void run_usual_step(const TileRoom& room, Step& step, Vec (&total)[vectors]) {
+[[gnu::noinline]] void run_usual_step(const TileRoom& room, Step& step, Ahead& later, Vec (&total)[vectors]) {
   constexpr Index blocks = Way::steps / block_steps, behind = score_products<Way> * depth,
                   all = behind + value_products<Way> * pairs_of_panels;
   const Unit &now = *step.now, &next = *step.next;
-  Ahead ahead = step.ahead;
+  Ahead ahead = later;
   Values<Way> values(room, *step.before, step.p_before);
   Weighing<Way> weighing{
       step.ring[0],  step.p, room.p_term, step.c, {load(now.block.minus_base), load(now.block.minus_base + width)},
@@ -234,7 +228,8 @@ template <class Way, int depth, int pairs_of_panels>
     if (!now.whole(b)) hide(now.strip, b, step.c, weighing.s);
     ahead.some();
     const bool inside = b + 2 < blocks;
-    const float* k = room.k + (inside ? b + 2 : next.first + b + 2 - blocks) * depth * tile_words;
+    const float* k =
+        inside ? now.k + (b + 2) * depth * tile_words : next.k + (next.first + b + 2 - blocks) * depth * tile_words;
     tile_zero<4>(), tile_zero<5>();
     add_all_scores<Way, depth>(room, k, inside ? now.block.q : next.block.q, all, weighing);
     add_known_values<Way, pairs_of_panels>(values, behind, all, weighing, fills);
@@ -243,13 +238,13 @@ template <class Way, int depth, int pairs_of_panels>
     weighing.s = waits, waits = fills, fills = read;
   }
   step.ring[0] = weighing.s, step.ring[1] = waits, step.ring[2] = fills;
-  step.ahead.row = ahead.row;
+  later.at = ahead.at;
   for (int n = 0; n < vectors; ++n) total[n] = weighing.sums[n];
 }
 
 /// One step of any size, with or without a next unit and one before.
 template <class Way>
-[[gnu::noinline]] void run_step(const TileRoom& room, Step& step, Vec (&total)[vectors]) {
+[[gnu::noinline]] void run_step(const TileRoom& room, Step& step, Ahead& ahead, Vec (&total)[vectors]) {
   const Unit& now = *step.now;
   Values<Way> values(room, step.before == nullptr ? now : *step.before, step.p_before);
   const Index value_steps = step.before == nullptr ? 0 : values.keys * room.panels;
@@ -261,7 +256,7 @@ template <class Way>
                          {Vec{}, Vec{}}};
   float *waits = step.ring[1], *fills = step.ring[2];
   for (Index b = 0, done = 0; b < now.blocks; ++b) {
-    step.ahead.some();
+    ahead.some();
     if (!now.whole(now.first + b)) hide(now.strip, now.first + b, step.c, weighing.s);
     const Unit* source = b + 2 < now.blocks ? &now : step.next;
     const Index until = value_steps * (b + 1) / now.blocks;
@@ -270,7 +265,7 @@ template <class Way>
     weighing.parts_done = 0;
     if (source != nullptr) {
       const Index block = source->first + (source == &now ? b + 2 : b + 2 - now.blocks);
-      const float *k = room.k + block * room.depth * tile_words, *q = source->block.q;
+      const float *k = source->k + block * room.depth * tile_words, *q = source->block.q;
       tile_zero<4>(), tile_zero<5>();
       for (Index d = 0; d < room.depth; ++d)
         add_scores<Way, false>(room, k + d * tile_words, q + d * tile_depth * lanes, score_products<Way> * d, all,
@@ -302,7 +297,7 @@ template <class Way>
   Idle idle;
   tile_zero<4>(), tile_zero<5>();
   for (Index d = 0; d < room.depth; ++d)
-    add_scores<Way, false>(room, room.k + (b * room.depth + d) * tile_words, work.block.q + d * tile_depth * lanes, 0,
+    add_scores<Way, false>(room, work.k + (b * room.depth + d) * tile_words, work.block.q + d * tile_depth * lanes, 0,
                            0, idle);
   store_scores(s);
 }

@@ -71,7 +71,8 @@ Target target(const Rows& rows, Index head) {
 
 class Tiled final : public Kernel {
  public:
-  Tiled(const Problem& problem, const KernelOptions& options, std::string_view name, const Tier& tier)
+  Tiled(const Problem& problem, const KernelOptions& options, std::string_view name, const Tier& tier,
+        Index packed_bytes)
       : problem_(problem),
         shape_{problem.channels,
                problem.value_channels,
@@ -81,7 +82,8 @@ class Tiled final : public Kernel {
                group_bytes()},
         name_(name),
         tier_(tier),
-        scratch_(static_cast<std::size_t>(options.threads)) {}
+        scratch_(static_cast<std::size_t>(options.threads)),
+        packed_floats_(packed_bytes / static_cast<Index>(sizeof(float))) {}
 
   std::string_view name() const override { return name_; }
   const Problem& problem() const override { return problem_; }
@@ -90,19 +92,25 @@ class Tiled final : public Kernel {
   void forward(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) override {
     if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
-    const auto groups = by_lanes(tiles, queries_in_lanes, q.tokens, problem_.query_heads, Pass::forward);
-    run(groups, problem_.query_heads, Pass::forward, [&](const RowGroup& group, Index h, float* scratch) {
-      const Index g = problem_.kv_head(h);
-      tier_.forward({.shape = shape_,
-                     .group = group.view(),
-                     .q = source(q, h),
-                     .k = source(kv.k, g),
-                     .v = source(kv.v, g),
-                     .out = target(into.out, h),
-                     .top = target(into.top, h),
-                     .sum = target(into.sum, h)},
-                    scratch);
-    });
+    std::vector<Piece> pieces = in_lanes(tiles, queries_in_lanes);
+    const ChunkForm form = tier_.chunks(shape_);
+    if (form.steps == 0) return forward_round(pieces, {0, problem_.query_heads}, q, kv, into, nullptr);
+    // In rounds, a few key/value heads and chunks of theirs at a time. What chunks a round has depends on shapes only, for
+    // the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
+    const std::vector<Chunk> chunks = cut_chunks(pieces, form.steps);
+    const auto count = static_cast<Index>(chunks.size());
+    const Index room = std::max<Index>(1, packed_floats_ / form.floats), at_once = std::min(room, count);
+    const Index heads_at_once = scratch_.size() == 1 ? 1 : std::max<Index>(1, room / std::max<Index>(1, count));
+    packed_.grow(std::min(heads_at_once, problem_.kv_heads) * at_once * form.floats);
+    for (Index g = 0; g < problem_.kv_heads; g += heads_at_once)
+      for (Index first = 0; first < count; first += at_once) {
+        const Range heads{g, std::min(g + heads_at_once, problem_.kv_heads)};
+        const Range some{first, std::min(first + at_once, count)};
+        const Packed packed{heads, at_once * form.floats};
+        pack(chunks, some, form, packed, kv);
+        forward_round(pieces_within(pieces, form.steps, some),
+                      {query_heads_of(heads.begin).begin, query_heads_of(heads.end - 1).end}, q, kv, into, &packed);
+      }
   }
 
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
@@ -186,6 +194,46 @@ class Tiled final : public Kernel {
     });
   }
 
+  // What lies in packed_: some chunks of some key/value heads.
+  struct Packed {
+    Range heads;
+    Index head_floats;
+  };
+
+  void pack(std::span<const Chunk> chunks, const Range& some, const ChunkForm& form, const Packed& packed,
+            const KeyValue& kv) {
+    run(some.count() * packed.heads.count(), Pass::forward, [&](Index item, float* scratch) {
+      const Index head = item / some.count(), n = item % some.count();
+      const Chunk& chunk = chunks[static_cast<std::size_t>(some.begin + n)];
+      tier_.pack({.shape = shape_,
+                  .k = source(kv.k, packed.heads.begin + head),
+                  .v = source(kv.v, packed.heads.begin + head),
+                  .from = chunk.from,
+                  .size = chunk.size,
+                  .to = packed_.data() + head * packed.head_floats + n * form.floats},
+                 scratch);
+    });
+  }
+
+  void forward_round(std::span<const Piece> pieces, const Range& heads, const Rows& q, const KeyValue& kv,
+                     const Partial& into, const Packed* packed) {
+    const auto groups = group_rows(pieces, q.tokens, group_size(q.tokens, heads.count(), Pass::forward));
+    run(groups, heads.count(), Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
+      const Index h = heads.begin + n, g = problem_.kv_head(h);
+      tier_.forward(
+          {.shape = shape_,
+           .group = group.view(),
+           .q = source(q, h),
+           .k = source(kv.k, g),
+           .v = source(kv.v, g),
+           .out = target(into.out, h),
+           .top = target(into.top, h),
+           .sum = target(into.sum, h),
+           .packed = packed == nullptr ? nullptr : packed_.data() + (g - packed->heads.begin) * packed->head_floats},
+          scratch);
+    });
+  }
+
   Range query_heads_of(Index g) const {
     const Index first = g * problem_.group - problem_.phase;
     return overlap(Range{0, problem_.query_heads}, Range{first, first + problem_.group});
@@ -199,23 +247,30 @@ class Tiled final : public Kernel {
     return rows_per_group(rows, tier_.group_lanes(shape_, pass), tier_.lanes, ceil_div(items, heads));
   }
 
-  std::vector<RowGroup> by_lanes(std::span<const Tile> tiles, Piece (*in_lanes)(const Tile&), Index rows, Index heads,
+  std::vector<RowGroup> by_lanes(std::span<const Tile> tiles, Piece (*turned)(const Tile&), Index rows, Index heads,
                                  Pass pass) const {
+    return group_rows(in_lanes(tiles, turned), rows, group_size(rows, heads, pass));
+  }
+
+  static std::vector<Piece> in_lanes(std::span<const Tile> tiles, Piece (*turned)(const Tile&)) {
     std::vector<Piece> pieces;
     pieces.reserve(tiles.size());
-    for (const Tile& tile : tiles) pieces.push_back(in_lanes(tile));
-    return group_rows(pieces, rows, group_size(rows, heads, pass));
+    for (const Tile& tile : tiles) pieces.push_back(turned(tile));
+    return pieces;
   }
 
   // Every (group, head) once; the longest groups of all heads first.
   template <class Work>
   void run(const std::vector<RowGroup>& groups, Index heads, Pass pass, const Work& work) {
-    const int threads = static_cast<int>(scratch_.size());
-    for (Scratch& scratch : scratch_) scratch.grow(tier_.scratch_floats(shape_, pass));
-    for_each_item(threads, static_cast<Index>(groups.size()) * heads, [&](Index item, int thread) {
-      work(groups[static_cast<std::size_t>(item / heads)], item % heads,
-           scratch_[static_cast<std::size_t>(thread)].data());
+    run(static_cast<Index>(groups.size()) * heads, pass, [&](Index item, float* scratch) {
+      work(groups[static_cast<std::size_t>(item / heads)], item % heads, scratch);
     });
+  }
+  template <class Work>
+  void run(Index items, Pass pass, const Work& work) {
+    for (Scratch& scratch : scratch_) scratch.grow(tier_.scratch_floats(shape_, pass));
+    for_each_item(static_cast<int>(scratch_.size()), items,
+                  [&](Index item, int thread) { work(item, scratch_[static_cast<std::size_t>(thread)].data()); });
   }
 
   Problem problem_;
@@ -223,6 +278,8 @@ class Tiled final : public Kernel {
   std::string_view name_;
   const Tier& tier_;
   std::vector<Scratch> scratch_;  // one per thread
+  Index packed_floats_;           // as much is packed at a time
+  Scratch packed_;
 };
 
 struct TierRow {
@@ -321,10 +378,10 @@ std::unique_ptr<Kernel> make_tiled_kernel(const Problem& problem, const KernelOp
 }
 
 std::unique_ptr<Kernel> cpu::make_kernel_of_tier(const Problem& problem, const KernelOptions& options,
-                                                 std::string_view name, const Tier& tier) {
+                                                 std::string_view name, const Tier& tier, Index packed_bytes) {
   require(options.threads > 0, "threads must be positive, but are ", options.threads);
   check_problem(problem);
-  return std::make_unique<Tiled>(problem, options, name, tier);
+  return std::make_unique<Tiled>(problem, options, name, tier, packed_bytes);
 }
 
 }  // namespace annulus
