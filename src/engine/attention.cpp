@@ -127,8 +127,7 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const KeyValue here = views(block, kv_heads, shape_.channels, shape_.value_channels);
-              in_batches(plan_.steps[s], 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
-                         [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, local.q, here, partial); });
+              forward_step(plan_.steps[s], pending, local.q, here, partial);
             });
   {
     const Timeline::Span span(machine_.timeline, "merge", 0);

@@ -1,4 +1,7 @@
 #pragma once
+#include <algorithm>
+#include <utility>
+
 #include "annulus/engine/attention.hpp"
 
 namespace annulus {
@@ -41,6 +44,33 @@ void Attention::in_batches(const Step& step, double operations_per_pair, Pending
     }
   }
   flush();
+}
+
+// As in_batches, of a kernel's forward; in one go where the kernel pauses by itself, so that it packs the block once.
+inline void Attention::forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv,
+                                    const Partial& into) {
+  Kernel& kernel = machine_.kernel;
+  const Index heads = kernel.problem().query_heads;
+  Index pairs = 0, reported = 0;
+  for (const Tile& tile : step.tiles) pairs += tile.pairs() * heads;
+  const auto pause = [&](double done) {
+    pending.poll();
+    const Index now = std::clamp(static_cast<Index>(done * static_cast<double>(pairs)), reported, pairs);
+    if (machine_.progress) machine_.progress(now - std::exchange(reported, now));
+  };
+  if (!kernel.pause_with(pause)) {
+    const auto compute = [&](std::span<const Tile> tiles) { kernel.forward(tiles, q, kv, into); };
+    return in_batches(step, 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending, compute);
+  }
+  const struct NoLonger {
+    Kernel& kernel;
+    ~NoLonger() { kernel.pause_with({}); }
+  } no_longer{kernel};
+  {
+    const Timeline::Span span(machine_.timeline, "compute", step.origin());
+    kernel.forward(step.tiles, q, kv, into);
+  }
+  pause(1);
 }
 
 }  // namespace annulus

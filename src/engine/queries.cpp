@@ -86,14 +86,13 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
 
 // Each block of queries visits whoever has keys for it; its partial results come home at the end.
 void Attention::pass_queries(const Rows& q, const KeyValue& kv, const Rows& own) {
-  const Index heads = machine_.kernel.problem().query_heads, width = shape_.channels + shape_.value_channels;
+  const Index heads = machine_.kernel.problem().query_heads;
   Trail trail(plan_, lane_, own, machine_.device, machine_.transport, machine_.timeline, merging(machine_.kernel));
   circulate(plan_, lane_, q, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const Rows here = column(block, 0, heads, shape_.channels);
               const Partial into = partial_of(trail.begin(s), heads, shape_.value_channels);
-              in_batches(plan_.steps[s], 2.0 * static_cast<double>(width), pending,
-                         [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, here, kv, into); });
+              forward_step(plan_.steps[s], pending, here, kv, into);
               trail.end(s);
             });
   trail.home();
@@ -101,7 +100,7 @@ void Attention::pass_queries(const Rows& q, const KeyValue& kv, const Rows& own)
 
 // All queries come here, meet the own keys, and what all ranks know of them is merged pairwise.
 void Attention::merge_queries(const Rows& q, const KeyValue& kv, const Rows& own) {
-  const Index heads = machine_.kernel.problem().query_heads, width = shape_.channels + shape_.value_channels;
+  const Index heads = machine_.kernel.problem().query_heads;
   const Index all_rows = schedule_.mask.queries();
   const Array all(lending(machine_.transport, machine_.device), own.type, all_rows, 1, own.channels),
       arriving(machine_.device, own.type, all_rows, 1, own.channels);
@@ -111,8 +110,7 @@ void Attention::merge_queries(const Rows& q, const KeyValue& kv, const Rows& own
   circulate(plan_, lane_, q, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const Rows here = column(block, 0, heads, shape_.channels);
-              in_batches(plan_.steps[s], 2.0 * static_cast<double>(width), pending,
-                         [&](std::span<const Tile> tiles) { machine_.kernel.forward(tiles, here, kv, into); });
+              forward_step(plan_.steps[s], pending, here, kv, into);
             });
   for (const Merge& round : plan_.merges) {
     std::vector<Send> sends;

@@ -84,25 +84,55 @@ class CountingTransport final : public Transport {
 };
 
 // MPI moves nothing unless it is called: the engine looks after the exchange after every 192 rows at the latest.
+/// A kernel that computes in one go, whatever its inner one would do.
+class Hasty final : public Kernel {
+ public:
+  explicit Hasty(Kernel& inner) : inner_(inner) {}
+  std::string_view name() const override { return inner_.name(); }
+  const Problem& problem() const override { return inner_.problem(); }
+  DType accumulator() const override { return inner_.accumulator(); }
+  void forward(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) override {
+    inner_.forward(tiles, q, kv, into);
+  }
+  void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
+    inner_.backward(tiles, saved, kv, into);
+  }
+  void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
+               const Observation& into) override {
+    inner_.observe(tiles, q, k, lse, into);
+  }
+
+ private:
+  Kernel& inner_;
+};
+
 TEST(FieldFailures, TheExchangeIsLookedAfterBetweenBatchesOfWork) {
   constexpr Index rows = 192 * 3;
   const Mask mask = Mask::parse("full", {2 * rows, 2 * rows});
   const Schedule job = make_schedule({1, 2, 1}, "contiguous", mask);
   const AttentionShape shape{1, 1, 1, 1, DType::f32, 1};
-  on_ranks(2, [&](Transport& inner) {
-    CountingTransport transport(inner);
-    CpuDevice cpu;
-    Timeline timeline;
-    const auto kernel = make_tiled_kernel(problem_of(shape, job.grid, 0, 0), {1}, "portable");
-    Attention attention(job, shape, {cpu, *kernel, transport, timeline, 1.0});
-    const Array x = Array::zeros(cpu, DType::f32, rows, 1, 1), out(cpu, DType::f32, rows, 1, 1),
-                lse(cpu, DType::f32, rows, 1, 1);
-    attention.forward(x, {x, x}, out, lse);
-    EXPECT_EQ(transport.polls, 2 * 3);  // two steps of three batches
-    const Array dq(cpu, DType::f32, rows, 1, 1), dk(cpu, DType::f32, rows, 1, 1), dv(cpu, DType::f32, rows, 1, 1);
-    attention.backward(x, {x, x}, x, out, lse, {dq, dk, dv});
-    EXPECT_EQ(transport.polls, 4 * 3);
-  });
+  for (const bool by_itself : {false, true})
+    on_ranks(2, [&](Transport& inner) {
+      CountingTransport transport(inner);
+      CpuDevice cpu;
+      Timeline timeline;
+      const Problem problem = problem_of(shape, job.grid, 0, 0);
+      const auto tiled = make_tiled_kernel(problem, {1}, "portable");
+      Hasty hasty(*tiled);
+      Kernel& kernel = by_itself ? *tiled : hasty;
+      Index reported = 0;
+      Attention attention(job, shape, {cpu, kernel, transport, timeline, 1.0, [&](Index pairs) { reported += pairs; }});
+      const Array x = Array::zeros(cpu, DType::f32, rows, 1, 1), out(cpu, DType::f32, rows, 1, 1),
+                  lse(cpu, DType::f32, rows, 1, 1);
+      attention.forward(x, {x, x}, out, lse);
+      if (by_itself) EXPECT_GE(transport.polls, 2 * 2);  // two steps: after every item, and at the end
+      else EXPECT_EQ(transport.polls, 2 * 3);            // two steps of three batches
+      EXPECT_EQ(reported, 2 * rows * rows);
+      const Index before = transport.polls;
+      const Array dq(cpu, DType::f32, rows, 1, 1), dk(cpu, DType::f32, rows, 1, 1), dv(cpu, DType::f32, rows, 1, 1);
+      attention.backward(x, {x, x}, x, out, lse, {dq, dk, dv});
+      EXPECT_EQ(transport.polls - before, 2 * 3);
+    });
 }
 
 /// One attention of one rank with all it needs, so that several can take turns.

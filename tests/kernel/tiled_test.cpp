@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "kernel/agreement.hpp"
 #include "kernel/cpu/tiled.hpp"
 #include "kernel/tile_twin.hpp"
@@ -245,6 +247,30 @@ TEST(Tiled, GradientsOfLongSumsStayAsAccurateAsShortOnes) {
         SCOPED_TRACE(sentence(tier, ", ", name_of(type), ", ", queries, " queries and ", keys, " keys"));
         expect_backward(*make_tiled_kernel(in.problem, {}, tier), tiles, in, truth);
       }
+    }
+}
+
+TEST(Tiled, PausesSayHowFarForwardIsAndMayEndIt) {
+  const Inputs in(problem_of(32, 24, DType::f32), 900, 300, 13);
+  const std::vector<Tile> tiles{tile({0, 900}, {0, 300}, {-far, 0})};
+  struct Enough {};
+  for (const std::string& tier : runnable_tiers())
+    for (const int threads : {1, 3}) {
+      const auto kernel = make_tiled_kernel(in.problem, {.threads = threads}, tier);
+      const std::thread::id caller = std::this_thread::get_id();
+      double share = 0;
+      EXPECT_TRUE(kernel->pause_with([&](double now) {
+        EXPECT_EQ(std::this_thread::get_id(), caller);
+        EXPECT_GE(now, share);
+        EXPECT_LE(now, 1);
+        share = now;
+      }));
+      forward_by(*kernel, tiles, in, in.v);
+      if (threads == 1) EXPECT_NEAR(share, 1, 0.05) << tier;
+      kernel->pause_with([](double) { throw Enough{}; });
+      if (threads == 1) EXPECT_THROW(forward_by(*kernel, tiles, in, in.v), Enough) << tier;
+      kernel->pause_with({});
+      EXPECT_NO_THROW(forward_by(*kernel, tiles, in, in.v)) << tier;
     }
 }
 

@@ -67,6 +67,7 @@ class Attention {
   const Plan& ring_plan();  // K/V blocks travel whatever the strategy: traces, and gradients of the tree
   template <class Compute>
   void in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute);
+  void forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv, const Partial& into);
 
   const Schedule& schedule_;
   Plan plan_;

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -77,6 +78,12 @@ class Kernel {
   virtual void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) = 0;
   virtual void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
                        const Observation& into) = 0;
+
+  /// Called with the share of a forward call's work that is done, now and then while it is computed, by the thread that
+  /// called: to look after an exchange, say. If it throws, so does forward, with the partial of no further use.
+  using Pause = std::function<void(double)>;
+  /// Makes forward pause so; empty: no longer. False: this kernel does not, and wants long work in parts.
+  virtual bool pause_with(Pause) { return false; }
 
   /// As the functions of these names in partial.hpp, where the rows live; on the CPU they are those functions.
   virtual void reset(const Partial& partial);

@@ -102,12 +102,15 @@ ANNULUS_INLINE Vec all_of(const ForwardBlock& block, Index cell) {
   return block.strips[1] == 0 ? out : load(block.total + cell) + out;
 }
 
-/// Sixteen channels of `width` lanes from lane `first` on, back in their rows.
+/// Sixteen channels of `width` lanes from lane `first` on, back in their rows; sends for those of the next block.
 ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first, Index c, const ForwardBlock& block) {
   alignas(64) float sums[16 * width];
+  std::byte* const to = item.out.data + (row + first) * item.out.pitch + c * 4;
+  const bool later = row + first + lanes + width <= item.group.end;
   for (Index i = 0; i < 16; ++i) store(sums + i * width, all_of(block, (c + i) * lanes + first));
-  turn<width, 16>(sums, width, reinterpret_cast<float*>(item.out.data + (row + first) * item.out.pitch) + c,
-                  item.out.pitch / 4);
+  if (later)
+    for (Index i = 0; i < width; ++i) __builtin_prefetch(to + (lanes + i) * item.out.pitch, 1);
+  turn<width, 16>(sums, width, reinterpret_cast<float*>(to), item.out.pitch / 4);
 }
 
 void store_block(const ForwardItem& item, Index row, Index count, const ForwardBlock& block) {

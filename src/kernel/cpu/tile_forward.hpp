@@ -86,8 +86,7 @@ class Units {
       : item_(item),
         room_(room),
         blocks_((item.group.end - item.group.begin + lanes - 1) / lanes),
-        piece_(item.group.pieces),
-        ahead{nullptr, nullptr, 1 + packed_floats<Way>(room) / 16 / (blocks_ * (Way::steps / block_steps))} {
+        piece_(item.group.pieces) {
     enter_piece();
   }
   /// Fills `work`; false where there is no other.
@@ -120,9 +119,9 @@ class Units {
     return item_.packed + (piece_->chunk + (from - piece_->step_begin) / Way::steps) * packed_floats<Way>(room_);
   }
   void send_for_next() {
-    const Index from = from_ + Way::steps;
-    ahead.at = from < seen_.end ? packed(from) : nullptr;
-    ahead.end = from < seen_.end ? ahead.at + packed_floats<Way>(room_) : nullptr;
+    const Index from = from_ + Way::steps, floats = packed_floats<Way>(room_);
+    if (from >= seen_.end) return;
+    ahead = {packed(from), packed(from) + floats, 1 + floats / 16 / (blocks_ * (Way::steps / block_steps))};
   }
   Steps keys() const { return {from_, least(from_ + Way::steps, seen_.end)}; }
   Index row_of(Index b) const { return item_.group.begin + b * lanes; }
@@ -212,13 +211,9 @@ void forward_in_tiles(const ForwardItem& item, float* scratch) {
   const TileRoom room = tile_room<Way>(shape, scratch);
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
-  const auto rows_at = [&](Index b) {
-    return Steps{group.begin + b * lanes, least(group.begin + (b + 1) * lanes, group.end)};
-  };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
   for (Index b = 0; b < blocks; ++b) {
     const ForwardBlock block = block_at(room, b);
-    prefetch_rows(item.q, shape.type, rows_at(b + 1), shape.channels, 0, 1);
     Operands::pack_queries(item, group.begin + b * lanes, rows_of(b), room, block.q);
     load_block(item, group.begin + b * lanes, rows_of(b), room.row, block);
   }
@@ -238,10 +233,7 @@ void forward_in_tiles(const ForwardItem& item, float* scratch) {
     }
   }
   end_tiles();
-  for (Index b = 0; b < blocks; ++b) {
-    prefetch_rows({item.out.data, item.out.pitch}, DType::f32, rows_at(b + 1), shape.value_channels, 0, 1);
-    store_block(item, group.begin + b * lanes, rows_of(b), block_at(room, b));
-  }
+  for (Index b = 0; b < blocks; ++b) store_block(item, group.begin + b * lanes, rows_of(b), block_at(room, b));
 }
 
 /// Packs one chunk of keys for every block of lanes that will meet it.

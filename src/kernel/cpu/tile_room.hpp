@@ -154,9 +154,12 @@ struct TileOperands {
     for (Index first = 0; first < lanes; first += width) {
       const Index some = least(width, count - first);
       if (some < width) zero(room.turned, Way::terms * width * words);
-      for (Index r = 0; r < some; ++r)
-        bad |= place_row(item.q, item.shape.type, row + first + r, item.shape.channels, room.row,
-                         room.turned + r * words, tile_depth, width * words);
+      for (Index r = 0; r < some; ++r) {
+        const Index now = row + first + r, later = least(now + lanes, item.group.end);
+        prefetch_rows(item.q, item.shape.type, {later, least(later + 1, item.group.end)}, item.shape.channels, 0, 1);
+        bad |= place_row(item.q, item.shape.type, now, item.shape.channels, room.row, room.turned + r * words,
+                         tile_depth, width * words);
+      }
       for (Index term = 0; term < Way::terms; ++term)
         for (Index word = 0; word < words; word += tile_depth)
           turn<tile_depth, width>(room.turned + term * width * words + word, words,

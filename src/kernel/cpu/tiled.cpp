@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <numbers>
@@ -88,13 +90,18 @@ class Tiled final : public Kernel {
   std::string_view name() const override { return name_; }
   const Problem& problem() const override { return problem_; }
   DType accumulator() const override { return DType::f32; }
+  bool pause_with(Pause pause) override {
+    pause_ = std::move(pause);
+    return true;
+  }
 
   void forward(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) override {
     if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
+    Pausing pausing{pause_, problem_.query_heads * pairs_of(tiles)};
     std::vector<Piece> pieces = in_lanes(tiles, queries_in_lanes);
     const ChunkForm form = tier_.chunks(shape_);
-    if (form.steps == 0) return forward_round(pieces, {0, problem_.query_heads}, q, kv, into, nullptr);
+    if (form.steps == 0) return forward_round(pieces, {0, problem_.query_heads}, q, kv, into, nullptr, pausing);
     // In rounds, a few key/value heads and chunks of theirs at a time. What chunks a round has depends on shapes only, for
     // the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
     const std::vector<Chunk> chunks = cut_chunks(pieces, form.steps);
@@ -109,7 +116,8 @@ class Tiled final : public Kernel {
         const Packed packed{heads, at_once * form.floats};
         pack(chunks, some, form, packed, kv);
         forward_round(pieces_within(pieces, form.steps, some),
-                      {query_heads_of(heads.begin).begin, query_heads_of(heads.end - 1).end}, q, kv, into, &packed);
+                      {query_heads_of(heads.begin).begin, query_heads_of(heads.end - 1).end}, q, kv, into, &packed,
+                      pausing);
       }
   }
 
@@ -194,6 +202,37 @@ class Tiled final : public Kernel {
     });
   }
 
+  // The caller's pauses, between items: what they throw waits until no thread is at work.
+  struct Pausing {
+    const Pause& pause;
+    Index pairs;
+    std::thread::id caller = std::this_thread::get_id();
+    std::atomic<Index> done = 0;
+    std::atomic<bool> thrown = false;
+    std::exception_ptr failure = nullptr;
+
+    bool failed() const { return thrown.load(std::memory_order_relaxed); }
+    void after(Index more) {
+      const Index now = done.fetch_add(more, std::memory_order_relaxed) + more;
+      if (!pause || failed() || std::this_thread::get_id() != caller) return;
+      try {
+        pause(std::min(1.0, static_cast<double>(now) / static_cast<double>(std::max<Index>(1, pairs))));
+      } catch (...) {
+        failure = std::current_exception();
+        thrown = true;
+      }
+    }
+    void rethrow() const {
+      if (failure) std::rethrow_exception(failure);
+    }
+  };
+
+  static Index pairs_of(std::span<const Tile> tiles) {
+    Index pairs = 0;
+    for (const Tile& tile : tiles) pairs += tile.pairs();
+    return pairs;
+  }
+
   // What lies in packed_: some chunks of some key/value heads.
   struct Packed {
     Range heads;
@@ -216,9 +255,10 @@ class Tiled final : public Kernel {
   }
 
   void forward_round(std::span<const Piece> pieces, const Range& heads, const Rows& q, const KeyValue& kv,
-                     const Partial& into, const Packed* packed) {
+                     const Partial& into, const Packed* packed, Pausing& pausing) {
     const auto groups = group_rows(pieces, q.tokens, group_size(q.tokens, heads.count(), Pass::forward));
     run(groups, heads.count(), Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
+      if (pausing.failed()) return;
       const Index h = heads.begin + n, g = problem_.kv_head(h);
       tier_.forward(
           {.shape = shape_,
@@ -231,7 +271,9 @@ class Tiled final : public Kernel {
            .sum = target(into.sum, h),
            .packed = packed == nullptr ? nullptr : packed_.data() + (g - packed->heads.begin) * packed->head_floats},
           scratch);
+      pausing.after(group.pairs);
     });
+    pausing.rethrow();
   }
 
   Range query_heads_of(Index g) const {
@@ -280,6 +322,7 @@ class Tiled final : public Kernel {
   std::vector<Scratch> scratch_;  // one per thread
   Index packed_floats_;           // as much is packed at a time
   Scratch packed_;
+  Pause pause_;
 };
 
 struct TierRow {
