@@ -127,15 +127,17 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
               const KeyValue here = views(block, kv_heads, shape_.channels, shape_.value_channels);
-              forward_step(plan_.steps[s], pending, local.q, here, partial);
+              forward_step(plan_.steps[s], pending, local.q, here, partial, s + 1 == plan_.steps.size());
             });
-  {
-    const Timeline::Span span(machine_.timeline, "merge", 0);
-    machine_.kernel.finish(partial, partial.top);
-  }
+  if (plan_.steps.empty()) finish(partial);
   if (direct) return;
   query_exchange_->scatter(partial.out, query_shares_, out);
   query_exchange_->scatter(partial.top, query_shares_, lse);
+}
+
+void Attention::finish(const Partial& partial) {
+  const Timeline::Span span(machine_.timeline, "merge", 0);
+  machine_.kernel.finish(partial, partial.top);
 }
 
 // K/V blocks travel, and their gradients follow: dq [rows, heads, channels], sums: those of the own block.

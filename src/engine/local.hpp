@@ -46,9 +46,10 @@ void Attention::in_batches(const Step& step, double operations_per_pair, Pending
   flush();
 }
 
-// As in_batches, of a kernel's forward; in one go where the kernel pauses by itself, so that it packs the block once.
+// As in_batches, of a kernel's forward; in one go where the kernel pauses by itself, so that it packs the block once. last:
+// the partial is to be finished too.
 inline void Attention::forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv,
-                                    const Partial& into) {
+                                    const Partial& into, bool last) {
   Kernel& kernel = machine_.kernel;
   const Index heads = kernel.problem().query_heads;
   Index pairs = 0, reported = 0;
@@ -60,7 +61,9 @@ inline void Attention::forward_step(const Step& step, Pending& pending, const Ro
   };
   if (!kernel.pause_with(pause)) {
     const auto compute = [&](std::span<const Tile> tiles) { kernel.forward(tiles, q, kv, into); };
-    return in_batches(step, 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending, compute);
+    in_batches(step, 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending, compute);
+    if (last) finish(into);
+    return;
   }
   const struct NoLonger {
     Kernel& kernel;
@@ -68,7 +71,8 @@ inline void Attention::forward_step(const Step& step, Pending& pending, const Ro
   } no_longer{kernel};
   {
     const Timeline::Span span(machine_.timeline, "compute", step.origin());
-    kernel.forward(step.tiles, q, kv, into);
+    if (last) kernel.forward_and_finish(step.tiles, q, kv, into);
+    else kernel.forward(step.tiles, q, kv, into);
   }
   pause(1);
 }

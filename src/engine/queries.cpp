@@ -67,10 +67,7 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
   } else {
     pass_queries(q, kv, own);
   }
-  {
-    const Timeline::Span span(machine_.timeline, "merge", 0);
-    machine_.kernel.finish(mine, mine.top);
-  }
+  finish(mine);
   if (!query_exchange_) {
     machine_.device.copy_rows(mine.out, out);
     machine_.device.copy_rows(mine.top, lse);

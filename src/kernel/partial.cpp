@@ -63,6 +63,10 @@ PartialArray::PartialArray(Device& device, DType type, Index rows, Index heads, 
   reset(view());
 }
 
+void Kernel::forward_and_finish(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) {
+  forward(tiles, q, kv, into);
+  finish(into, into.top);
+}
 void Kernel::reset(const Partial& partial) { annulus::reset(partial); }
 void Kernel::merge(const Partial& from, const Partial& into) {
   require(into.out.place == Place::cpu, "the kernel ", name(),

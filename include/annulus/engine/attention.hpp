@@ -67,7 +67,9 @@ class Attention {
   const Plan& ring_plan();  // K/V blocks travel whatever the strategy: traces, and gradients of the tree
   template <class Compute>
   void in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute);
-  void forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv, const Partial& into);
+  void forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv, const Partial& into,
+                    bool last = false);
+  void finish(const Partial& partial);  // with lse in place of top
 
   const Schedule& schedule_;
   Plan plan_;

@@ -79,6 +79,9 @@ class Kernel {
   virtual void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
                        const Observation& into) = 0;
 
+  /// forward, and then finish with lse in place of into.top: in one pass over the rows where the kernel can.
+  virtual void forward_and_finish(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into);
+
   /// Called with the share of a forward call's work that is done, now and then while it is computed, by the thread that
   /// called: to look after an exchange, say. If it throws, so does forward, with the partial of no further use.
   using Pause = std::function<void(double)>;

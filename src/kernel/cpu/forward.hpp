@@ -102,12 +102,22 @@ ANNULUS_INLINE Vec all_of(const ForwardBlock& block, Index cell) {
   return block.strips[1] == 0 ? out : load(block.total + cell) + out;
 }
 
+/// What a vector of lanes is multiplied with on its way out: 1, or where results are final 1 / sum, 0 where nothing was
+/// seen (a sum that is not a number must show). sum: the whole one, and no longer two.
+ANNULUS_INLINE Vec close_sums(const ForwardItem& item, const ForwardBlock& block, Index first) {
+  const Vec sum = load(block.sum + first) + load(block.sum_rest + first);
+  store(block.sum + first, sum);
+  if (!item.last) return splat(1.0F);
+  return keep(~(sum == Vec{}), splat(1.0F) / sum);
+}
+
 /// Sixteen channels of `width` lanes from lane `first` on, back in their rows; sends for those of the next block.
-ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first, Index c, const ForwardBlock& block) {
+ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first, Index c, const ForwardBlock& block,
+                                Vec factor) {
   alignas(64) float sums[16 * width];
   std::byte* const to = item.out.data + (row + first) * item.out.pitch + c * 4;
   const bool later = row + first + lanes + width <= item.group.end;
-  for (Index i = 0; i < 16; ++i) store(sums + i * width, all_of(block, (c + i) * lanes + first));
+  for (Index i = 0; i < 16; ++i) store(sums + i * width, all_of(block, (c + i) * lanes + first) * factor);
   if (later)
     for (Index i = 0; i < width; ++i) __builtin_prefetch(to + (lanes + i) * item.out.pitch, 1);
   turn<width, 16>(sums, width, reinterpret_cast<float*>(to), item.out.pitch / 4);
@@ -116,20 +126,26 @@ ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first,
 void store_block(const ForwardItem& item, Index row, Index count, const ForwardBlock& block) {
   const Index values = item.shape.value_channels;
   for (Index first = 0; first < count; first += width) {
+    const Vec factor = close_sums(item, block, first);
     bool all = first + width <= count && item.out.pitch % 4 == 0;
-    for (Index lane = first; lane < least(first + width, count); ++lane) all &= block.touched[lane] != 0;
+    for (Index lane = first; lane < least(first + width, count); ++lane) all &= item.last || block.touched[lane] != 0;
     Index in_tiles = 0;
     if (all)
-      for (; in_tiles + 16 <= values; in_tiles += 16) store_lanes(item, row, first, in_tiles, block);
+      for (; in_tiles + 16 <= values; in_tiles += 16) store_lanes(item, row, first, in_tiles, block, factor);
     for (Index lane = first; lane < least(first + width, count); ++lane) {
-      if (block.touched[lane] == 0) continue;
+      if (!item.last && block.touched[lane] == 0) continue;
       auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
       for (Index c = in_tiles; c < values; ++c) {
         const Index cell = c * lanes + lane;
-        out[c] = block.strips[1] == 0 ? block.out[cell] : block.total[cell] + block.out[cell];
+        out[c] = (block.strips[1] == 0 ? block.out[cell] : block.total[cell] + block.out[cell]) * factor[lane - first];
       }
-      number_at(item.top, row + lane) = block.top[lane];
-      number_at(item.sum, row + lane) = block.sum[lane] + block.sum_rest[lane];
+      const float top = block.top[lane], sum = block.sum[lane];
+      if (item.last) {
+        number_at(item.top, row + lane) = sum != 0 ? top + __builtin_logf(sum) : -infinity;
+      } else {
+        number_at(item.top, row + lane) = top;
+        number_at(item.sum, row + lane) = sum;
+      }
     }
   }
 }

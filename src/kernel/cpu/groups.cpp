@@ -13,12 +13,11 @@ Index steps_of(const Piece& piece, Index row) {
   return std::max<Index>(0, std::min(piece.step_end, row + piece.hi + 1) - std::max(piece.step_begin, row + piece.lo));
 }
 
-// The trapezoid rule over the rows: exact for one diagonal, near enough to order the work.
-Index about_pairs(const Piece& piece, Index begin, Index end) {
-  const Index first = std::max(begin, piece.lane_begin), last = std::min(end, piece.lane_end) - 1;
-  if (first > last) return 0;
-  const Index ends = steps_of(piece, first) + 2 * steps_of(piece, (first + last) / 2) + steps_of(piece, last);
-  return (last - first + 1) * ends / 4;
+Index pairs_of(const Piece& piece, Index begin, Index end) {
+  Index pairs = 0;
+  for (Index row = std::max(begin, piece.lane_begin); row < std::min(end, piece.lane_end); ++row)
+    pairs += steps_of(piece, row);
+  return pairs;
 }
 
 void longest_first(std::vector<RowGroup>& groups) {
@@ -70,7 +69,7 @@ std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Inde
     for (Index g = piece.lane_begin / size; g * size < piece.lane_end; ++g) {
       RowGroup& group = groups[static_cast<std::size_t>(g)];
       group.pieces.push_back(piece);
-      group.pairs += about_pairs(piece, group.begin, group.end);
+      group.pairs += pairs_of(piece, group.begin, group.end);
     }
   }
   std::erase_if(groups, [](const RowGroup& group) { return group.pieces.empty(); });
@@ -129,7 +128,7 @@ std::vector<RowGroup> group_queries(std::span<const Tile> tiles, Index size, Ind
       piece.lane_end = tile.q.begin + next;
       piece.lane_at = at;
       RowGroup& group = owners[owner];
-      group.pairs += about_pairs(piece, piece.lane_begin, piece.lane_end);
+      group.pairs += pairs_of(piece, piece.lane_begin, piece.lane_end);
       group.pieces.push_back(piece);
       i = next;
     }

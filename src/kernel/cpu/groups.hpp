@@ -11,7 +11,7 @@ namespace annulus::cpu {
 struct RowGroup {
   Index begin = 0, end = 0;
   std::vector<Piece> pieces;  ///< in the order of the tiles
-  Index pairs = 0;            ///< about how many pairs are seen: the longest group starts first
+  Index pairs = 0;            ///< how many are seen: the longest group starts first
 
   Group view() const { return {begin, end, pieces.data(), static_cast<Index>(pieces.size())}; }
 };

@@ -65,6 +65,7 @@ struct ForwardItem {
   Source q, k, v;
   Target out, top, sum;
   const float* packed = nullptr;  ///< chunks of k and v by their number, where the tier wants them
+  bool last = false;              ///< all rows of the group are to be normalised, with lse in place of top
 };
 
 /// Turns of the groups of a call at rows that all of them add to. done_from[group][head]: that group is done with rows from

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "annulus/kernel/cpu.hpp"
+#include "annulus/kernel/partial.hpp"
 #include "kernel/cpu/checks.hpp"
 #include "kernel/cpu/groups.hpp"
 #include "kernel/cpu/threads.hpp"
@@ -96,29 +97,20 @@ class Tiled final : public Kernel {
   }
 
   void forward(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into) override {
-    if (problem_.query_heads == 0) return;
-    check_forward(problem_, tiles, q, kv, into);
-    Pausing pausing{pause_, problem_.query_heads * pairs_of(tiles)};
-    std::vector<Piece> pieces = in_lanes(tiles, queries_in_lanes);
-    const ChunkForm form = tier_.chunks(shape_);
-    if (form.steps == 0) return forward_round(pieces, {0, problem_.query_heads}, q, kv, into, nullptr, pausing);
-    // In rounds, a few key/value heads and chunks of theirs at a time. What chunks a round has depends on shapes only, for
-    // the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
-    const std::vector<Chunk> chunks = cut_chunks(pieces, form.steps);
-    const auto count = static_cast<Index>(chunks.size());
-    const Index room = std::max<Index>(1, packed_floats_ / form.floats), at_once = std::min(room, count);
-    const Index heads_at_once = scratch_.size() == 1 ? 1 : std::max<Index>(1, room / std::max<Index>(1, count));
-    packed_.grow(std::min(heads_at_once, problem_.kv_heads) * at_once * form.floats);
-    for (Index g = 0; g < problem_.kv_heads; g += heads_at_once)
-      for (Index first = 0; first < count; first += at_once) {
-        const Range heads{g, std::min(g + heads_at_once, problem_.kv_heads)};
-        const Range some{first, std::min(first + at_once, count)};
-        const Packed packed{heads, at_once * form.floats};
-        pack(chunks, some, form, packed, kv);
-        forward_round(pieces_within(pieces, form.steps, some),
-                      {query_heads_of(heads.begin).begin, query_heads_of(heads.end - 1).end}, q, kv, into, &packed,
-                      pausing);
-      }
+    attend(tiles, q, kv, into, false);
+  }
+  void forward_and_finish(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv,
+                          const Partial& into) override {
+    attend(tiles, q, kv, into, true);
+  }
+  void reset(const Partial& partial) override {
+    by_rows(partial.out.tokens, [&](Range rows) { annulus::reset(part(partial, rows)); });
+  }
+  void finish(const Partial& partial, const Rows& lse) override {
+    by_rows(partial.out.tokens, [&](Range rows) { annulus::finish(part(partial, rows), part(lse, rows)); });
+  }
+  void row_dot(const Rows& dout, const Rows& out, const Rows& delta) override {
+    by_rows(out.tokens, [&](Range rows) { annulus::row_dot(part(dout, rows), part(out, rows), part(delta, rows)); });
   }
 
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
@@ -202,6 +194,66 @@ class Tiled final : public Kernel {
     });
   }
 
+  void attend(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into, bool last) {
+    if (problem_.query_heads == 0) return;
+    check_forward(problem_, tiles, q, kv, into);
+    Call call{q, kv, into, last, {pause_, problem_.query_heads * pairs_of(tiles)}};
+    std::vector<Piece> pieces = in_lanes(tiles, queries_in_lanes);
+    const ChunkForm form = tier_.chunks(shape_);
+    std::vector<Range> finished;
+    if (form.steps == 0) {
+      finished = forward_round(pieces, {0, problem_.query_heads}, call, nullptr);
+    } else {
+      // In rounds, a few key/value heads and chunks of theirs at a time. What chunks a round has depends on shapes only,
+      // for the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
+      const std::vector<Chunk> chunks = cut_chunks(pieces, form.steps);
+      const auto count = static_cast<Index>(chunks.size());
+      const Index room = std::max<Index>(1, packed_floats_ / form.floats), at_once = std::min(room, count);
+      const Index heads_at_once =
+          std::min(problem_.kv_heads, scratch_.size() == 1 ? 1 : std::max<Index>(1, room / std::max<Index>(1, count)));
+      packed_.grow(heads_at_once * at_once * form.floats);
+      for (Index g = 0; g < problem_.kv_heads; g += heads_at_once)
+        for (Index first = 0; first < count; first += at_once) {
+          const Range heads{g, std::min(g + heads_at_once, problem_.kv_heads)};
+          const Range some{first, std::min(first + at_once, count)};
+          const Packed packed{heads, at_once * form.floats};
+          pack(chunks, some, form, packed, kv);
+          call.last = last && some.end == count;
+          finished =
+              forward_round(pieces_within(pieces, form.steps, some),
+                            {query_heads_of(heads.begin).begin, query_heads_of(heads.end - 1).end}, call, &packed);
+        }
+    }
+    if (!last) return;
+    Index row = 0;  // those that no group of the last round had
+    std::ranges::sort(finished, {}, &Range::begin);
+    finished.push_back({q.tokens, q.tokens});
+    for (const Range& rows : finished) {
+      const Partial rest = part(into, {row, rows.begin});
+      finish(rest, rest.top);
+      row = rows.end;
+    }
+  }
+
+  static Rows part(Rows rows, const Range& of) {
+    rows.data += of.begin * rows.pitch;
+    rows.tokens = of.count();
+    return rows;
+  }
+  static Partial part(const Partial& partial, const Range& of) {
+    return {part(partial.out, of), part(partial.top, of), part(partial.sum, of)};
+  }
+  // Work that is done row by row, in a few portions.
+  template <class Work>
+  void by_rows(Index rows, const Work& work) const {
+    const auto threads = static_cast<Index>(scratch_.size());
+    const Index portions = threads == 1 ? 1 : std::min(4 * threads, ceil_div(rows, 256));
+    work(Range{0, 0});  // refuses what it must here, not on another thread
+    for_each_item(static_cast<int>(threads), portions, [&](Index n, int) {
+      work(Range{rows * n / portions, rows * (n + 1) / portions});
+    });
+  }
+
   // The caller's pauses, between items: what they throw waits until no thread is at work.
   struct Pausing {
     const Pause& pause;
@@ -225,6 +277,14 @@ class Tiled final : public Kernel {
     void rethrow() const {
       if (failure) std::rethrow_exception(failure);
     }
+  };
+
+  struct Call {
+    const Rows& q;
+    const KeyValue& kv;
+    const Partial& into;
+    bool last;  // rows are to be finished too
+    Pausing pausing;
   };
 
   static Index pairs_of(std::span<const Tile> tiles) {
@@ -254,26 +314,31 @@ class Tiled final : public Kernel {
     });
   }
 
-  void forward_round(std::span<const Piece> pieces, const Range& heads, const Rows& q, const KeyValue& kv,
-                     const Partial& into, const Packed* packed, Pausing& pausing) {
-    const auto groups = group_rows(pieces, q.tokens, group_size(q.tokens, heads.count(), Pass::forward));
+  // Returns the rows of its groups.
+  std::vector<Range> forward_round(std::span<const Piece> pieces, const Range& heads, Call& call,
+                                   const Packed* packed) {
+    const auto groups = group_rows(pieces, call.q.tokens, group_size(call.q.tokens, heads.count(), Pass::forward));
     run(groups, heads.count(), Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
-      if (pausing.failed()) return;
+      if (call.pausing.failed()) return;
       const Index h = heads.begin + n, g = problem_.kv_head(h);
       tier_.forward(
           {.shape = shape_,
            .group = group.view(),
-           .q = source(q, h),
-           .k = source(kv.k, g),
-           .v = source(kv.v, g),
-           .out = target(into.out, h),
-           .top = target(into.top, h),
-           .sum = target(into.sum, h),
-           .packed = packed == nullptr ? nullptr : packed_.data() + (g - packed->heads.begin) * packed->head_floats},
+           .q = source(call.q, h),
+           .k = source(call.kv.k, g),
+           .v = source(call.kv.v, g),
+           .out = target(call.into.out, h),
+           .top = target(call.into.top, h),
+           .sum = target(call.into.sum, h),
+           .packed = packed == nullptr ? nullptr : packed_.data() + (g - packed->heads.begin) * packed->head_floats,
+           .last = call.last},
           scratch);
-      pausing.after(group.pairs);
+      call.pausing.after(group.pairs);
     });
-    pausing.rethrow();
+    call.pausing.rethrow();
+    std::vector<Range> rows;
+    for (const RowGroup& group : groups) rows.push_back({group.begin, group.end});
+    return rows;
   }
 
   Range query_heads_of(Index g) const {
