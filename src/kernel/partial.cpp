@@ -1,5 +1,6 @@
 #include "annulus/kernel/partial.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -12,8 +13,7 @@ template <class T>
 constexpr T minus_infinity = -std::numeric_limits<T>::infinity();
 
 template <class T>
-void reset_as(const Partial& p) {
-  clear(p.out);
+void reset_scores_as(const Partial& p) {
   clear(p.sum);
   for (Index i = 0; i < p.top.tokens; ++i)
     for (Index h = 0; h < p.top.heads; ++h) *p.top.at<T>(i, h) = minus_infinity<T>;
@@ -26,11 +26,17 @@ void merge_as(const Partial& from, const Partial& into) {
       const T a = *from.top.at<const T>(i, h);
       T& b = *into.top.at<T>(i, h);
       if (a == minus_infinity<T>) continue;
-      const T m = std::max(a, b), wa = std::exp(a - m), wb = b == minus_infinity<T> ? T{0} : std::exp(b - m);
       T& sum = *into.sum.at<T>(i, h);
-      sum = wa * *from.sum.at<const T>(i, h) + wb * sum;
       const T* x = from.out.at<const T>(i, h);
       T* y = into.out.at<T>(i, h);
+      if (b == minus_infinity<T>) {
+        b = a;
+        sum = *from.sum.at<const T>(i, h);
+        std::copy_n(x, into.out.channels, y);
+        continue;
+      }
+      const T m = std::max(a, b), wa = std::exp(a - m), wb = std::exp(b - m);
+      sum = wa * *from.sum.at<const T>(i, h) + wb * sum;
       for (Index c = 0; c < into.out.channels; ++c) y[c] = wa * x[c] + wb * y[c];
       b = m;
     }
@@ -76,9 +82,14 @@ void Kernel::merge(const Partial& from, const Partial& into) {
 void Kernel::finish(const Partial& partial, const Rows& lse) { annulus::finish(partial, lse); }
 void Kernel::row_dot(const Rows& dout, const Rows& out, const Rows& delta) { annulus::row_dot(dout, out, delta); }
 
-void reset(const Partial& partial) {
+void reset_scores(const Partial& partial) {
   check(partial);
-  return partial.out.type == DType::f32 ? reset_as<float>(partial) : reset_as<double>(partial);
+  return partial.out.type == DType::f32 ? reset_scores_as<float>(partial) : reset_scores_as<double>(partial);
+}
+
+void reset(const Partial& partial) {
+  clear(partial.out);
+  reset_scores(partial);
 }
 
 void merge(const Partial& from, const Partial& into) {

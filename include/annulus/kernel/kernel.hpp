@@ -88,7 +88,8 @@ class Kernel {
   /// Makes forward pause so; empty: no longer. False: this kernel does not, and wants long work in parts.
   virtual bool pause_with(Pause) { return false; }
 
-  /// As the functions of these names in partial.hpp, where the rows live; on the CPU they are those functions.
+  /// As the functions of these names in partial.hpp, where the rows live; on the CPU they are those functions, but that a
+  /// kernel may leave out as it is in reset if it does not read out of rows whose top is -inf.
   virtual void reset(const Partial& partial);
   virtual void merge(const Partial& from, const Partial& into);
   virtual void finish(const Partial& partial, const Rows& lse);

@@ -15,6 +15,8 @@ class PartialArray {
 
 /// Makes a partial the identity: out = 0, sum = 0, top = -inf. CPU.
 void reset(const Partial& partial);
+/// The same without out, which has no meaning while top is -inf: for kernels that do not read it then. merge and finish do not.
+void reset_scores(const Partial& partial);
 
 /// Merges the attention of disjoint key sets over the same rows. With m = max(top_a, top_b) and w_i = exp(top_i - m):
 ///   out = w_a out_a + w_b out_b,  sum = w_a sum_a + w_b sum_b,  top = m;  a side with top = -inf adds nothing.

@@ -95,6 +95,13 @@ void load_block(const ForwardItem& item, Index row, Index count, float* spare, c
   if (fresh) return;  // rows that have met no score are zeros
   pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
   zero(block.total + values * lanes, (padded(values) - values) * lanes);
+  for (int n = 0; n < vectors; ++n) {  // what such rows hold has no meaning
+    const IntVec met = ~(load(block.top + n * width) == splat(-infinity));
+    for (Index c = 0; c < values; ++c) {
+      float* const cell = block.total + c * lanes + n * width;
+      store(cell, keep(met, load(cell)));
+    }
+  }
 }
 
 ANNULUS_INLINE Vec all_of(const ForwardBlock& block, Index cell) {

@@ -105,6 +105,11 @@ std::vector<Piece> pieces_within(std::span<const Piece> pieces, Index steps, Ran
     part.step_at += skipped * piece.stride;
     part.step_end = std::min(piece.step_end, part.step_begin + met.count() * steps);
     part.chunk = met.begin - chunks.begin;
+    // lanes that see some of these steps
+    part.lane_begin = std::max(piece.lane_begin, part.step_begin - piece.hi);
+    part.lane_end = std::min(piece.lane_end, part.step_end - piece.lo);
+    if (part.lane_begin >= part.lane_end) continue;
+    part.lane_at += (part.lane_begin - piece.lane_begin) * piece.stride;
     parts.push_back(part);
   }
   return parts;

@@ -104,7 +104,7 @@ class Tiled final : public Kernel {
     attend(tiles, q, kv, into, true);
   }
   void reset(const Partial& partial) override {
-    by_rows(partial.out.tokens, [&](Range rows) { annulus::reset(part(partial, rows)); });
+    by_rows(partial.out.tokens, [&](Range rows) { reset_scores(part(partial, rows)); });
   }
   void finish(const Partial& partial, const Rows& lse) override {
     by_rows(partial.out.tokens, [&](Range rows) { annulus::finish(part(partial, rows), part(lse, rows)); });
@@ -197,42 +197,66 @@ class Tiled final : public Kernel {
   void attend(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into, bool last) {
     if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
-    Call call{q, kv, into, last, {pause_, problem_.query_heads * pairs_of(tiles)}};
+    Call call{q, kv, into, {pause_, problem_.query_heads * pairs_of(tiles)}};
     std::vector<Piece> pieces = in_lanes(tiles, queries_in_lanes);
     const ChunkForm form = tier_.chunks(shape_);
-    std::vector<Range> finished;
-    if (form.steps == 0) {
-      finished = forward_round(pieces, {0, problem_.query_heads}, call, nullptr);
-    } else {
-      // In rounds, a few key/value heads and chunks of theirs at a time. What chunks a round has depends on shapes only,
-      // for the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
-      const std::vector<Chunk> chunks = cut_chunks(pieces, form.steps);
-      const auto count = static_cast<Index>(chunks.size());
-      const Index room = std::max<Index>(1, packed_floats_ / form.floats), at_once = std::min(room, count);
-      const Index heads_at_once =
-          std::min(problem_.kv_heads, scratch_.size() == 1 ? 1 : std::max<Index>(1, room / std::max<Index>(1, count)));
-      packed_.grow(heads_at_once * at_once * form.floats);
-      for (Index g = 0; g < problem_.kv_heads; g += heads_at_once)
-        for (Index first = 0; first < count; first += at_once) {
-          const Range heads{g, std::min(g + heads_at_once, problem_.kv_heads)};
-          const Range some{first, std::min(first + at_once, count)};
-          const Packed packed{heads, at_once * form.floats};
-          pack(chunks, some, form, packed, kv);
-          call.last = last && some.end == count;
-          finished =
-              forward_round(pieces_within(pieces, form.steps, some),
-                            {query_heads_of(heads.begin).begin, query_heads_of(heads.end - 1).end}, call, &packed);
+    // In rounds: some packed chunks, for some key/value heads at a time. What chunks a round has depends on shapes only,
+    // for the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
+    std::vector<Chunk> chunks;
+    if (form.steps > 0) chunks = cut_chunks(pieces, form.steps);
+    const auto count = static_cast<Index>(chunks.size());
+    const Index room = form.steps == 0 ? 1 : std::max<Index>(1, packed_floats_ / form.floats);
+    const Index at_once = std::min(room, chunks_per_round(pieces, form.steps, count));
+    const Index threads = static_cast<Index>(scratch_.size());
+    const Index heads_at_once = form.steps == 0 ? problem_.kv_heads
+                                : threads == 1
+                                    ? 1
+                                    : std::clamp<Index>(room / std::max<Index>(1, at_once), 1, problem_.kv_heads);
+    packed_.grow(heads_at_once * at_once * form.floats);
+    std::vector<std::vector<Piece>> rounds;
+    if (form.steps == 0) rounds.push_back(std::move(pieces));
+    for (Index first = 0; first < count; first += at_once)
+      rounds.push_back(pieces_within(pieces, form.steps, {first, std::min(first + at_once, count)}));
+    // Rows are final in the last round that has a piece of their group.
+    const Index size =
+        group_size(q.tokens, ceil_div(problem_.query_heads * heads_at_once, problem_.kv_heads), Pass::forward);
+    std::vector<std::size_t> last_round(static_cast<std::size_t>(ceil_div(q.tokens, size)), rounds.size());
+    for (std::size_t k = 0; k < rounds.size(); ++k)
+      for (const Piece& piece : rounds[k])
+        for (Index g = piece.lane_begin / size; g * size < piece.lane_end; ++g)
+          last_round[static_cast<std::size_t>(g)] = k;
+    for (std::size_t k = 0; k < rounds.size(); ++k) {
+      const auto groups = group_rows(rounds[k], q.tokens, size);
+      const auto is_last = [&](const RowGroup& group) {
+        return last && last_round[static_cast<std::size_t>(group.begin / size)] == k;
+      };
+      for (Index g = 0; g < problem_.kv_heads; g += heads_at_once) {
+        const Packed packed{{g, std::min(g + heads_at_once, problem_.kv_heads)}, at_once * form.floats};
+        if (form.steps > 0) {
+          const auto first = static_cast<std::size_t>(k) * static_cast<std::size_t>(at_once);
+          pack(std::span(chunks).subspan(first, std::min(static_cast<std::size_t>(at_once), chunks.size() - first)),
+               form, packed, kv);
         }
+        forward_round(groups, is_last, call, packed);
+      }
     }
     if (!last) return;
-    Index row = 0;  // those that no group of the last round had
-    std::ranges::sort(finished, {}, &Range::begin);
-    finished.push_back({q.tokens, q.tokens});
-    for (const Range& rows : finished) {
-      const Partial rest = part(into, {row, rows.begin});
-      finish(rest, rest.top);
-      row = rows.end;
+    for (std::size_t g = 0; g < last_round.size(); ++g) {
+      if (last_round[g] < rounds.size()) continue;
+      const Index begin = static_cast<Index>(g) * size;
+      const Partial rest = part(into, {begin, std::min(begin + size, q.tokens)});
+      annulus::finish(rest, rest.top);
     }
+  }
+
+  // So many that few rows of a band have chunks in two rounds, and the packed ones are still in a cache near by when they
+  // are met; all of them where rows see most.
+  static Index chunks_per_round(std::span<const Piece> pieces, Index steps, Index count) {
+    Index widest = 0;
+    for (const Piece& piece : pieces)
+      widest = std::max(widest, std::min({piece.step_end - piece.step_begin, piece.hi - piece.lo + 1}));
+    constexpr Index times = 16;
+    return steps == 0 ? 0 : std::min(count, times * ceil_div(widest, steps));
   }
 
   static Rows part(Rows rows, const Range& of) {
@@ -283,7 +307,6 @@ class Tiled final : public Kernel {
     const Rows& q;
     const KeyValue& kv;
     const Partial& into;
-    bool last;  // rows are to be finished too
     Pausing pausing;
   };
 
@@ -299,11 +322,11 @@ class Tiled final : public Kernel {
     Index head_floats;
   };
 
-  void pack(std::span<const Chunk> chunks, const Range& some, const ChunkForm& form, const Packed& packed,
-            const KeyValue& kv) {
-    run(some.count() * packed.heads.count(), Pass::forward, [&](Index item, float* scratch) {
-      const Index head = item / some.count(), n = item % some.count();
-      const Chunk& chunk = chunks[static_cast<std::size_t>(some.begin + n)];
+  void pack(std::span<const Chunk> chunks, const ChunkForm& form, const Packed& packed, const KeyValue& kv) {
+    const auto count = static_cast<Index>(chunks.size());
+    run(count * packed.heads.count(), Pass::forward, [&](Index item, float* scratch) {
+      const Index head = item / count, n = item % count;
+      const Chunk& chunk = chunks[static_cast<std::size_t>(n)];
       tier_.pack({.shape = shape_,
                   .k = source(kv.k, packed.heads.begin + head),
                   .v = source(kv.v, packed.heads.begin + head),
@@ -314,31 +337,26 @@ class Tiled final : public Kernel {
     });
   }
 
-  // Returns the rows of its groups.
-  std::vector<Range> forward_round(std::span<const Piece> pieces, const Range& heads, Call& call,
-                                   const Packed* packed) {
-    const auto groups = group_rows(pieces, call.q.tokens, group_size(call.q.tokens, heads.count(), Pass::forward));
+  template <class IsLast>
+  void forward_round(const std::vector<RowGroup>& groups, const IsLast& is_last, Call& call, const Packed& packed) {
+    const Range heads{query_heads_of(packed.heads.begin).begin, query_heads_of(packed.heads.end - 1).end};
     run(groups, heads.count(), Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
       if (call.pausing.failed()) return;
       const Index h = heads.begin + n, g = problem_.kv_head(h);
-      tier_.forward(
-          {.shape = shape_,
-           .group = group.view(),
-           .q = source(call.q, h),
-           .k = source(call.kv.k, g),
-           .v = source(call.kv.v, g),
-           .out = target(call.into.out, h),
-           .top = target(call.into.top, h),
-           .sum = target(call.into.sum, h),
-           .packed = packed == nullptr ? nullptr : packed_.data() + (g - packed->heads.begin) * packed->head_floats,
-           .last = call.last},
-          scratch);
+      tier_.forward({.shape = shape_,
+                     .group = group.view(),
+                     .q = source(call.q, h),
+                     .k = source(call.kv.k, g),
+                     .v = source(call.kv.v, g),
+                     .out = target(call.into.out, h),
+                     .top = target(call.into.top, h),
+                     .sum = target(call.into.sum, h),
+                     .packed = packed_.data() + (g - packed.heads.begin) * packed.head_floats,
+                     .last = is_last(group)},
+                    scratch);
       call.pausing.after(group.pairs);
     });
     call.pausing.rethrow();
-    std::vector<Range> rows;
-    for (const RowGroup& group : groups) rows.push_back({group.begin, group.end});
-    return rows;
   }
 
   Range query_heads_of(Index g) const {
