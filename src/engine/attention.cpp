@@ -154,8 +154,8 @@ void Attention::backward_keys(const Local& local, const Saved& saved, const Rows
                            machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
                          });
               trail.end(s);
-            });
-  trail.home();
+            },
+            [&] { trail.home(); });
 }
 
 void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
@@ -259,9 +259,11 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
                   plan.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
                   [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
               if (with_received) trail->end(s);
+            },
+            [&] {
+              if (with_received) trail->home();
             });
   if (with_received) {
-    trail->home();
     Rows home = received;
     std::swap(home.heads, home.channels);
     if (key_exchange_) {

@@ -91,8 +91,8 @@ void Attention::pass_queries(const Rows& q, const KeyValue& kv, const Rows& own)
               const Partial into = partial_of(trail.begin(s), heads, shape_.value_channels);
               forward_step(plan_.steps[s], pending, here, kv, into);
               trail.end(s);
-            });
-  trail.home();
+            },
+            [&] { trail.home(); });
 }
 
 // All queries come here, meet the own keys, and what all ranks know of them is merged pairwise.
@@ -152,8 +152,8 @@ void Attention::backward_queries(const Local& local, const Saved& saved, const R
                            machine_.kernel.backward(tiles, visitors, kv, {into, gradients.k, gradients.v});
                          });
               trail.end(s);
-            });
-  trail.home();
+            },
+            [&] { trail.home(); });
 }
 
 }  // namespace annulus
