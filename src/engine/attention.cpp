@@ -18,6 +18,12 @@ void check_rows(const Rows& rows, const char* name, Index tokens, Index heads, I
           heads, " x ", channels, " on this rank: it is ", rows.tokens, " x ", rows.heads, " x ", rows.channels);
 }
 
+// K and V that lie side by side, as they travel.
+bool side_by_side(const Rows& k, const Rows& v) {
+  return k.pitch == v.pitch && k.pitch == k.row_bytes() + v.row_bytes() && v.data == k.data + k.row_bytes();
+}
+Rows joined(const Rows& k, Index width) { return dense_rows(k.data, k.type, k.tokens, 1, width, k.place); }
+
 }  // namespace
 
 KeyValue Attention::views(const Rows& block, Index kv_heads, Index channels, Index value_channels) {
@@ -90,10 +96,8 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
     if (with_values) v = v_array = key_exchange_->gather(kv.v, kv_shares_);
   }
   const Index width = k.heads * (shape_.channels + (with_values ? shape_.value_channels : 0));
-  const bool side_by_side =
-      with_values && k.pitch == v.pitch && k.pitch == width * bytes_of(k.type) && v.data == k.data + k.row_bytes();
-  if (side_by_side || (!with_values && k.dense())) {
-    local.block = dense_rows(k.data, k.type, k.tokens, 1, width, k.place);
+  if (with_values ? side_by_side(k, v) : k.dense()) {
+    local.block = joined(k, width);
     local.block_array = std::move(k_array);  // keeps gathered keys alive; empty when they are the caller's
     return local;
   }
@@ -186,7 +190,12 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   Rows dq = dq_rows;
   dq.heads = 1;
   dq.channels = local.q.heads * shape_.channels;
-  const Array own = Array::zeros(machine_.device, type, local.block.tokens, 1, local.block.channels);
+  // ... and those of K and V, when these lie side by side there
+  const bool direct_sums = !query_exchange_ && side_by_side(into.dk, into.dv);
+  Array own_array;
+  if (!direct_sums) own_array = Array(machine_.device, type, local.block.tokens, 1, local.block.channels);
+  const Rows own = direct_sums ? joined(into.dk, local.block.channels) : own_array.rows();
+  machine_.device.clear(own);
   if (schedule_.grid.travel == Travel::queries) {
     backward_queries(local, saved, dq, own);
   } else {
@@ -196,6 +205,7 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   const KeyValue sums = views(own, kv_heads, shape_.channels, shape_.value_channels);
   if (!query_exchange_) {
     if (!direct) machine_.device.copy_rows(dq_rows, into.dq);
+    if (direct_sums) return;
     machine_.device.copy_rows(sums.k, into.dk);
     machine_.device.copy_rows(sums.v, into.dv);
     return;
