@@ -150,16 +150,17 @@ void Attention::backward_keys(const Local& local, const Saved& saved, const Rows
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
   Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline, plain_sums(machine_.device));
-  circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
-            [&](std::size_t s, const Rows& block, Pending& pending) {
-              const KeyValue here = split(block), sums = split(trail.begin(s));
-              in_batches(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
-                         [&](std::span<const Tile> tiles) {
-                           machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
-                         });
-              trail.end(s);
-            },
-            [&] { trail.home(); });
+  circulate(
+      plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+      [&](std::size_t s, const Rows& block, Pending& pending) {
+        const KeyValue here = split(block), sums = split(trail.begin(s));
+        in_batches(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                   [&](std::span<const Tile> tiles) {
+                     machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
+                   });
+        trail.end(s);
+      },
+      [&] { trail.home(); });
 }
 
 void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
@@ -258,21 +259,22 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
   if (with_received)
     trail.emplace(plan, lane_, received, machine_.device, machine_.transport, machine_.timeline,
                   plain_sums(machine_.device));
-  circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
-            [&](std::size_t s, const Rows& block, Pending& pending) {
-              const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
-              if (with_received) {
-                lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
-                std::swap(lane.received.heads, lane.received.channels);
-              }
-              in_batches(
-                  plan.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
-                  [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
-              if (with_received) trail->end(s);
-            },
-            [&] {
-              if (with_received) trail->home();
-            });
+  circulate(
+      plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+      [&](std::size_t s, const Rows& block, Pending& pending) {
+        const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
+        if (with_received) {
+          lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
+          std::swap(lane.received.heads, lane.received.channels);
+        }
+        in_batches(
+            plan.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
+            [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
+        if (with_received) trail->end(s);
+      },
+      [&] {
+        if (with_received) trail->home();
+      });
   if (with_received) {
     Rows home = received;
     std::swap(home.heads, home.channels);

@@ -57,7 +57,7 @@ class Trail {
   Summation summation_;
   Array mine_, leaving_, arriving_, returning_;  // leaving_ stays untouched while its batch is under way
   std::size_t lent_from_ = 0;                    // steps from here on leave buffers that nobody uses again
-  std::vector<Recv> recvs_;                      // of the batch under way: pieces that ride here, then those that come home
+  std::vector<Recv> recvs_;  // of the batch under way: pieces that ride here, then those that come home
   std::vector<const std::byte*> seen_;
   Pending pending_;
   const Step* sent_ = nullptr;  // the step whose batch is under way
