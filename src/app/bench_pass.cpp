@@ -58,8 +58,8 @@ BenchPass::Tensors BenchPass::make_tensors(const Job& job, const Accelerator& ac
   t.dout = Array(device, s.type, rows, s.query_heads, s.value_channels);
   fill(device, What::dout, queries, t.dout);
   t.dq = Array(device, DType::f32, rows, s.query_heads, s.channels);
-  t.dk = Array(device, DType::f32, key_rows, s.kv_heads, s.channels);
-  t.dv = Array(device, DType::f32, key_rows, s.kv_heads, s.value_channels);
+  t.dblock = Array(device, DType::f32, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  t.dkv = Attention::views(t.dblock, s.kv_heads, s.channels, s.value_channels);
   return t;
 }
 
@@ -80,7 +80,7 @@ void BenchPass::prepare() {
 void BenchPass::run() {
   Tensors& t = tensors_;
   if (backward_) {
-    attention_.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dk, t.dv});
+    attention_.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dkv.k, t.dkv.v});
   } else {
     attention_.forward(t.q, t.kv, t.out, t.lse);
   }

@@ -27,8 +27,8 @@ class BenchPass {
 
  private:
   struct Tensors {
-    Array q, block, dout, out, lse, dq, dk, dv;
-    KeyValue kv;
+    Array q, block, dout, out, lse, dq, dblock;
+    KeyValue kv, dkv;
   };
   static Tensors make_tensors(const Job& job, const Accelerator& accelerator, bool backward);
   bool backward_;

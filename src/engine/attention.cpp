@@ -18,6 +18,12 @@ void check_rows(const Rows& rows, const char* name, Index tokens, Index heads, I
           heads, " x ", channels, " on this rank: it is ", rows.tokens, " x ", rows.heads, " x ", rows.channels);
 }
 
+// K and V that lie side by side, as they travel.
+bool side_by_side(const Rows& k, const Rows& v) {
+  return k.pitch == v.pitch && k.pitch == k.row_bytes() + v.row_bytes() && v.data == k.data + k.row_bytes();
+}
+Rows joined(const Rows& k, Index width) { return dense_rows(k.data, k.type, k.tokens, 1, width, k.place); }
+
 }  // namespace
 
 KeyValue Attention::views(const Rows& block, Index kv_heads, Index channels, Index value_channels) {
@@ -90,10 +96,8 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
     if (with_values) v = v_array = key_exchange_->gather(kv.v, kv_shares_);
   }
   const Index width = k.heads * (shape_.channels + (with_values ? shape_.value_channels : 0));
-  const bool side_by_side =
-      with_values && k.pitch == v.pitch && k.pitch == width * bytes_of(k.type) && v.data == k.data + k.row_bytes();
-  if (side_by_side || (!with_values && k.dense())) {
-    local.block = dense_rows(k.data, k.type, k.tokens, 1, width, k.place);
+  if (with_values ? side_by_side(k, v) : k.dense()) {
+    local.block = joined(k, width);
     local.block_array = std::move(k_array);  // keeps gathered keys alive; empty when they are the caller's
     return local;
   }
@@ -146,16 +150,17 @@ void Attention::backward_keys(const Local& local, const Saved& saved, const Rows
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
   Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline, plain_sums(machine_.device));
-  circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
-            [&](std::size_t s, const Rows& block, Pending& pending) {
-              const KeyValue here = split(block), sums = split(trail.begin(s));
-              in_batches(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
-                         [&](std::span<const Tile> tiles) {
-                           machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
-                         });
-              trail.end(s);
-            });
-  trail.home();
+  circulate(
+      plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+      [&](std::size_t s, const Rows& block, Pending& pending) {
+        const KeyValue here = split(block), sums = split(trail.begin(s));
+        in_batches(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                   [&](std::span<const Tile> tiles) {
+                     machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
+                   });
+        trail.end(s);
+      },
+      [&] { trail.home(); });
 }
 
 void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
@@ -186,7 +191,12 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   Rows dq = dq_rows;
   dq.heads = 1;
   dq.channels = local.q.heads * shape_.channels;
-  const Array own = Array::zeros(machine_.device, type, local.block.tokens, 1, local.block.channels);
+  // ... and those of K and V, when these lie side by side there
+  const bool direct_sums = !query_exchange_ && side_by_side(into.dk, into.dv);
+  Array own_array;
+  if (!direct_sums) own_array = Array(machine_.device, type, local.block.tokens, 1, local.block.channels);
+  const Rows own = direct_sums ? joined(into.dk, local.block.channels) : own_array.rows();
+  machine_.device.clear(own);
   if (schedule_.grid.travel == Travel::queries) {
     backward_queries(local, saved, dq, own);
   } else {
@@ -196,6 +206,7 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   const KeyValue sums = views(own, kv_heads, shape_.channels, shape_.value_channels);
   if (!query_exchange_) {
     if (!direct) machine_.device.copy_rows(dq_rows, into.dq);
+    if (direct_sums) return;
     machine_.device.copy_rows(sums.k, into.dk);
     machine_.device.copy_rows(sums.v, into.dv);
     return;
@@ -248,20 +259,23 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
   if (with_received)
     trail.emplace(plan, lane_, received, machine_.device, machine_.transport, machine_.timeline,
                   plain_sums(machine_.device));
-  circulate(plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
-            [&](std::size_t s, const Rows& block, Pending& pending) {
-              const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
-              if (with_received) {
-                lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
-                std::swap(lane.received.heads, lane.received.channels);
-              }
-              in_batches(
-                  plan.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
-                  [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
-              if (with_received) trail->end(s);
-            });
+  circulate(
+      plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
+      [&](std::size_t s, const Rows& block, Pending& pending) {
+        const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
+        if (with_received) {
+          lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
+          std::swap(lane.received.heads, lane.received.channels);
+        }
+        in_batches(
+            plan.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
+            [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
+        if (with_received) trail->end(s);
+      },
+      [&] {
+        if (with_received) trail->home();
+      });
   if (with_received) {
-    trail->home();
     Rows home = received;
     std::swap(home.heads, home.channels);
     if (key_exchange_) {

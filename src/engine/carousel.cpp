@@ -1,6 +1,7 @@
 #include "annulus/engine/carousel.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "annulus/transport/collectives.hpp"
@@ -60,13 +61,28 @@ Visit arrived(std::span<const Recv> recvs, std::span<const std::byte* const> see
   return visit;
 }
 
+// Where what comes is seen: in the caller's memory unless its owner's can be read.
+std::vector<const std::byte*> look_at(std::vector<Recv>& recvs) {
+  std::vector<const std::byte*> seen(recvs.size());
+  for (std::size_t i = 0; i < recvs.size(); ++i) {
+    seen[i] = recvs[i].bytes.data();
+    recvs[i].seen = &seen[i];
+  }
+  return seen;  // moved: its elements stay where they are
+}
+
+// Sums that do not belong here leave after this step.
+bool sums_leave(const Plan& plan, const Step& step) {
+  return step.origin() != plan.seat && (step.forward || !step.give_back.empty());
+}
+
 // The own block, as what is held in step 0.
 std::vector<Move> whole(const Plan& plan) { return {{plan.seat, united({{0, plan.own_rows}})}}; }
 
 }  // namespace
 
 void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
-               const Work& work) {
+               const Work& work, const std::function<void()>& bring_home) {
   const std::vector<Move> mine = whole(plan);
   const Index most = plan.buffer_rows();
   std::array<Array, 2> buffers;
@@ -92,9 +108,7 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
       add_sends(sends, lane.rank(step.forward->seat), here, step.held, step.origin(), step.forward->rows);
     for (const Move& loan : step.lend) add_sends(sends, lane.rank(loan.seat), home, mine, plan.seat, loan.rows);
     add_recvs(recvs, lane, buffers[into], step.arrive);
-    std::vector<const std::byte*> seen;
-    for (const Recv& recv : recvs) seen.push_back(recv.bytes.data());
-    for (std::size_t i = 0; i < recvs.size(); ++i) recvs[i].seen = &seen[i];
+    std::vector<const std::byte*> seen = look_at(recvs);
     Pending moving = transport.start(sends, recvs);
     work(s, here.rows.slice(0, count(step.held)), moving);
     const Timeline::Span span(timeline, "wait", static_cast<Index>(s));
@@ -105,6 +119,7 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
       if (here.rows.data == buffers[into].rows().data) into = 1 - into;
     }
   }
+  if (bring_home) bring_home();
   if (shared == nullptr) return;
   const Timeline::Span span(timeline, "wait", static_cast<Index>(plan.steps.size()) - 1);
   recall(transport);
@@ -124,7 +139,11 @@ Trail::Trail(const Plan& plan, Lane lane, const Rows& own, Device& device, Trans
       timeline_(timeline),
       summation_(std::move(summation)) {
   Index back = 0;
-  for (const Step& step : plan.steps) back = std::max(back, count(step.homecoming));
+  std::size_t last = 0;
+  for (std::size_t s = 0; s < plan.steps.size(); ++s) {
+    back = std::max(back, count(plan.steps[s].homecoming));
+    if (sums_leave(plan, plan.steps[s])) lent_from_ = std::exchange(last, s);  // two buffers take turns
+  }
   const Index most = plan.buffer_rows();
   for (Array* buffer : {&mine_, &leaving_})  // one of them leaves: the next rank copies it from where it lies
     *buffer = Array(lending(transport, device), own.type, most, own.heads, own.channels);
@@ -148,35 +167,49 @@ void Trail::settle() {
   }
   if (sent_->homecoming.empty()) return;
   const Timeline::Span span(timeline_, "merge", 0);
-  Index at = 0;
+  std::size_t i = recvs_.size();
+  for (const Move& home : sent_->homecoming) i -= home.rows.size();
   for (const Move& home : sent_->homecoming)
-    for (const Range& range : home.rows) {
-      summation_.add(returning_.rows().slice(at, at + range.count()), own_.slice(range.begin, range.end));
+    for (const Range& range : home.rows) add_piece(i++, own_.slice(range.begin, range.end));
+}
+
+void Trail::join(std::size_t s) {
+  if (sent_ == nullptr || !sent_->arrives_used) return;
+  const Timeline::Span span(timeline_, "merge", static_cast<Index>(s));
+  std::size_t i = 0;
+  Index at = 0;
+  for (const Move& ridden : sent_->arrive)
+    for (const Range& range : ridden.rows) {
+      add_piece(i++, mine_.rows().slice(at, at + range.count()));
       at += range.count();
     }
+}
+
+// From where it lies: here, or where its sender has it.
+void Trail::add_piece(std::size_t i, const Rows& into) {
+  Rows from = into;
+  from.data = const_cast<std::byte*>(seen_[i]);  // only read
+  summation_.add(from, into);
 }
 
 void Trail::end(std::size_t s) {
   const Step& step = plan_.steps[s];
   settle();
-  if (sent_ != nullptr && sent_->arrives_used) {  // what rode here with the present block
-    const Index rows = count(step.held);
-    const Timeline::Span span(timeline_, "merge", static_cast<Index>(s));
-    summation_.add(arriving_.rows().slice(0, rows), mine_.rows().slice(0, rows));
-  }
+  join(s);
   std::vector<Send> sends;
-  std::vector<Recv> recvs;
-  if (step.origin() != plan_.seat && (step.forward || !step.give_back.empty())) {
+  recvs_.clear();
+  if (sums_leave(plan_, step)) {
     std::swap(mine_, leaving_);
-    const Visit leaves{leaving_, {{0, leaving_.rows().data, false}}};
+    const Visit leaves{leaving_, {{0, leaving_.rows().data, s >= lent_from_}}};
     if (step.forward)
       add_sends(sends, lane_.rank(step.forward->seat), leaves, step.held, step.origin(), step.forward->rows);
     for (const Move& home : step.give_back)
       add_sends(sends, lane_.rank(home.seat), leaves, step.held, home.seat, home.rows);
   }
-  if (step.arrives_used) add_recvs(recvs, lane_, arriving_, step.arrive);
-  add_recvs(recvs, lane_, returning_, step.homecoming);
-  pending_ = transport_.start(sends, recvs);
+  if (step.arrives_used) add_recvs(recvs_, lane_, arriving_, step.arrive);
+  add_recvs(recvs_, lane_, returning_, step.homecoming);
+  seen_ = look_at(recvs_);
+  pending_ = transport_.start(sends, recvs_);
   sent_ = &step;
 }
 

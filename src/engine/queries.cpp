@@ -85,14 +85,15 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
 void Attention::pass_queries(const Rows& q, const KeyValue& kv, const Rows& own) {
   const Index heads = machine_.kernel.problem().query_heads;
   Trail trail(plan_, lane_, own, machine_.device, machine_.transport, machine_.timeline, merging(machine_.kernel));
-  circulate(plan_, lane_, q, machine_.device, machine_.transport, machine_.timeline,
-            [&](std::size_t s, const Rows& block, Pending& pending) {
-              const Rows here = column(block, 0, heads, shape_.channels);
-              const Partial into = partial_of(trail.begin(s), heads, shape_.value_channels);
-              forward_step(plan_.steps[s], pending, here, kv, into);
-              trail.end(s);
-            });
-  trail.home();
+  circulate(
+      plan_, lane_, q, machine_.device, machine_.transport, machine_.timeline,
+      [&](std::size_t s, const Rows& block, Pending& pending) {
+        const Rows here = column(block, 0, heads, shape_.channels);
+        const Partial into = partial_of(trail.begin(s), heads, shape_.value_channels);
+        forward_step(plan_.steps[s], pending, here, kv, into);
+        trail.end(s);
+      },
+      [&] { trail.home(); });
 }
 
 // All queries come here, meet the own keys, and what all ranks know of them is merged pairwise.
@@ -143,17 +144,18 @@ void Attention::backward_queries(const Local& local, const Saved& saved, const R
   const KeyValue kv = views(local.block, problem.kv_heads, shape_.channels, shape_.value_channels),
                  gradients = views(sums, problem.kv_heads, shape_.channels, shape_.value_channels);
   Trail trail(plan_, lane_, dq, machine_.device, machine_.transport, machine_.timeline, plain_sums(machine_.device));
-  circulate(plan_, lane_, block, machine_.device, machine_.transport, machine_.timeline,
-            [&](std::size_t s, const Rows& here, Pending& pending) {
-              const Saved visitors = layout.views(here);
-              const Rows into = column(trail.begin(s), 0, problem.query_heads, shape_.channels);
-              in_batches(plan_.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
-                         [&](std::span<const Tile> tiles) {
-                           machine_.kernel.backward(tiles, visitors, kv, {into, gradients.k, gradients.v});
-                         });
-              trail.end(s);
-            });
-  trail.home();
+  circulate(
+      plan_, lane_, block, machine_.device, machine_.transport, machine_.timeline,
+      [&](std::size_t s, const Rows& here, Pending& pending) {
+        const Saved visitors = layout.views(here);
+        const Rows into = column(trail.begin(s), 0, problem.query_heads, shape_.channels);
+        in_batches(plan_.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                   [&](std::span<const Tile> tiles) {
+                     machine_.kernel.backward(tiles, visitors, kv, {into, gradients.k, gradients.v});
+                   });
+        trail.end(s);
+      },
+      [&] { trail.home(); });
 }
 
 }  // namespace annulus

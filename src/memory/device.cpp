@@ -15,6 +15,14 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 constexpr std::size_t huge_page = std::size_t{2} << 20U;
+constexpr std::size_t least_kept = std::size_t{128} << 10U;  // smaller ones the C library keeps by itself
+constexpr std::size_t most_kept = std::size_t{64} << 20U;    // larger ones take longer to use than to allocate
+
+std::size_t unit_of(Index bytes) { return static_cast<std::size_t>(bytes) >= 2 * huge_page ? huge_page : alignment; }
+std::size_t whole_units(Index bytes) {
+  const std::size_t unit = unit_of(bytes);
+  return std::max((static_cast<std::size_t>(bytes) + unit - 1) / unit * unit, unit);
+}
 
 template <class T>
 void add_as(const Rows& from, const Rows& to) {
@@ -39,12 +47,18 @@ void Device::add(const Rows& from, const Rows& to) { annulus::add(from, to); }
 
 std::string CpuDevice::name() const { return "cpu"; }
 
+CpuDevice::~CpuDevice() { give_back(); }
+
 std::byte* CpuDevice::allocate(Index bytes) {
   // Rows of one head lie far apart: in small pages every one or two of them take a walk through the tables of pages.
-  const auto wanted = static_cast<std::size_t>(bytes);
-  const std::size_t unit = wanted >= 2 * huge_page ? huge_page : alignment;
-  const std::size_t rounded = std::max((wanted + unit - 1) / unit * unit, unit);
+  const std::size_t rounded = whole_units(bytes);
+  if (std::byte* kept = take_kept(rounded)) return kept;
+  const std::size_t unit = unit_of(bytes);
   void* memory = std::aligned_alloc(unit, rounded);
+  if (memory == nullptr) {
+    give_back();
+    memory = std::aligned_alloc(unit, rounded);
+  }
   require<Failure::fit>(memory != nullptr, "there is not enough memory for ", bytes, " bytes");
 #if defined(MADV_HUGEPAGE)
   if (unit == huge_page) madvise(memory, rounded, MADV_HUGEPAGE);  // a wish: nothing is lost when it is not granted
@@ -52,7 +66,40 @@ std::byte* CpuDevice::allocate(Index bytes) {
   return static_cast<std::byte*>(memory);
 }
 
-void CpuDevice::release(std::byte* memory, Index) noexcept { std::free(memory); }
+void CpuDevice::release(std::byte* memory, Index bytes) noexcept {
+  const std::size_t rounded = whole_units(bytes);
+  if (memory == nullptr || rounded < least_kept || !keep(memory, rounded)) std::free(memory);
+}
+
+std::byte* CpuDevice::take_kept(std::size_t bytes) {
+  if (bytes < least_kept) return nullptr;
+  const std::lock_guard lock(mutex_);
+  const auto found = kept_.find(bytes);
+  if (found == kept_.end()) return nullptr;
+  std::byte* memory = found->second;
+  kept_.erase(found);
+  kept_bytes_ -= bytes;
+  return memory;
+}
+
+bool CpuDevice::keep(std::byte* memory, std::size_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (kept_bytes_ + bytes > most_kept) return false;
+  try {
+    kept_.emplace(bytes, memory);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  kept_bytes_ += bytes;
+  return true;
+}
+
+void CpuDevice::give_back() noexcept {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [bytes, memory] : kept_) std::free(memory);
+  kept_.clear();
+  kept_bytes_ = 0;
+}
 
 void CpuDevice::zero(std::byte* memory, Index bytes) { std::memset(memory, 0, static_cast<std::size_t>(bytes)); }
 
@@ -115,6 +162,10 @@ void copy_rows(const Rows& from, const Rows& to) {
 }
 
 void clear(const Rows& rows) {
+  if (rows.dense() && rows.bytes() > 0) {
+    std::memset(rows.data, 0, static_cast<std::size_t>(rows.bytes()));
+    return;
+  }
   for (Index t = 0; t < rows.tokens && rows.row_bytes() > 0; ++t)
     std::memset(rows.data + t * rows.pitch, 0, static_cast<std::size_t>(rows.row_bytes()));
 }

@@ -137,18 +137,15 @@ void Clock::step() {
   if (!out_.empty()) share_ports();
   for (std::size_t i = 0; i < seats_.size(); ++i) wait(i);
   if (workers_ < ranks_here_) share_cores();
-  for (Seat& seat : seats_) {
+  for (std::size_t i = 0; i < seats_.size(); ++i) {
+    Seat& seat = seats_[i];
     seat.ready = seat.next;
     seat.compute += seat.work;
     seat.done = seat.ready + seat.work + seat.extra;
     seat.next = seat.work = seat.extra = 0;
+    now_[i] = Load{};
   }
-  if (later_.empty()) {
-    std::ranges::fill(now_, Load{});
-  } else {
-    std::swap(now_, later_);
-    std::ranges::fill(later_, Load{});
-  }
+  if (!later_.empty()) std::swap(now_, later_);
 }
 
 // More ranks than workers: those that still compute share them evenly, as if all had begun at the same time.

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "support/ranks.hpp"
 
 namespace annulus {
@@ -51,6 +53,44 @@ TEST(Carousel, BlocksOfSeveralPiecesAreBroughtTogether) {
           SCOPED_TRACE(sentence(terms, " ", partition, " ", static_cast<int>(travel)));
           visits_in_place(make_schedule({1, 4, 1, travel}, partition, Mask::parse(terms, {61, 61})), transport, true);
         });
+}
+
+// Every visitor adds 1 to each row that is here; returns how many additions read their rows in place.
+int additions_in_place(const Schedule& job, Transport& transport) {
+  CpuDevice cpu;
+  Timeline timeline;
+  const Plan plan = job.plan_of(transport.rank());
+  const Array own(cpu, DType::f64, plan.own_rows, 1, 40), block(cpu, DType::f64, plan.own_rows, 1, 1);
+  int in_place = 0;
+  Summation counted = plain_sums(cpu);
+  counted.add = [&](const Rows& from, const Rows& into) {
+    if (transport.shared()->holds(from.data)) ++in_place;
+    add(from, into);
+  };
+  for (int pass = 0; pass < 3; ++pass) {
+    clear(own);
+    Trail trail(plan, {}, own, cpu, transport, timeline, counted);
+    circulate(
+        plan, {}, block, cpu, transport, timeline,
+        [&](std::size_t s, const Rows&, Pending&) {
+          const Rows sums = trail.begin(s);
+          for (Index row = 0; row < sums.tokens; ++row)
+            for (Index c = 0; c < 40; ++c) sums.at<double>(row)[c] += 1 + 0.5 * pass;
+          trail.end(s);
+        },
+        [&] { trail.home(); });
+    for (const double sum : own.elements<double>()) EXPECT_EQ(sum, transport.ranks() * (1 + 0.5 * pass));
+  }
+  return in_place;
+}
+
+TEST(Trail, SumsThatLeaveLastAreReadWhereTheyAre) {
+  for (const int ranks : {2, 3, 5})
+    on_ranks(ranks, [&](Transport& transport) {
+      const Schedule ring = make_schedule({1, ranks, 1}, "contiguous", Mask::parse("full", {40, 40}));
+      // of those that ride on and come home, what arrives after the last two steps with visitors
+      EXPECT_EQ(additions_in_place(ring, transport), 3 * std::min(2, ranks - 1));
+    });
 }
 
 }  // namespace

@@ -40,6 +40,25 @@ class CountingDevice final : public Device {
   std::map<std::byte*, Index> held_;
 };
 
+TEST(CpuDevice, WhatIsReleasedServesTheNextPassUnlessItIsLarge) {
+  CpuDevice cpu;
+  constexpr Index usual = Index{3} << 20, large = Index{65} << 20, small = 64;
+  std::byte* first = cpu.allocate(usual);
+  std::byte* second = cpu.allocate(usual);
+  EXPECT_NE(first, second);
+  cpu.release(first, usual);
+  std::byte* other = cpu.allocate(usual + 4096);
+  EXPECT_NE(other, first) << "pieces of another length are others";
+  EXPECT_EQ(cpu.allocate(usual), first);
+  for (const auto& [memory, bytes] : {std::pair{first, usual}, {second, usual}, {other, usual + 4096}})
+    cpu.release(memory, bytes);
+  for (const Index bytes : {large, small, Index{0}}) {
+    std::byte* memory = cpu.allocate(bytes);
+    if (bytes > 0) std::fill_n(memory, bytes, std::byte{1});
+    cpu.release(memory, bytes);
+  }
+}
+
 TEST(Array, OwnsItsMemoryUntilItIsMovedOrEnds) {
   CountingDevice device;
   {

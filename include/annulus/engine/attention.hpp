@@ -40,7 +40,7 @@ class Attention {
   void forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse);
 
   /// Gradients of sum(dout * out). out, lse: as forward wrote them (not rounded). into: overwritten; dq, dk, dv shaped
-  /// as q, k, v.
+  /// as q, k, v. dk and dv that lie side by side (see views below) are summed up there, without a copy.
   void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                 const Gradients& into);
 

@@ -1,5 +1,7 @@
 #pragma once
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "annulus/memory/rows.hpp"
@@ -31,15 +33,28 @@ class Device {
   virtual void finish() {}
 };
 
-/// Plain host memory.
+/// Plain host memory. Some of what is released is kept for the next pass, which allocates the same again: pages that the
+/// system has just cleared cost as much as using them.
 class CpuDevice final : public Device {
  public:
+  CpuDevice() = default;
+  CpuDevice(const CpuDevice&) = delete;
+  CpuDevice& operator=(const CpuDevice&) = delete;
+  ~CpuDevice() override;
   Place place() const override { return Place::cpu; }
   std::string name() const override;
   std::byte* allocate(Index bytes) override;
   void release(std::byte* memory, Index bytes) noexcept override;
   void zero(std::byte* memory, Index bytes) override;
   void copy(std::byte* to, const std::byte* from, Index bytes) override;
+
+ private:
+  std::byte* take_kept(std::size_t bytes);
+  bool keep(std::byte* memory, std::size_t bytes) noexcept;
+  void give_back() noexcept;
+  std::mutex mutex_;
+  std::multimap<std::size_t, std::byte*> kept_;  // by length, in whole units
+  std::size_t kept_bytes_ = 0;
 };
 
 /// Owns rows; move-only; freed by the device that made it. The device must outlive it.

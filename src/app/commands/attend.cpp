@@ -18,8 +18,8 @@ namespace {
 
 // Everything one rank keeps of an attend job.
 struct Tensors {
-  Array q, block, dout, out, lse, sum, dq, dk, dv;
-  KeyValue kv;
+  Array q, block, dout, out, lse, sum, dq, dblock;
+  KeyValue kv, dkv;
 };
 
 Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, bool backward) {
@@ -45,8 +45,8 @@ Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, b
   t.dout = Array(tools.device, s.type, rows, s.query_heads, s.value_channels);
   fill("dout", queries, t.dout);
   t.dq = Array(tools.device, DType::f32, rows, s.query_heads, s.channels);
-  t.dk = Array(tools.device, DType::f32, key_rows, s.kv_heads, s.channels);
-  t.dv = Array(tools.device, DType::f32, key_rows, s.kv_heads, s.value_channels);
+  t.dblock = Array(tools.device, DType::f32, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  t.dkv = Attention::views(t.dblock, s.kv_heads, s.channels, s.value_channels);
   return t;
 }
 
@@ -78,8 +78,8 @@ void write(const Layout& layout, const Job& job, const Tensors& t, const Traces&
   writer.write_rows("lse", queries, t.lse);
   if (backward) {
     writer.write_rows("dq", queries, t.dq);
-    writer.write_rows("dk", keys, t.dk);
-    writer.write_rows("dv", keys, t.dv);
+    writer.write_rows("dk", keys, t.dkv.k);
+    writer.write_rows("dv", keys, t.dkv.v);
   }
   traces.write(writer, t.lse);
   writer.finish();
@@ -146,7 +146,7 @@ void attend(const Settings& settings, const Context& context, const Placement& p
   compute.forward(t.q, t.kv, t.out, t.lse);
   Traces traces(choice, *job, tools, "trace");
   if (choice.any()) compute.observe(t.q, t.kv.k, t.lse, traces);
-  if (backward) compute.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dk, t.dv});
+  if (backward) compute.backward(t.q, t.kv, t.dout, t.out, t.lse, {t.dq, t.dkv.k, t.dkv.v});
   compute.finish();
   const double writes = tools.timeline.now();
   together(tools.transport, [&] {
