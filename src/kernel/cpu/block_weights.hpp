@@ -8,10 +8,6 @@
 namespace annulus::cpu {
 namespace {
 
-/// A factor of a block: its terms one after another.
-template <int terms>
-constexpr Index factor = terms* factor_block;
-
 /// 2^t to 8e-6 relative, which is nothing beside the rounding to bf16. Out of range as exp2.
 ANNULUS_INLINE Vec exp2_short(Vec t) {
 #if defined(__AVX512DQ__)
@@ -40,8 +36,9 @@ struct BlockWeights {
   float *p, *ds, *ds_rows;
 };
 
-/// The next term of P or dS in its upper half. Three terms hold a number however it is cut, and cutting is cheaper than
-/// rounding: what is left out of products (tile_backward.hpp) stays below 2^-23, of either sign as the other factor's terms.
+/// The next term of P or dS in its upper half. Three terms hold an f32 number even where nothing is rounded but bits are cut
+/// off, which is cheaper: the second one is below 2^-7, the third below 2^-15. The products that are left out
+/// (tile_backward.hpp) are then below 2^-23 each, and of either sign, as the rounded terms of the other factor are.
 template <int terms>
 ANNULUS_INLINE UintVec term_of_weight(Vec x) {
   return terms == 3 ? reinterpret_cast<UintVec>(x) : next_term(x);

@@ -3,16 +3,21 @@
 
 // Matrices of bf16 numbers as blocks of 32 x 32, each 2 KiB in one piece, in the two layouts that a product of tiles
 // (tiles.hpp) takes. A word holds two numbers; D is what the product sums over:
-//   left factor   [32 rows][16 words of D]          a word: neighbours in a row, (2 w, 2 w + 1)
+//   left factor   [32 rows][16 words of D]          a word: two numbers of a row
 //   right factor  [16 words of D][32 columns]       a word: two rows of one column
 //   sum           [32 rows][32 columns] f32
-// Which two of the 32 share a word is free, as long as both factors agree.
+// Which two of the 32 share a word is free, as long as both factors agree: numbers that are split into terms lie in words
+// (w, w + 16), where no number has to cross a vector; bf16 numbers lie as they come.
 
 namespace annulus::cpu {
 namespace {
 
 constexpr Index side = 32;
 constexpr Index factor_block = side * side / 2, sum_block = side * side;  ///< words
+
+/// A factor of a block: its terms one after another.
+template <int terms>
+constexpr Index factor = terms* factor_block;
 
 ANNULUS_INLINE Index blocks_in(Index numbers) { return (numbers + side - 1) / side; }
 
