@@ -94,6 +94,7 @@ class ChunkPass {
     weighing_.finish();
     multiply_weights(0, x + y);
     if (span_ >= 0) add_span();
+    products_.finish();
     for (Index u = 0; u < chunk_units; ++u)
       if (!summed_[u]) zero(room_.dq + u * x * sum_block, x * sum_block);
   }
@@ -118,7 +119,6 @@ class ChunkPass {
            depth, sum(n), sum(n + 1)},
           weighing_);
     }
-    products_.finish();
   }
 
   /// dQ += dS K over the blocks of the span.
@@ -130,7 +130,6 @@ class ChunkPass {
       summed_[u] = true;
       seen_by_[u] = {};
     }
-    products_.finish();
     span_ = -1;
   }
   template <bool fresh>
