@@ -13,6 +13,7 @@ struct BlockProduct {
   Index right_step;
   Index depth;
   float* sum;
+  const float* next = nullptr;  ///< the sum that follows, brought into L1 meanwhile
 };
 
 /// Terms of a left and of a right factor.
@@ -45,10 +46,17 @@ struct TermPath<3, 2> {
 template <class Path>
 constexpr int path_steps = static_cast<int>(sizeof(Path::steps) / sizeof(Terms));
 
+/// A tile store that comes more than 0.8 us, 120 products, after the one before takes 0.25 us longer, 38 products.
+template <class Path>
+constexpr Index steps_between_stores = 96 / (4 * path_steps<Path>);
+
 /// Nothing to do beside products.
 struct NothingBeside {
-  void step() {}
-  void finish() {}
+  template <int slot, int slots>
+  ANNULUS_INLINE void step() {}
+  ANNULUS_INLINE void next() {}
+  ANNULUS_INLINE bool idle() const { return true; }
+  ANNULUS_INLINE NothingBeside take() const { return {}; }
 };
 
 /// Products one after another. The sums of a product begin while the lower half of those before is still computed and
@@ -56,20 +64,22 @@ struct NothingBeside {
 class Products {
  public:
   /// Every block of a factor is followed by those of its further terms. fresh: sums begin at 0. beside: what vector units do
-  /// meanwhile, a step for every four tile products; finished before the last pair of blocks is read.
+  /// meanwhile, a slot after every two tile products of a pair of blocks unless it is idle.
   template <bool fresh, int terms, int reach, class Beside>
   ANNULUS_INLINE void multiply(const BlockProduct& p, Beside& beside) {
+    using Path = TermPath<terms, reach>;
     for (Index column = 0; column < side; column += 2 * width) {
       float *upper = p.sum + column, *lower = upper + 16 * side;
       if constexpr (fresh) tile_zero<0>(), tile_zero<1>();
       else tile_load<0>(upper, side), tile_load<1>(upper + width, side);
       const float *left = p.left, *right = p.right + column;
-      if (!fresh && p.depth == 1) beside.finish();
-      step<fresh, true, TermPath<terms, reach>, 0>(left, right, lower, beside);
+      pair<fresh, true, Path>(left, right, lower, beside);
+      if constexpr (!fresh) bring(p.next, 0);
       for (Index n = 1; n < p.depth; ++n) {
         left += p.left_step, right += p.right_step;
-        if (!fresh && n == p.depth - 1) beside.finish();
-        step<fresh, false, TermPath<terms, reach>, 0>(left, right, lower, beside);
+        if (n % steps_between_stores<Path> == 0) tile_store<0>(upper, side);
+        pair<fresh, false, Path>(left, right, lower, beside);
+        if constexpr (!fresh) bring(p.next, n);
       }
       tile_store<0>(upper, side), tile_store<1>(upper + width, side);
       behind_ = lower;
@@ -89,9 +99,27 @@ class Products {
   }
 
  private:
+  ANNULUS_INLINE static void bring(const float* sum, Index quarter) {
+    if (quarter >= 4) return;
+    for (Index at = 0; at < sum_block / 4; at += 16) __builtin_prefetch(sum + quarter * sum_block / 4 + at, 1, 3);
+  }
+
+  template <bool fresh, bool first, class Path, class Beside>
+  ANNULUS_INLINE void pair(const float* left, const float* right, float* lower, Beside& beside) {
+    if (beside.idle()) {
+      NothingBeside nothing;
+      step<fresh, first, Path, 0>(left, right, lower, nothing);
+    } else {
+      auto pieces = beside.take();
+      step<fresh, first, Path, 0>(left, right, lower, pieces);
+    }
+    beside.next();
+  }
+
   template <bool fresh, bool first, class Path, int n, class Beside>
   ANNULUS_INLINE void step(const float* left, const float* right, float* lower, Beside& beside) {
     constexpr Terms now = Path::steps[n];
+    constexpr int slots = 2 * path_steps<Path>;
     const float *a = left + now.left * factor_block, *b = right + now.right * factor_block;
     if constexpr (n == 0) {
       tile_stream<4, tile_depth>(a, tile_depth);
@@ -99,6 +127,7 @@ class Products {
       tile_multiply<0, 4, 6>();
       tile_stream<7>(b + width, side);
       tile_multiply<1, 4, 7>();
+      beside.template step<2 * n, slots>();
       if constexpr (first) {
         finish();
         if constexpr (fresh) tile_zero<2>(), tile_zero<3>();
@@ -112,6 +141,7 @@ class Products {
       tile_stream<4, tile_depth>(a, tile_depth);
       tile_multiply<0, 4, 6>();
       tile_multiply<1, 4, 7>();
+      beside.template step<2 * n, slots>();
       tile_stream<5, tile_depth>(a + 16 * tile_depth, tile_depth);
       tile_multiply<2, 5, 6>();
       tile_multiply<3, 5, 7>();
@@ -119,11 +149,12 @@ class Products {
       tile_stream<6>(b, side);
       tile_multiply<0, 4, 6>();
       tile_multiply<2, 5, 6>();
+      beside.template step<2 * n, slots>();
       tile_stream<7>(b + width, side);
       tile_multiply<1, 4, 7>();
       tile_multiply<3, 5, 7>();
     }
-    beside.step();
+    beside.template step<2 * n + 1, slots>();
     if constexpr (n + 1 < path_steps<Path>) step<fresh, first, Path, n + 1>(left, right, lower, beside);
   }
 

@@ -3,16 +3,21 @@
 
 // Matrices of bf16 numbers as blocks of 32 x 32, each 2 KiB in one piece, in the two layouts that a product of tiles
 // (tiles.hpp) takes. A word holds two numbers; D is what the product sums over:
-//   left factor   [32 rows][16 words of D]          a word: neighbours in a row, (2 w, 2 w + 1)
+//   left factor   [32 rows][16 words of D]          a word: two numbers of a row
 //   right factor  [16 words of D][32 columns]       a word: two rows of one column
 //   sum           [32 rows][32 columns] f32
-// Which two of the 32 share a word is free, as long as both factors agree.
+// Which two of the 32 share a word is free, as long as both factors agree: numbers that are split into terms lie in words
+// (w, w + 16), where no number has to cross a vector; bf16 numbers lie as they come.
 
 namespace annulus::cpu {
 namespace {
 
 constexpr Index side = 32;
 constexpr Index factor_block = side * side / 2, sum_block = side * side;  ///< words
+
+/// A factor of a block: its terms one after another.
+template <int terms>
+constexpr Index factor = terms* factor_block;
 
 ANNULUS_INLINE Index blocks_in(Index numbers) { return (numbers + side - 1) / side; }
 
@@ -26,17 +31,16 @@ ANNULUS_INLINE Vec term_pairs(UintVec low, UintVec high) {
   return reinterpret_cast<Vec>((low >> 16U) | (high & 0xffff0000U));
 }
 
-/// 32 numbers as a row of left factors, a block for every term.
+/// 32 numbers as a row of left factors, a block for every term; a word: numbers w and w + 16.
 template <int terms>
 ANNULUS_INLINE void split_row(const float* row, float* to) {
-  typedef std::uint16_t Halves __attribute__((vector_size(width * 2), aligned(2), may_alias));
-  for (Index at = 0; at < side; at += width) {
-    Vec x = load(row + at);
+  for (Index w = 0; w < side / 2; w += width) {
+    Vec low = load_loose(row + w), high = load_loose(row + side / 2 + w);
 #pragma GCC unroll 3
     for (int t = 0; t < terms; ++t) {
-      const UintVec term = next_term(x);
-      *reinterpret_cast<Halves*>(to + t * factor_block + at / 2) = __builtin_convertvector(term >> 16U, Halves);
-      if (t + 1 < terms) x = rest_after(x, term);
+      const UintVec x = next_term(low), y = next_term(high);
+      store(to + t * factor_block + w, term_pairs(x, y));
+      if (t + 1 < terms) low = rest_after(low, x), high = rest_after(high, y);
     }
   }
 }
@@ -45,14 +49,16 @@ ANNULUS_INLINE void split_row(const float* row, float* to) {
 /// might not be 0, and not all of them so small that terms are subnormal, which tiles take for 0; a small one beside
 /// larger ones is harmless.
 struct Sizes {
-  IntVec huge{}, fair{}, any_bits{};
+  IntVec largest{};
   ANNULUS_INLINE void include(Vec x) {
     const IntVec size = reinterpret_cast<IntVec>(x) & 0x7fffffff;
-    huge |= size > splat(__builtin_bit_cast(int, 0x1p60F));
-    fair |= size > splat(__builtin_bit_cast(int, 0x1p-60F));
-    any_bits |= size;
+    largest = size > largest ? size : largest;
   }
-  bool split_well() const { return !any(huge) && (any(fair) || !any(any_bits != IntVec{})); }
+  bool split_well() const {
+    const bool huge = any(largest > splat(__builtin_bit_cast(int, 0x1p60F))),
+               fair = any(largest > splat(__builtin_bit_cast(int, 0x1p-60F)));
+    return !huge && (fair || !any(largest != IntVec{}));
+  }
 };
 
 /// Rows [row, row + count), at most 32 of them, as left factors [block of channels][term]; what is missing is 0. Numbers
@@ -71,10 +77,12 @@ void pack_left(const Source& rows, DType type, Index row, Index count, Index cha
         else __builtin_memcpy(to + r * 16, source, static_cast<std::size_t>(here) * 2);
       } else {
         alignas(64) float numbers[side] = {};
-        read_row(source, type, here, numbers);
+        const bool in_place = type == DType::f32 && here == side;
+        if (!in_place) read_row(source, type, here, numbers);
+        const float* row_of_block = in_place ? reinterpret_cast<const float*>(source) : numbers;
         if (type == DType::f32)
-          for (Index n = 0; n < side; n += width) sizes.include(load(numbers + n));
-        split_row<terms>(numbers, to + r * 16);
+          for (Index n = 0; n < side; n += width) sizes.include(load_loose(row_of_block + n));
+        split_row<terms>(row_of_block, to + r * 16);
       }
     }
   }
@@ -87,7 +95,8 @@ ANNULUS_INLINE void turn_to_right(const float* left, float* right) {
 }
 
 /// A left factor as the right factor of a sum over its rows; words hold rows (r, r + second) from row r = w * step:
-/// [word of rows][channel].
+/// [word of rows][channel]. neighbours: words of `left` hold channels (2 w, 2 w + 1), else (w, w + 16).
+template <bool neighbours>
 ANNULUS_INLINE void pair_rows_of(const float* left, Index step, Index second, float* right) {
   for (Index w = 0; w < side / 2; ++w)
     for (Index at = 0; at < side / 2; at += width) {
@@ -95,6 +104,11 @@ ANNULUS_INLINE void pair_rows_of(const float* left, Index step, Index second, fl
                     y = reinterpret_cast<UintVec>(load(left + (w * step + second) * 16 + at));
       const Vec even = reinterpret_cast<Vec>((x & 0xffffU) | (y << 16U)),
                 odd = reinterpret_cast<Vec>((x >> 16U) | (y & 0xffff0000U));
+      if constexpr (!neighbours) {
+        store(right + w * side + at, even);
+        store(right + w * side + side / 2 + at, odd);
+        continue;
+      }
       float* to = right + w * side + 2 * at;
 #if defined(__AVX512F__)
       const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -108,9 +122,10 @@ ANNULUS_INLINE void pair_rows_of(const float* left, Index step, Index second, fl
 }
 
 /// A left factor as the left factor of a sum over its rows: [channel][word of rows (2 w, 2 w + 1)].
+template <bool neighbours>
 ANNULUS_INLINE void turn_to_left(const float* left, float* turned) {
   alignas(64) float pairs[factor_block];
-  pair_rows_of(left, 2, 1, pairs);
+  pair_rows_of<neighbours>(left, 2, 1, pairs);
   turn<16, 16>(pairs, side, turned, 16);
   turn<16, 16>(pairs + 16, side, turned + 16 * 16, 16);
 }

@@ -1,6 +1,6 @@
 #pragma once
-#include "kernel/cpu/backward.hpp"
 #include "kernel/cpu/block_products.hpp"
+#include "kernel/cpu/block_room.hpp"
 #include "kernel/cpu/block_weights.hpp"
 
 // Backward in products of blocks of 32 queries, 32 keys and 32 channels (blocks.hpp):
@@ -20,9 +20,6 @@
 namespace annulus::cpu {
 namespace {
 
-constexpr Index query_chunk = 128, chunk_units = query_chunk / side;
-constexpr Index span_blocks = 8;  ///< blocks of keys whose dS wait for one product with K: sums of dQ are loaded once
-constexpr Index prefetch_blocks = 3;  ///< the last ones: what is brought sooner is lost again
 /// Chunks whose dV and dK are summed in tiles, where rounding errors grow with the number of queries.
 constexpr Index chunks_in_sums = 16;
 
@@ -31,58 +28,6 @@ struct Split {
   int terms, scores_reach, weights_reach;
 };
 constexpr Split one_term{1, 0, 0}, two_terms{2, 1, 1}, two_exact_terms{2, 2, 1}, three_terms{3, 2, 2};
-
-struct BlockRoom {
-  Index channels, values;         ///< blocks of them
-  float *k, *v;                   ///< [block of keys][block of channels], right factors
-  float* k_pairs;                 ///< the same, of sums over keys
-  float *dk, *dv;                 ///< [block of keys][block of channels], sums [channel][key]
-  float* touched;                 ///< [key]
-  float *q, *dout;                ///< [unit of 32 queries][block of channels], left factors
-  float *q_turned, *dout_turned;  ///< [block of channels][unit], left factors of sums over queries
-  float *minus_base, *delta;      ///< [query]
-  float* dq;                      ///< [unit][block of channels], sums
-  float *s, *dp;                  ///< two sums each, by turns
-  float *p, *ds;                  ///< [unit], right factors
-  float* ds_rows;                 ///< [unit][span_blocks], left factors
-  Index floats;
-};
-
-/// Blocks of keys in one item.
-ANNULUS_INLINE Index key_blocks_of(const Shape& shape, int terms) {
-  const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels);
-  const Index block = terms * factor_block;
-  const Index each = (x * (2 * block + sum_block) + y * (block + sum_block)) * 4;
-  return least(48, most(3, shape.group_bytes / each / 3 * 3));  // threes: a tier's lanes are whole blocks of both kinds
-}
-
-BlockRoom block_room(const Shape& shape, int terms, float* scratch) {
-  Carver carve{scratch};
-  BlockRoom room{};
-  const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels), keys = key_blocks_of(shape, terms);
-  const Index block = terms * factor_block;
-  room.channels = x, room.values = y;
-  room.s = carve.take(2 * sum_block);
-  room.dp = carve.take(2 * sum_block);
-  room.p = carve.take(chunk_units * block);
-  room.ds = carve.take(chunk_units * block);
-  room.minus_base = carve.take(query_chunk);
-  room.delta = carve.take(query_chunk);
-  room.q = carve.take(chunk_units * x * block);
-  room.dout = carve.take(chunk_units * y * block);
-  room.q_turned = carve.take(chunk_units * x * block);
-  room.dout_turned = carve.take(chunk_units * y * block);
-  room.dq = carve.take(chunk_units * x * sum_block);
-  room.ds_rows = carve.take(chunk_units * span_blocks * block);
-  room.k = carve.take(keys * x * block);
-  room.v = carve.take(keys * y * block);
-  room.k_pairs = carve.take(keys * x * block);
-  room.dk = carve.take(keys * x * sum_block);
-  room.dv = carve.take(keys * y * sum_block);
-  room.touched = carve.take(keys * side);
-  room.floats = carve.used;
-  return room;
-}
 
 /// The room behind it, for what does not split.
 BackwardRoom room_without_tiles(const Shape& shape, int terms, const BlockRoom& room, float* scratch) {
@@ -100,165 +45,154 @@ void bound_block(const Piece& piece, Index key, Index count, Index from, BlockBo
   }
 }
 
-/// Queries [from, from + size) of one head. Rows that saw nothing have no gradient, whatever stands in dout. Says whether
-/// they split well.
-template <int terms>
-bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index size, const BlockRoom& room) {
-  const Index by = head * item.number_head_bytes, x = room.channels, y = room.values;
-  const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
-      dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch};
-  for (Index i = 0; i < query_chunk; ++i) {
-    const float lse = i < size ? number_at(Source{item.lse.data + by, item.lse.pitch}, from + i) : -infinity;
-    room.minus_base[i] = minus_base_of_lse(lse);
-    room.delta[i] = lse == -infinity ? 0.0F : number_at(Source{item.delta.data + by, item.delta.pitch}, from + i);
-  }
-  Sizes q_sizes, dout_sizes;
-  for (Index u = 0; u * side < size; ++u) {
-    const Index row = from + u * side, count = least(side, size - u * side);
-    float *q_unit = room.q + u * x * factor<terms>, *dout_unit = room.dout + u * y * factor<terms>;
-    pack_left<terms>(q, item.shape.type, row, count, item.shape.channels, q_unit, q_sizes);
-    pack_left<terms>(dout, item.shape.type, row, count, item.shape.value_channels, dout_unit, dout_sizes);
-    for (Index r = 0; r < count; ++r)
-      if (room.minus_base[u * side + r] == -infinity)
-        for (Index n = 0; n < y * terms; ++n) zero(dout_unit + n * factor_block + r * 16, 16);
-    const auto turn = [&](const float* blocks_of_unit, Index blocks, float* to) {
-      for (Index n = 0; n < blocks; ++n)
-        for (Index t = 0; t < terms; ++t)
-          turn_to_left(blocks_of_unit + (n * terms + t) * factor_block,
-                       to + ((n * chunk_units + u) * terms + t) * factor_block);
-    };
-    turn(q_unit, x, room.q_turned);
-    turn(dout_unit, y, room.dout_turned);
-  }
-  return q_sizes.split_well() && dout_sizes.split_well();
-}
+/// A chunk of queries against blocks of keys, one after another. Beside the products of a unit's S and dP stand the weights
+/// of the unit before, and after them, beside the weights of the unit itself, a share of the products with the weights of the
+/// block before:
+///   S, dP of unit u          with the weights of unit u - 1
+///   dV, dK of block b - 1    with the weights of unit u, those channels whose turn it is
+template <Split split, int words_beside>
+class ChunkPass {
+ public:
+  ChunkPass(const Shape& shape, const BlockRoom& room) : shape_(shape), room_(room) {}
 
-/// Says whether they split well.
-template <int terms>
-bool load_key_blocks(const GradientItem& item, const BlockRoom& room) {
-  const Shape& shape = item.shape;
-  const Index x = room.channels * terms, y = room.values * terms, blocks = blocks_in(item.group.end - item.group.begin);
-  Sizes k_sizes, v_sizes;
-  for (Index b = 0; b < blocks; ++b) {
-    const Index row = item.group.begin + b * side, count = least(side, item.group.end - row);
-    float *k = room.q, *v = room.dout;  // where those of the queries will be
-    pack_left<terms>(item.k, shape.type, row, count, shape.channels, k, k_sizes);
-    pack_left<terms>(item.v, shape.type, row, count, shape.value_channels, v, v_sizes);
-    for (Index n = 0; n < x; ++n) {
-      turn_to_right(k + n * factor_block, room.k + (b * x + n) * factor_block);
-      pair_rows_of(k + n * factor_block, 1, side / 2, room.k_pairs + (b * x + n) * factor_block);
+  /// units: those of the chunk that see block b, full: where all its keys see all queries; bounds: for the others.
+  void add(Index b, Steps units, Steps full, const BlockBounds& bounds) {
+    const Index count = units.end - units.begin, now = 1 - weighed_.buffer;
+    Index multiplied = 0;
+    for (Index n = 0; n < count; ++n) {
+      const Index u = units.begin + n, at = now * chunk_units + u;
+      float *s = room_.s + turn_ * sum_block, *dp = room_.dp + turn_ * sum_block;
+      turn_ = 1 - turn_;
+      products_.template multiply<true, terms, split.scores_reach>(
+          {room_.q + u * x * block, block, room_.k + b * x * block, block, x, s}, weighing_);
+      products_.template multiply<true, terms, split.scores_reach>(
+          {room_.dout + u * y * block, block, room_.v + b * y * block, block, y, dp}, weighing_);
+      weighing_.finish();
+      products_.finish();
+      if (span_ >= 0 && b >= span_ + span_blocks) add_span();
+      if (span_ < 0) span_ = b / span_blocks * span_blocks;
+      seen_by_[u] = {seen_by_[u].end == 0 ? b : seen_by_[u].begin, b + 1};
+      weighing_.begin({.s = s,
+                       .dp = dp,
+                       .minus_base = room_.minus_base + u * side,
+                       .delta = room_.delta + u * side,
+                       .bounds = &bounds,
+                       .c = shape_.log2_scale,
+                       .query = u * side,
+                       .p = room_.p + at * block,
+                       .ds = room_.ds + at * block,
+                       .ds_rows = room_.ds_rows + (u * span_blocks + b - span_) * block},
+                      u < full.begin || u >= full.end);
+      const Index until = (x + y) * (n + 1) / count;
+      multiply_weights(multiplied, until);
+      multiplied = until;
     }
-    for (Index n = 0; n < y; ++n) turn_to_right(v + n * factor_block, room.v + (b * y + n) * factor_block);
+    weighed_ = {b, units, now};
   }
-  zero(room.dk, blocks * room.channels * sum_block);
-  zero(room.dv, blocks * room.values * sum_block);
-  zero(room.touched, blocks * side);
-  for (const Piece* piece = item.group.pieces; piece != item.group.pieces + item.group.piece_count; ++piece)
-    for (Index key = most(item.group.begin, piece->lane_begin); key < least(item.group.end, piece->lane_end); ++key)
-      room.touched[key - item.group.begin] = 1;
-  return k_sizes.split_well() && v_sizes.split_well();
-}
 
-/// One block of keys against the chunk's units that see it: their P and dS, and what the keys get from them. Weights are
-/// made beside the scores of the next unit, the last ones beside the first product that takes them.
-template <Split split>
-void differentiate_keys(const Shape& shape, const BlockRoom& room, const BlockBounds& bounds, Steps units, Steps full,
-                        Index b, float* ds_rows) {
-  constexpr int terms = split.terms;
-  constexpr Index block = factor<terms>;
-  constexpr Index score_steps = path_steps<TermPath<terms, split.scores_reach>>,
-                  weight_steps = path_steps<TermPath<terms, split.weights_reach>>;
-  const Index x = room.channels, y = room.values;
-  Products products;
-  WeightsBeside<terms> weighing;
-  for (Index u = units.begin; u < units.end; ++u) {
-    float *s = room.s + u % 2 * sum_block, *dp = room.dp + u % 2 * sum_block;
-    products.multiply<true, terms, split.scores_reach>(
-        {room.q + u * x * block, block, room.k + b * x * block, block, x, s}, weighing);
-    products.multiply<true, terms, split.scores_reach>(
-        {room.dout + u * y * block, block, room.v + b * y * block, block, y, dp}, weighing);
-    weighing.finish();
-    products.finish();
-    const Index steps = u + 1 < units.end ? (x + y) * score_steps : (units.end - 1 - units.begin) * weight_steps;
-    weighing.begin({.s = s,
-                    .dp = dp,
-                    .minus_base = room.minus_base + u * side,
-                    .delta = room.delta + u * side,
-                    .bounds = &bounds,
-                    .c = shape.log2_scale,
-                    .query = u * side,
-                    .p = room.p + u * block,
-                    .ds = room.ds + u * block,
-                    .ds_rows = ds_rows + u * span_blocks * block},
-                   u < full.begin || u >= full.end, steps);
-    if (terms == 1) weighing.finish();  // too few products to hide behind
+  void finish() {
+    weighing_.finish();
+    multiply_weights(0, x + y);
+    if (span_ >= 0) add_span();
+    products_.finish();
+    for (Index u = 0; u < chunk_units; ++u)
+      if (!summed_[u]) zero(room_.dq + u * x * sum_block, x * sum_block);
   }
-  const Index depth = units.end - units.begin, at = units.begin * block;
-  for (Index n = 0; n < y; ++n)
-    products.multiply<false, terms, split.weights_reach>({room.dout_turned + n * chunk_units * block + at, block,
-                                                          room.p + at, block, depth, room.dv + (b * y + n) * sum_block},
-                                                         weighing);
-  for (Index n = 0; n < x; ++n)
-    products.multiply<false, terms, split.weights_reach>({room.q_turned + n * chunk_units * block + at, block,
-                                                          room.ds + at, block, depth,
-                                                          room.dk + (b * x + n) * sum_block});
-  products.finish();
-}
 
-/// dQ += dS K over the blocks of a span; seen_by: per unit, those that see some of it.
-template <Split split>
-void add_span(const BlockRoom& room, Index span, const Steps* seen_by) {
-  constexpr Index block = factor<split.terms>;
-  const Index x = room.channels;
-  Products products;
-  for (Index u = 0; u < chunk_units; ++u)
-    for (Index n = 0; n < x && seen_by[u].begin < seen_by[u].end; ++n)
-      products.multiply<false, split.terms, split.weights_reach>(
-          {room.ds_rows + (u * span_blocks + seen_by[u].begin - span) * block, block,
-           room.k_pairs + (seen_by[u].begin * x + n) * block, x * block, seen_by[u].end - seen_by[u].begin,
-           room.dq + (u * x + n) * sum_block});
-  products.finish();
-}
+ private:
+  static constexpr int terms = split.terms;
+  static constexpr Index block = factor<terms>;
+
+  /// Blocks of channels [begin, end), first those of values, of what the keys of the block before get.
+  void multiply_weights(Index begin, Index end) {
+    const Index depth = weighed_.units.end - weighed_.units.begin, b = weighed_.block,
+                from = weighed_.units.begin * block, at = weighed_.buffer * chunk_units * block + from;
+    if (depth == 0) return;
+    const auto sum = [&](Index n) {
+      return n < y ? room_.dv + (b * y + n) * sum_block : room_.dk + (b * x + n - y) * sum_block;
+    };
+    for (Index n = begin; n < end; ++n) {
+      const bool value = n < y;
+      const float* left = value ? room_.dout_turned : room_.q_turned;
+      products_.template multiply<false, terms, split.weights_reach>(
+          {left + (value ? n : n - y) * chunk_units * block + from, block, (value ? room_.p : room_.ds) + at, block,
+           depth, sum(n), sum(n + 1)},
+          weighing_);
+    }
+  }
+
+  /// dQ += dS K over the blocks of the span.
+  void add_span() {
+    for (Index u = 0; u < chunk_units; ++u) {
+      if (seen_by_[u].begin == seen_by_[u].end) continue;
+      if (summed_[u]) add_unit<false>(u, seen_by_[u]);
+      else add_unit<true>(u, seen_by_[u]);
+      summed_[u] = true;
+      seen_by_[u] = {};
+    }
+    span_ = -1;
+  }
+  template <bool fresh>
+  void add_unit(Index u, Steps seen) {
+    for (Index n = 0; n < x; ++n) {
+      float* sum = room_.dq + (u * x + n) * sum_block;
+      products_.template multiply<fresh, terms, split.weights_reach>(
+          {room_.ds_rows + (u * span_blocks + seen.begin - span_) * block, block,
+           room_.k_pairs + (seen.begin * x + n) * block, x * block, seen.end - seen.begin, sum, sum + sum_block});
+    }
+  }
+
+  /// Whose P and dS are complete, and in which of the two buffers.
+  struct Weighed {
+    Index block;
+    Steps units;
+    Index buffer;
+  };
+
+  const Shape& shape_;
+  const BlockRoom& room_;
+  const Index x = room_.channels, y = room_.values;  ///< blocks of them
+  Products products_;
+  WeightsBeside<terms, words_beside> weighing_;
+  Index turn_ = 0, span_ = -1;
+  Weighed weighed_{};
+  Steps seen_by_[chunk_units] = {};  ///< per unit, blocks of the span that see some of it
+  bool summed_[chunk_units] = {};    ///< per unit, whether its dQ has begun
+};
 
 /// False where queries do not split: nothing is done then.
-template <Split split>
-bool differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, Index begin,
-                         const BlockRoom& room) {
+template <Split split, int words_beside>
+bool differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, const BlockRoom& room) {
   const Shape& shape = item.shape;
   const Group& group = item.group;
-  const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
-      dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch},
-      dq{item.dq.data + head * item.dq_head_bytes, item.dq.pitch};
-  const Steps next{most(begin, rows.begin - query_chunk), rows.begin};
   const Index from = rows.begin, size = rows.end - from, blocks = blocks_in(group.end - group.begin);
-  const Index late = least(blocks, prefetch_blocks);
   if (!pack_query_blocks<split.terms>(item, head, from, size, room)) return false;
-  zero(room.dq, chunk_units * room.channels * sum_block);
-  for (Index span = 0; span < blocks; span += span_blocks) {
-    Steps seen_by[chunk_units] = {};
-    for (Index b = span; b < least(span + span_blocks, blocks); ++b) {
-      if (b >= blocks - late) {
-        prefetch_rows(q, shape.type, next, shape.channels, b - blocks + late, late);
-        prefetch_rows(dout, shape.type, next, shape.value_channels, b - blocks + late, late);
-        prefetch_rows(dq, DType::f32, rows, shape.channels, b - blocks + late, late);
-      }
-      const Index key = group.begin + b * side, count = least(side, group.end - key);
-      const Steps seen = steps_seen(piece, key, key + count);
-      const Index first = most(seen.begin - from, 0), last = least(seen.end - from, size);
-      if (first >= last) continue;
-      const Steps units{first / side, blocks_in(last)};
-      // a unit is full when its first query is seen by the last key and its last query by the first key
-      Steps full{0, 0};
-      if (count == side && piece.lane_begin <= key && key + side <= piece.lane_end && key + piece.hi >= from)
-        full = {blocks_in(most(key + side - 1 + piece.lo - from, 0)), (key + piece.hi + 1 - from) / side};
-      BlockBounds bounds;
-      if (full.begin > units.begin || full.end < units.end) bound_block(piece, key, count, from, bounds);
-      differentiate_keys<split>(shape, room, bounds, units, full, b, room.ds_rows + (b - span) * factor<split.terms>);
-      for (Index u = units.begin; u < units.end; ++u) seen_by[u] = {seen_by[u].end == 0 ? b : seen_by[u].begin, b + 1};
-    }
-    add_span<split>(room, span, seen_by);
+  ChunkPass<split, words_beside> pass(shape, room);
+  for (Index b = 0; b < blocks; ++b) {
+    const Index key = group.begin + b * side, count = least(side, group.end - key);
+    const Steps seen = steps_seen(piece, key, key + count);
+    const Index first = most(seen.begin - from, 0), last = least(seen.end - from, size);
+    if (first >= last) continue;
+    const Steps units{first / side, blocks_in(last)};
+    // a unit is full when its first query is seen by the last key and its last query by the first key
+    Steps full{0, 0};
+    if (count == side && piece.lane_begin <= key && key + side <= piece.lane_end && key + piece.hi >= from)
+      full = {blocks_in(most(key + side - 1 + piece.lo - from, 0)), (key + piece.hi + 1 - from) / side};
+    BlockBounds bounds;
+    if (full.begin > units.begin || full.end < units.end) bound_block(piece, key, count, from, bounds);
+    pass.add(b, units, full, bounds);
   }
+  pass.finish();
   return true;
+}
+
+/// As many words of weights beside a pair of blocks as are made when the scores of a unit are.
+template <Split split>
+bool differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, const BlockRoom& room) {
+  const Index pairs = 2 * (room.channels + room.values);
+  if (pairs >= 16) return differentiate_chunk<split, 1>(item, piece, head, rows, room);
+  if (pairs >= 8) return differentiate_chunk<split, 2>(item, piece, head, rows, room);
+  return differentiate_chunk<split, 4>(item, piece, head, rows, room);
 }
 
 /// to[c] += by from[c] for the channels of a block.
@@ -312,7 +246,7 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
   for_each_chunk<query_chunk>(
       item,
       [&](const Piece& piece, Index head, Steps rows, Index begin) {
-        in_tiles = keys_split && differentiate_chunk<split>(item, piece, head, rows, begin, room);
+        in_tiles = keys_split && differentiate_chunk<split>(item, piece, head, rows, room);
         if (!in_tiles) {
           load_group(item, other);
           differentiate_chunk(item, piece, head, rows, begin, other);
