@@ -55,11 +55,16 @@ TEST(PackedChunks, HoldWhatEveryPieceSeesOnce) {
       for (const Tile& t : {tile({0, 90}, {0, 1'000}, {-far, 0}), tile({90, 100}, {0, 400}),
                             tile({5, 6}, {1'000, 1'001}), tile({0, 100}, {700, 1'300}, {3, 9})})
         pieces.push_back(cpu::queries_in_lanes(t));
-      const std::vector<cpu::Chunk> chunks = cpu::cut_chunks(pieces, steps);
+      const cpu::Rounds rounds = cpu::cut_rounds(pieces, steps, round);
+      const std::vector<std::size_t> last = cpu::last_rounds(rounds, 101, 10);
+      EXPECT_EQ(last.back(), rounds.pieces.size()) << "no piece has row 100";
       std::vector<Index> seen(pieces.size());
-      for (Index begin = 0; begin < std::ssize(chunks); begin += round) {
-        const Range some{begin, std::min(begin + round, std::ssize(chunks))};
-        for (const cpu::Piece& part : cpu::pieces_within(pieces, steps, some)) {
+      for (std::size_t k = 0; k < rounds.pieces.size(); ++k) {
+        const std::span<const cpu::Chunk> chunks = rounds.chunks_of(k);
+        EXPECT_LE(std::ssize(chunks), std::min(round, rounds.at_once));
+        for (const cpu::Piece& part : rounds.pieces[k]) {
+          for (Index lane = part.lane_begin; lane < part.lane_end; ++lane)
+            EXPECT_GE(last[static_cast<std::size_t>(lane / 10)], k);
           const auto of = std::ranges::find_if(
               pieces, [&](const cpu::Piece& piece) { return piece.lo == part.lo && piece.hi == part.hi; });
           ASSERT_NE(of, pieces.end());
@@ -69,8 +74,8 @@ TEST(PackedChunks, HoldWhatEveryPieceSeesOnce) {
           EXPECT_LE(part.lane_end, of->lane_end);
           seen[static_cast<std::size_t>(of - pieces.begin())] += pairs_of(part);
           for (Index step = part.step_begin; step < part.step_end; ++step) {
-            const Index n = some.begin + part.chunk + (step - part.step_begin) / steps;
-            ASSERT_LT(n, some.end);
+            const Index n = part.chunk + (step - part.step_begin) / steps;
+            ASSERT_LT(n, std::ssize(chunks));
             const cpu::Chunk& chunk = chunks[static_cast<std::size_t>(n)];
             EXPECT_EQ(step - chunk.from, (step - part.step_begin) % steps);
             EXPECT_LT(step - chunk.from, chunk.size);

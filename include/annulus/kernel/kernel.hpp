@@ -86,7 +86,7 @@ class Kernel {
   /// called: to look after an exchange, say. If it throws, so does forward, with the partial of no further use.
   using Pause = std::function<void(double)>;
   /// Makes forward pause so; empty: no longer. False: this kernel does not, and wants long work in parts.
-  virtual bool pause_with(Pause) { return false; }
+  virtual bool pause_with(const Pause& /*pause*/) { return false; }
 
   /// As the functions of these names in partial.hpp, where the rows live; on the CPU they are those functions, but that a
   /// kernel may leave out as it is in reset if it does not read out of rows whose top is -inf.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace annulus::cpu {
 namespace {
@@ -113,6 +114,37 @@ std::vector<Piece> pieces_within(std::span<const Piece> pieces, Index steps, Ran
     parts.push_back(part);
   }
   return parts;
+}
+
+std::span<const Chunk> Rounds::chunks_of(std::size_t round) const {
+  const std::size_t first = std::min(chunks.size(), round * static_cast<std::size_t>(at_once));
+  return std::span(chunks).subspan(first, std::min(static_cast<std::size_t>(at_once), chunks.size() - first));
+}
+
+Rounds cut_rounds(std::vector<Piece> pieces, Index steps, Index room) {
+  Rounds rounds;
+  if (steps == 0) {
+    rounds.pieces.push_back(std::move(pieces));
+    return rounds;
+  }
+  rounds.chunks = cut_chunks(pieces, steps);
+  const auto count = static_cast<Index>(rounds.chunks.size());
+  Index widest = 1;
+  for (const Piece& piece : pieces)
+    widest = std::max(widest, std::min(piece.step_end - piece.step_begin, piece.hi - piece.lo + 1));
+  constexpr Index times = 16;
+  rounds.at_once = std::min({count, room, times * ceil_div(widest, steps)});
+  for (Index first = 0; first < count; first += rounds.at_once)
+    rounds.pieces.push_back(pieces_within(pieces, steps, {first, std::min(first + rounds.at_once, count)}));
+  return rounds;
+}
+
+std::vector<std::size_t> last_rounds(const Rounds& rounds, Index rows, Index size) {
+  std::vector<std::size_t> last(static_cast<std::size_t>(ceil_div(rows, size)), rounds.pieces.size());
+  for (std::size_t round = 0; round < rounds.pieces.size(); ++round)
+    for (const Piece& piece : rounds.pieces[round])
+      for (Index g = piece.lane_begin / size; g * size < piece.lane_end; ++g) last[static_cast<std::size_t>(g)] = round;
+  return last;
 }
 
 std::vector<RowGroup> group_queries(std::span<const Tile> tiles, Index size, Index block_tokens) {

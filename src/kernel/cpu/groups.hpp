@@ -40,6 +40,22 @@ std::vector<Chunk> cut_chunks(std::span<Piece> pieces, Index steps);
 /// The parts of the pieces that meet chunks [chunks.begin, chunks.end), which are numbered from 0 then.
 std::vector<Piece> pieces_within(std::span<const Piece> pieces, Index steps, Range chunks);
 
+/// Chunks, and the pieces as far as the chunks of each round go. Without chunks (steps = 0): one round of whole pieces.
+struct Rounds {
+  std::vector<Chunk> chunks;
+  Index at_once = 0;  ///< chunks in a round
+  std::vector<std::vector<Piece>> pieces;
+
+  std::span<const Chunk> chunks_of(std::size_t round) const;
+};
+
+/// At most `room` chunks a round. Fewer where rows see little: so many that few rows meet chunks of two rounds, while the
+/// packed ones are still in a cache near by.
+Rounds cut_rounds(std::vector<Piece> pieces, Index steps, Index room);
+
+/// The last round that has pieces of each group of `size` rows; the number of rounds where none has.
+std::vector<std::size_t> last_rounds(const Rounds& rounds, Index rows, Index size);
+
 /// Groups for statistics of queries: every piece holds at most `size` rows, and queries of one block of the map
 /// (block_tokens positions) are always in one group, so that each cell of the map has one owner. block_tokens = 0: no
 /// map is wanted.

@@ -91,8 +91,8 @@ class Tiled final : public Kernel {
   std::string_view name() const override { return name_; }
   const Problem& problem() const override { return problem_; }
   DType accumulator() const override { return DType::f32; }
-  bool pause_with(Pause pause) override {
-    pause_ = std::move(pause);
+  bool pause_with(const Pause& pause) override {
+    pause_ = pause;
     return true;
   }
 
@@ -194,69 +194,39 @@ class Tiled final : public Kernel {
     });
   }
 
+  // In rounds: some packed chunks, for some key/value heads at a time. What chunks a round has depends on shapes only, for
+  // the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
   void attend(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into, bool last) {
     if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
     Call call{q, kv, into, {pause_, problem_.query_heads * pairs_of(tiles)}};
-    std::vector<Piece> pieces = in_lanes(tiles, queries_in_lanes);
     const ChunkForm form = tier_.chunks(shape_);
-    // In rounds: some packed chunks, for some key/value heads at a time. What chunks a round has depends on shapes only,
-    // for the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
-    std::vector<Chunk> chunks;
-    if (form.steps > 0) chunks = cut_chunks(pieces, form.steps);
-    const auto count = static_cast<Index>(chunks.size());
-    const Index room = form.steps == 0 ? 1 : std::max<Index>(1, packed_floats_ / form.floats);
-    const Index at_once = std::min(room, chunks_per_round(pieces, form.steps, count));
-    const Index threads = static_cast<Index>(scratch_.size());
-    const Index heads_at_once = form.steps == 0 ? problem_.kv_heads
-                                : threads == 1
-                                    ? 1
-                                    : std::clamp<Index>(room / std::max<Index>(1, at_once), 1, problem_.kv_heads);
-    packed_.grow(heads_at_once * at_once * form.floats);
-    std::vector<std::vector<Piece>> rounds;
-    if (form.steps == 0) rounds.push_back(std::move(pieces));
-    for (Index first = 0; first < count; first += at_once)
-      rounds.push_back(pieces_within(pieces, form.steps, {first, std::min(first + at_once, count)}));
-    // Rows are final in the last round that has a piece of their group.
-    const Index size =
-        group_size(q.tokens, ceil_div(problem_.query_heads * heads_at_once, problem_.kv_heads), Pass::forward);
-    std::vector<std::size_t> last_round(static_cast<std::size_t>(ceil_div(q.tokens, size)), rounds.size());
-    for (std::size_t k = 0; k < rounds.size(); ++k)
-      for (const Piece& piece : rounds[k])
-        for (Index g = piece.lane_begin / size; g * size < piece.lane_end; ++g)
-          last_round[static_cast<std::size_t>(g)] = k;
-    for (std::size_t k = 0; k < rounds.size(); ++k) {
-      const auto groups = group_rows(rounds[k], q.tokens, size);
+    const Index room = form.steps == 0 ? 0 : std::max<Index>(1, packed_floats_ / form.floats);
+    const Rounds rounds = cut_rounds(in_lanes(tiles, queries_in_lanes), form.steps, room);
+    Index heads_at_once = problem_.kv_heads;
+    if (form.steps > 0 && scratch_.size() == 1) heads_at_once = 1;
+    else if (rounds.at_once > 0) heads_at_once = std::clamp<Index>(room / rounds.at_once, 1, problem_.kv_heads);
+    const Index heads = ceil_div(problem_.query_heads * heads_at_once, problem_.kv_heads);
+    const Index size = group_size(q.tokens, heads, Pass::forward);
+    const std::vector<std::size_t> final_round = last_rounds(rounds, q.tokens, size);
+    packed_.grow(heads_at_once * rounds.at_once * form.floats);
+    for (std::size_t k = 0; k < rounds.pieces.size(); ++k) {
+      const auto groups = group_rows(rounds.pieces[k], q.tokens, size);
       const auto is_last = [&](const RowGroup& group) {
-        return last && last_round[static_cast<std::size_t>(group.begin / size)] == k;
+        return last && final_round[static_cast<std::size_t>(group.begin / size)] == k;
       };
       for (Index g = 0; g < problem_.kv_heads; g += heads_at_once) {
-        const Packed packed{{g, std::min(g + heads_at_once, problem_.kv_heads)}, at_once * form.floats};
-        if (form.steps > 0) {
-          const auto first = static_cast<std::size_t>(k) * static_cast<std::size_t>(at_once);
-          pack(std::span(chunks).subspan(first, std::min(static_cast<std::size_t>(at_once), chunks.size() - first)),
-               form, packed, kv);
-        }
+        const Packed packed{{g, std::min(g + heads_at_once, problem_.kv_heads)}, rounds.at_once * form.floats};
+        pack(rounds.chunks_of(k), form, packed, kv);
         forward_round(groups, is_last, call, packed);
       }
     }
-    if (!last) return;
-    for (std::size_t g = 0; g < last_round.size(); ++g) {
-      if (last_round[g] < rounds.size()) continue;
+    for (std::size_t g = 0; last && g < final_round.size(); ++g) {
+      if (final_round[g] < rounds.pieces.size()) continue;
       const Index begin = static_cast<Index>(g) * size;
       const Partial rest = part(into, {begin, std::min(begin + size, q.tokens)});
       annulus::finish(rest, rest.top);
     }
-  }
-
-  // So many that few rows of a band have chunks in two rounds, and the packed ones are still in a cache near by when they
-  // are met; all of them where rows see most.
-  static Index chunks_per_round(std::span<const Piece> pieces, Index steps, Index count) {
-    Index widest = 0;
-    for (const Piece& piece : pieces)
-      widest = std::max(widest, std::min({piece.step_end - piece.step_begin, piece.hi - piece.lo + 1}));
-    constexpr Index times = 16;
-    return steps == 0 ? 0 : std::min(count, times * ceil_div(widest, steps));
   }
 
   static Rows part(Rows rows, const Range& of) {
