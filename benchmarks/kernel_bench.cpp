@@ -1,19 +1,21 @@
-// kernel_bench: GFLOP/s of the CPU kernels, and which share that is of what the arithmetic units can do.
+// kernel_bench: GFLOP/s of the CPU kernels, and which share that is of what the arithmetic units can do (Google Benchmark).
 //
-//   kernel_bench [--tier avx2] [--type f32] [--pass forward] [--channels 64] [--mask full] [--tokens 4096] [--heads 4]
-//                [--threads 1] [--repeats 9] [--clock wall]
+//   kernel_bench --benchmark_filter=forward/f32/avx512/64/full [--benchmark_repetitions=9]
+//                [--tokens=4096] [--heads=2] [--threads=1] [--window=512] [--clock=wall]
 //
-// Without an option that names a tier, a type, a pass, a number of channels or a mask, all of them are run. Counted are
-// 4 x heads x visible pairs x channels operations for forward, 2.5 times that for backward, half of it for observe.
-// Every repeat times the kernel between two loops of multiply-adds of the same width (...-bf16: of bf16 numbers); reported are medians over
-// the repeats and the quartiles of the share. Multiplying by threads assumes that the peak scales with them.
+// Names are pass/type/tier/channels/mask; --benchmark_list_tests lists them. Counted are 4 x heads x visible pairs x channels
+// operations for forward, 2.5 times that for backward, half of it for observe. Every iteration times the kernel between two
+// loops of multiply-adds of the same instructions; reported is the median over the iterations (of_peak: of the share of those
+// loops, from low to high its quartiles). Multiplying by threads assumes that the peak scales with them. --clock=cpu: time
+// that this process computed, which others on a shared machine disturb less.
+
+#include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
-#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -30,12 +32,12 @@ struct Case {
   std::string tier, pass, mask;
   DType type;
   Index channels, tokens, heads;
-  int threads, repeats;
+  int threads;
 };
 
 bool processor_time = false;
 
-/// Seconds; with --clock cpu those that this process computed, which others on a shared machine disturb less.
+/// Seconds; with --clock=cpu those that this process computed, which others on a shared machine disturb less.
 double now() {
   if (processor_time) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -117,9 +119,14 @@ double seconds_of(const Case& c, Kernel& kernel, Arrays& arrays) {
   return now() - begin;
 }
 
-void run(const Case& c) {
+double median(std::vector<double> values, double at = 0.5) {
+  std::ranges::sort(values);
+  return values[static_cast<std::size_t>(at * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+void run(const Case& c, benchmark::State& state) {
   if (const std::string refusal = cpu_tier_refusal(c.tier); !refusal.empty()) {
-    std::printf("%-11s skipped: %s\n", c.tier.c_str(), refusal.c_str());
+    state.SkipWithError(refusal.c_str());
     return;
   }
   CpuDevice device;
@@ -132,56 +139,62 @@ void run(const Case& c) {
   const auto kernel = make_tiled_kernel(problem, {.threads = c.threads}, c.tier);
   Arrays arrays(device, c, *kernel);
   const double counted = c.pass == "forward" ? 4 : c.pass == "backward" ? 10 : 2;
-  const double flops = counted * static_cast<double>(tiles_of(c)[0].pairs() * c.heads * c.channels);
+  const double operations = counted * static_cast<double>(tiles_of(c)[0].pairs() * c.heads * c.channels) * 1e-9;
   std::vector<double> rates, shares;
-  for (int repeat = 0; repeat < c.repeats; ++repeat) {
+  for ([[maybe_unused]] auto iteration : state) {
     const double before = peak_rate(code_of(c.tier)), seconds = seconds_of(c, *kernel, arrays);
     const double peak = (before + peak_rate(code_of(c.tier))) / 2 * (processor_time ? 1 : c.threads);
-    rates.push_back(flops / seconds * 1e-9);
+    state.SetIterationTime(seconds);
+    rates.push_back(operations / seconds);
     shares.push_back(rates.back() / peak);
   }
-  std::ranges::sort(rates);
-  std::ranges::sort(shares);
-  const std::size_t middle = rates.size() / 2, quarter = rates.size() / 4;
-  std::printf("%-11s %-5s %-8s %4ld %-10s %6ld %3ld %2d  %8.1f  %5.1f%%  [%.1f, %.1f]\n", c.tier.c_str(),
-              name_of(c.type).data(), c.pass.c_str(), static_cast<long>(c.channels), c.mask.c_str(),
-              static_cast<long>(c.tokens), static_cast<long>(c.heads), c.threads, rates[middle], 100 * shares[middle],
-              100 * shares[quarter], 100 * shares[shares.size() - 1 - quarter]);
-  std::fflush(stdout);
+  state.counters["GFLOP/s"] = median(rates);
+  state.counters["of_peak"] = median(shares);
+  state.counters["low"] = median(shares, 0.25);
+  state.counters["high"] = median(shares, 0.75);
+}
+
+/// Takes --name=value out of the words.
+std::string taken(std::vector<char*>& words, std::string_view name, std::string otherwise) {
+  const std::string begin = sentence("--", name, "=");
+  const auto found =
+      std::ranges::find_if(words, [&](const char* word) { return std::string_view(word).starts_with(begin); });
+  if (found == words.end()) return otherwise;
+  std::string value = std::string(*found).substr(begin.size());
+  words.erase(found);
+  return value;
 }
 
 }  // namespace
 
-int main(int count, char** words) try {
-  std::map<std::string, std::vector<std::string>> options{
-      {"--tier", {"amx-bf16", "amx-split", "amx-fast", "avx512-bf16", "avx512", "avx2", "portable"}},
-      {"--type", {"f32", "bf16", "f16"}},
-      {"--pass", {"forward", "backward", "observe"}},
-      {"--channels", {"64", "128"}},
-      {"--mask", {"full", "causal"}},
-      {"--tokens", {"4096"}},
-      {"--heads", {"2"}},
-      {"--threads", {"1"}},
-      {"--repeats", {"9"}},
-      {"--clock", {"wall"}}};
-  for (int i = 1; i < count; i += 2) {
-    require(options.contains(words[i]) && i + 1 < count, "not an option with a value: ", words[i]);
-    options[words[i]] = {words[i + 1]};
-  }
-  processor_time = options["--clock"][0] == "cpu";
-  std::printf(
-      "tier        type  pass     chan mask       tokens  hd th   GFLOP/s   share  quartiles (share of the FMA "
-      "peak)\n");
-  const auto number = [&](const char* name) { return std::stoi(options[name][0]); };
-  for (const std::string& tier : options["--tier"])
-    for (const std::string& type : options["--type"])
-      for (const std::string& pass : options["--pass"])
-        for (const std::string& channels : options["--channels"])
-          for (const std::string& mask : options["--mask"])
-            run({tier, pass, mask, parse_dtype(type), std::stol(channels), number("--tokens"), number("--heads"),
-                 number("--threads"), number("--repeats")});
+int main(int count, char** given) try {
+  std::vector<char*> words(given, given + count);
+  const Index tokens = std::stol(taken(words, "tokens", "4096")), heads = std::stol(taken(words, "heads", "2"));
+  const int threads = std::stoi(taken(words, "threads", "1"));
+  const std::string window = taken(words, "window", "512");
+  processor_time = taken(words, "clock", "wall") == "cpu";
+  count = static_cast<int>(words.size());
+  benchmark::Initialize(&count, words.data());
+  if (benchmark::ReportUnrecognizedArguments(count, words.data())) return 2;
+  for (const char* pass : {"forward", "backward", "observe"})
+    for (const char* type : {"f32", "bf16", "f16"})
+      for (const std::string_view tier : cpu_tiers())
+        for (const Index channels : {64, 128})
+          for (const std::string& mask : {std::string("full"), std::string("causal"), "window:" + window}) {
+            const Case c{std::string(tier), pass, mask, parse_dtype(type), channels, tokens, heads, threads};
+            benchmark::RegisterBenchmark(sentence(pass, "/", type, "/", tier, "/", channels, "/", mask).c_str(),
+                                         [c](benchmark::State& state) { run(c, state); })
+                ->UseManualTime()
+                ->Unit(benchmark::kMillisecond)
+                ->Iterations(9);
+          }
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
   return 0;
 } catch (const Error& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return error.exit_code();
+} catch (const std::exception&) {
+  std::fprintf(stderr, "kernel_bench: --tokens, --heads and --threads take a number\n");
+  return 2;
 }
