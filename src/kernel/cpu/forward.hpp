@@ -109,22 +109,37 @@ ANNULUS_INLINE Vec all_of(const ForwardBlock& block, Index cell) {
   return block.strips[1] == 0 ? out : load(block.total + cell) + out;
 }
 
-/// What a vector of lanes is multiplied with on its way out: 1, or where results are final 1 / sum, 0 where nothing was
-/// seen (a sum that is not a number must show). sum: the whole one, and no longer two.
-ANNULUS_INLINE Vec close_sums(const ForwardItem& item, const ForwardBlock& block, Index first) {
+/// How a vector of lanes is normalised on its way out, where results are final.
+struct Closing {
+  bool last;
+  Vec sum, inverse;
+};
+
+/// sum: the whole one, and no longer two. Nothing seen gives 0; a sum that is not a number must show.
+ANNULUS_INLINE Closing close_sums(const ForwardItem& item, const ForwardBlock& block, Index first) {
   const Vec sum = load(block.sum + first) + load(block.sum_rest + first);
   store(block.sum + first, sum);
-  if (!item.last) return splat(1.0F);
-  return keep(~(sum == Vec{}), splat(1.0F) / sum);
+  return {item.last, sum, keep(~(sum == Vec{}), splat(1.0F) / sum)};
+}
+
+/// x / sum, rounded as a division is, which takes longer.
+ANNULUS_INLINE Vec closed(const Closing& by, Vec x) {
+  if (!by.last) return x;
+#if defined(__FMA__)
+  const Vec about = x * by.inverse, rest = x - about * by.sum;
+  return about + keep(rest == rest, rest) * by.inverse;  // no rest where x is infinite
+#else
+  return keep(~(by.sum == Vec{}), x / by.sum);
+#endif
 }
 
 /// Sixteen channels of `width` lanes from lane `first` on, back in their rows; sends for those of the next block.
 ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first, Index c, const ForwardBlock& block,
-                                Vec factor) {
+                                const Closing& closing) {
   alignas(64) float sums[16 * width];
   std::byte* const to = item.out.data + (row + first) * item.out.pitch + c * 4;
   const bool later = row + first + lanes + width <= item.group.end;
-  for (Index i = 0; i < 16; ++i) store(sums + i * width, all_of(block, (c + i) * lanes + first) * factor);
+  for (Index i = 0; i < 16; ++i) store(sums + i * width, closed(closing, all_of(block, (c + i) * lanes + first)));
   if (later)
     for (Index i = 0; i < width; ++i) __builtin_prefetch(to + (lanes + i) * item.out.pitch, 1);
   turn<width, 16>(sums, width, reinterpret_cast<float*>(to), item.out.pitch / 4);
@@ -133,20 +148,21 @@ ANNULUS_INLINE void store_lanes(const ForwardItem& item, Index row, Index first,
 void store_block(const ForwardItem& item, Index row, Index count, const ForwardBlock& block) {
   const Index values = item.shape.value_channels;
   for (Index first = 0; first < count; first += width) {
-    const Vec factor = close_sums(item, block, first);
+    const Closing closing = close_sums(item, block, first);
     bool all = first + width <= count && item.out.pitch % 4 == 0;
     for (Index lane = first; lane < least(first + width, count); ++lane) all &= item.last || block.touched[lane] != 0;
     Index in_tiles = 0;
     if (all)
-      for (; in_tiles + 16 <= values; in_tiles += 16) store_lanes(item, row, first, in_tiles, block, factor);
+      for (; in_tiles + 16 <= values; in_tiles += 16) store_lanes(item, row, first, in_tiles, block, closing);
     for (Index lane = first; lane < least(first + width, count); ++lane) {
       if (!item.last && block.touched[lane] == 0) continue;
+      const float top = block.top[lane], sum = block.sum[lane];
       auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
       for (Index c = in_tiles; c < values; ++c) {
         const Index cell = c * lanes + lane;
-        out[c] = (block.strips[1] == 0 ? block.out[cell] : block.total[cell] + block.out[cell]) * factor[lane - first];
+        const float x = block.strips[1] == 0 ? block.out[cell] : block.total[cell] + block.out[cell];
+        out[c] = !item.last ? x : sum == 0 ? 0 : x / sum;
       }
-      const float top = block.top[lane], sum = block.sum[lane];
       if (item.last) {
         number_at(item.top, row + lane) = sum != 0 ? top + __builtin_logf(sum) : -infinity;
       } else {
