@@ -82,15 +82,21 @@ void load_block(const ForwardItem& item, Index row, Index count, float* spare, c
   const Index values = item.shape.value_channels;
   zero(block.out, padded(values) * lanes);
   block.strips[0] = 0;
-  bool fresh = true;
   for (Index lane = 0; lane < lanes; ++lane) {
-    block.top[lane] = lane < count ? number_at(item.top, row + lane) : 0.0F;
+    block.top[lane] = lane < count ? number_at(item.top, row + lane) : -infinity;
     block.sum[lane] = lane < count ? number_at(item.sum, row + lane) : 0.0F;
-    block.minus_base[lane] = minus_base_of(block.top[lane]);
-    block.sum_rest[lane] = 0;
-    block.touched[lane] = 0;
-    fresh &= lane >= count || block.top[lane] == -infinity;
   }
+  IntVec met_some{};
+  for (int n = 0; n < vectors; ++n) {
+    const Vec top = load(block.top + n * width);
+    const IntVec met = ~(top == splat(-infinity));
+    met_some |= met;
+    store(block.minus_base + n * width, keep(met, -(top * splat(log2_e))));
+    store(block.sum_rest + n * width, Vec{});
+    store(block.touched + n * width, Vec{});
+  }
+  for (Index lane = count; lane < lanes; ++lane) block.top[lane] = 0;
+  const bool fresh = !any(met_some);
   block.strips[1] = fresh ? 0 : 1;
   if (fresh) return;  // rows that have met no score are zeros
   pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
@@ -115,11 +121,14 @@ struct Closing {
   Vec sum, inverse;
 };
 
-/// sum: the whole one, and no longer two. Nothing seen gives 0; a sum that is not a number must show.
+/// sum: the whole one, and no longer two; top: lse, where results are final. Nothing seen gives 0 and -inf; a sum that is not a
+/// number must show.
 ANNULUS_INLINE Closing close_sums(const ForwardItem& item, const ForwardBlock& block, Index first) {
   const Vec sum = load(block.sum + first) + load(block.sum_rest + first);
+  const IntVec some = ~(sum == Vec{});
   store(block.sum + first, sum);
-  return {item.last, sum, keep(~(sum == Vec{}), splat(1.0F) / sum)};
+  if (item.last) store(block.top + first, choose(some, load(block.top + first) + log(sum), splat(-infinity)));
+  return {item.last, sum, keep(some, splat(1.0F) / sum)};
 }
 
 /// x / sum, rounded as a division is, which takes longer.
@@ -156,19 +165,15 @@ void store_block(const ForwardItem& item, Index row, Index count, const ForwardB
       for (; in_tiles + 16 <= values; in_tiles += 16) store_lanes(item, row, first, in_tiles, block, closing);
     for (Index lane = first; lane < least(first + width, count); ++lane) {
       if (!item.last && block.touched[lane] == 0) continue;
-      const float top = block.top[lane], sum = block.sum[lane];
       auto* out = reinterpret_cast<float*>(item.out.data + (row + lane) * item.out.pitch);
+      const float sum = block.sum[lane];
       for (Index c = in_tiles; c < values; ++c) {
         const Index cell = c * lanes + lane;
         const float x = block.strips[1] == 0 ? block.out[cell] : block.total[cell] + block.out[cell];
         out[c] = !item.last ? x : sum == 0 ? 0 : x / sum;
       }
-      if (item.last) {
-        number_at(item.top, row + lane) = sum != 0 ? top + __builtin_logf(sum) : -infinity;
-      } else {
-        number_at(item.top, row + lane) = top;
-        number_at(item.sum, row + lane) = sum;
-      }
+      number_at(item.top, row + lane) = block.top[lane];
+      if (!item.last) number_at(item.sum, row + lane) = sum;
     }
   }
 }

@@ -13,22 +13,35 @@ ANNULUS_INLINE float weight_scale(const Shape& shape) {
   return shape.log2_scale == 0 ? 0x1p-126F : shape.log2_scale;  // so that hidden scores, infinite ones, stay it
 }
 
-/// Scores of blocks [begin, end) of the unit into room.scores, and the largest that each lane sees (-inf: none).
-template <class Way>
-void look(const TileRoom& room, const Shape& shape, const Unit& work, Index begin, Index end, float* largest) {
+/// The largest scores that the lanes see (-inf: none).
+struct Largest {
   Vec high[vectors];
-  for (Vec& h : high) h = splat(-infinity);
-  const float c = weight_scale(shape);
-  const Vec scale = splat(shape.scale);
-  for (Index b = begin; b < end; ++b) {
-    float* s = room.scores + b * block_steps * lanes;
-    run_scores<Way>(room, work, b, s);
-    if (!work.whole(b)) hide(work.strip, b, c, s);
-    for (Index row = 0; row < block_steps; ++row)
-      for (int n = 0; n < vectors; ++n) high[n] = larger(load(s + row * lanes + n * width) * scale, high[n]);
+
+  Largest() {
+    for (Vec& h : high) h = splat(-infinity);
   }
-  for (int n = 0; n < vectors; ++n) store(largest + n * width, high[n]);
-}
+  /// Block b, whose scores stand in s; those that are not to be seen vanish there.
+  void see(const Shape& shape, const Unit& work, Index b, float* s) {
+    if (!work.whole(b)) hide(work.strip, b, weight_scale(shape), s);
+    for (Index row = 0; row < block_steps; ++row)
+      for (int n = 0; n < vectors; ++n)
+        high[n] = larger(load(s + row * lanes + n * width) * splat(shape.scale), high[n]);
+  }
+  /// Blocks [begin, end), with scores into room.scores.
+  template <class Way>
+  void see_all(const TileRoom& room, const Shape& shape, const Unit& work, Index begin, Index end) {
+    for (Index b = begin; b < end; ++b) {
+      float* const s = room.scores + b * block_steps * lanes;
+      run_scores<Way>(room, work, b, s);
+      see(shape, work, b, s);
+    }
+  }
+  void move(const Unit& work, const Shape& shape) const {
+    alignas(64) float numbers[lanes];
+    for (int n = 0; n < vectors; ++n) store(numbers + n * width, high[n]);
+    move_references(work.block, shape, numbers);
+  }
+};
 
 /// Has a lane that sees something in the unit no reference?
 bool begins(const Unit& work) {
@@ -42,25 +55,27 @@ bool begins(const Unit& work) {
   return any(none);
 }
 
-/// References for lanes that have none, from the first scores; from all of them where those do not reach every lane.
+/// References for lanes that have none, from the scores of the first two blocks, which are there; from all of them where those
+/// do not reach every lane.
 template <class Way>
-void choose_references(const TileRoom& room, const Shape& shape, const Unit& work) {
-  alignas(64) float largest[lanes];
-  const Index end = work.first + work.blocks, some = work.first + 2;
-  look<Way>(room, shape, work, work.first, some, largest);
-  move_references(work.block, shape, largest);
-  if (some == end || !begins(work)) return;
-  look<Way>(room, shape, work, some, end, largest);
-  move_references(work.block, shape, largest);
+void choose_references(const TileRoom& room, const Shape& shape, const Step& step) {
+  const Unit& work = *step.now;
+  const Index end = work.first + work.blocks;
+  Largest largest;
+  for (Index b = 0; b < 2; ++b) largest.see(shape, work, work.first + b, step.ring[b]);
+  largest.move(work, shape);
+  if (work.blocks == 2 || !begins(work)) return;
+  largest.see_all<Way>(room, shape, work, work.first + 2, end);
+  largest.move(work, shape);
 }
 
 /// A unit again whose sums left the limit.
 template <class Way>
 [[gnu::noinline]] void weigh_again(const TileRoom& room, const Shape& shape, const Unit& work, float* p,
                                    Vec (&sums)[vectors]) {
-  alignas(64) float largest[lanes];
-  look<Way>(room, shape, work, work.first, work.first + work.blocks, largest);
-  move_references(work.block, shape, largest);
+  Largest largest;
+  largest.see_all<Way>(room, shape, work, work.first, work.first + work.blocks);
+  largest.move(work, shape);
   run_weights<Way>(room, work, weight_scale(shape), p, sums);
 }
 
@@ -172,21 +187,16 @@ bool run_pipeline(const TileRoom& room, const Shape& shape, Units<Way>& units, U
             .c = weight_scale(shape)};
   run_scores<Way>(room, *now, now->first, step.ring[0]);
   run_scores<Way>(room, *now, now->first + 1, step.ring[1]);
-  constexpr Index most_unit_blocks = Way::steps / block_steps;
   for (;;) {
     const bool more = units.next(*next), goes_on = more && !next->plain;
     step.now = now;
     step.next = goes_on ? next : nullptr;
     if (begins(*now)) {
       if (step.before != nullptr && step.before->block.out == now->block.out) run_before<Way>(room, shape, step);
-      choose_references<Way>(room, shape, *now);
+      choose_references<Way>(room, shape, step);
     }
     Vec sums[vectors];
-    const bool usual =
-        step.before != nullptr && goes_on && now->blocks == most_unit_blocks && step.before->blocks == now->blocks;
-    if (usual && room.depth == 2 && room.panels == 2) run_usual_step<Way, 2, 1>(room, step, units.ahead, sums);
-    else if (usual && room.depth == 4 && room.panels == 4) run_usual_step<Way, 4, 2>(room, step, units.ahead, sums);
-    else run_step<Way>(room, step, units.ahead, sums);
+    run_step<Way>(room, step, units.ahead, sums);
     if (step.before != nullptr) settle(step.before->block, shape);
     IntVec fits = ~IntVec{};
     for (int i = 0; i < vectors; ++i) fits &= load(now->block.sum + i * width) + sums[i] <= splat(sum_limit);

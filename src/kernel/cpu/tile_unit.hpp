@@ -153,13 +153,13 @@ ANNULUS_INLINE void add_values(const TileRoom& room, const float* v, const float
 template <class Way>
 struct Values {
   static constexpr Index panel_words = Way::steps / word_channels * 2 * tile_words;
-  const TileRoom& room;
+  const TileRoom* room;
   const float *v, *p;  ///< of the unit's first keys
   float* out;          ///< of the panel
   Index keys, key = 0;
 
   Values(const TileRoom& in, const Unit& work, const float* weights)
-      : room(in),
+      : room(&in),
         v(work.v + work.first * tile_words),
         p(weights + work.first * tile_depth / 2 * lanes),
         out(work.block.out),
@@ -167,9 +167,9 @@ struct Values {
   template <bool known, class Between>
   ANNULUS_INLINE void next(Index at, Index all, Between& between, float* scores) {
     if (key == 0) begin_values<Way>(out);
-    add_values<Way, known>(room, v + key * 2 * tile_words, p + key * tile_depth * lanes, at, all, between, scores);
+    add_values<Way, known>(*room, v + key * 2 * tile_words, p + key * tile_depth * lanes, at, all, between, scores);
     if (++key < keys) return;
-    end_values<Way>(room, out);
+    end_values<Way>(*room, out);
     key = 0, v += panel_words, out += word_channels * lanes;
   }
 };
@@ -212,56 +212,84 @@ struct Step {
   float c;
 };
 
-/// One step of the usual size: `depth` tiles of channels, 2 * panels of them values, whole units.
-template <class Way, int depth, int pairs_of_panels>
-[[gnu::noinline]] void run_usual_step(const TileRoom& room, Step& step, Ahead& later, Vec (&total)[vectors]) {
-  constexpr Index blocks = Way::steps / block_steps, behind = score_products<Way> * depth,
-                  all = behind + value_products<Way> * pairs_of_panels;
-  const Unit &now = *step.now, &next = *step.next;
-  Ahead ahead = later;
-  Values<Way> values(room, *step.before, step.p_before);
-  Weighing<Way> weighing{
-      step.ring[0],  step.p, room.p_term, step.c, {load(now.block.minus_base), load(now.block.minus_base + width)},
-      {Vec{}, Vec{}}};
-  float *waits = step.ring[1], *fills = step.ring[2];
-  for (Index b = 0; b < blocks; ++b) {
-    if (!now.whole(b)) hide(now.strip, b, step.c, weighing.s);
-    ahead.some();
-    const bool inside = b + 2 < blocks;
-    const float* k =
-        inside ? now.k + (b + 2) * depth * tile_words : next.k + (next.first + b + 2 - blocks) * depth * tile_words;
-    tile_zero<4>(), tile_zero<5>();
-    add_all_scores<Way, depth>(room, k, inside ? now.block.q : next.block.q, all, weighing);
-    add_known_values<Way, pairs_of_panels>(values, behind, all, weighing, fills);
+/// A step while it is under way.
+template <class Way>
+struct Progress {
+  Weighing<Way> weighing;
+  Values<Way> values;
+  Index values_left;     ///< steps of 32 keys and 32 channels
+  float *waits, *fills;  ///< scores: of the block after, and room for those of the one after that
+  Index b = 0;           ///< the block that is weighed now
+
+  Progress(const TileRoom& room, const Step& step)
+      : weighing{step.ring[0],
+                 step.p + step.now->first * block_steps / 2 * lanes,
+                 room.p_term,
+                 step.c,
+                 {load(step.now->block.minus_base), load(step.now->block.minus_base + width)},
+                 {Vec{}, Vec{}}},
+        values(room, step.before == nullptr ? *step.now : *step.before, step.p_before),
+        values_left(step.before == nullptr ? 0 : values.keys * room.panels),
+        waits(step.ring[1]),
+        fills(step.ring[2]) {}
+
+  ANNULUS_INLINE void turn() {
     weighing.p += block_steps / 2 * lanes;
     float* read = weighing.s;
     weighing.s = waits, waits = fills, fills = read;
   }
-  step.ring[0] = weighing.s, step.ring[1] = waits, step.ring[2] = fills;
+};
+
+/// The first `count` blocks of a step, as most blocks are: beside the weights of each there are scores, over `depth` tiles of
+/// channels, and `panels` steps of values. whole: all blocks of a whole unit, a number that the compiler then knows.
+template <class Way, int depth, int panels, bool whole>
+[[gnu::noinline]] void run_usual_blocks(const TileRoom& room, const Step& step, Index count, Progress<Way>& after,
+                                        Ahead& later) {
+  constexpr Index behind = score_products<Way> * depth, all = behind + value_products<Way> * panels;
+  const Unit &now = *step.now, *next = step.next;
+  const Index first = whole ? 0 : now.first, blocks = whole ? Way::steps / block_steps : now.blocks;
+  if (whole) count = blocks;
+  Ahead ahead = later;
+  Progress<Way> progress(room, step);
+  for (Index b = 0; b < count; ++b) {
+    if (!now.whole(first + b)) hide(now.strip, first + b, step.c, progress.weighing.s);
+    ahead.some();
+    const bool inside = b + 2 < blocks;
+    const float* k = inside ? now.k + (first + b + 2) * depth * tile_words
+                            : next->k + (next->first + b + 2 - blocks) * depth * tile_words;
+    tile_zero<4>(), tile_zero<5>();
+    add_all_scores<Way, depth>(room, k, inside ? now.block.q : next->block.q, all, progress.weighing);
+    add_known_values<Way, panels>(progress.values, behind, all, progress.weighing, progress.fills);
+    progress.turn();
+  }
+  progress.b = count;
+  progress.values_left -= count * panels;
+  after = progress;
   later.at = ahead.at;
-  for (int n = 0; n < vectors; ++n) total[n] = weighing.sums[n];
 }
 
-/// One step of any size, with or without a next unit and one before.
+/// The blocks that are like that, first in a step of these sizes.
+template <class Way, int depth, int panels>
+ANNULUS_INLINE void run_usual(const TileRoom& room, const Step& step, Progress<Way>& progress, Ahead& ahead) {
+  constexpr Index most_unit_blocks = Way::steps / block_steps;
+  const Index with_scores = step.now->blocks - (step.next == nullptr ? 2 : 0),
+              count = least(with_scores, progress.values_left / panels);
+  if (count == most_unit_blocks) run_usual_blocks<Way, depth, panels, true>(room, step, count, progress, ahead);
+  else if (count > 0) run_usual_blocks<Way, depth, panels, false>(room, step, count, progress, ahead);
+}
+
+/// The other blocks, and what is left of the values.
 template <class Way>
-[[gnu::noinline]] void run_step(const TileRoom& room, Step& step, Ahead& ahead, Vec (&total)[vectors]) {
+[[gnu::noinline]] void run_other_blocks(const TileRoom& room, const Step& step, Progress<Way>& progress, Ahead& ahead) {
   const Unit& now = *step.now;
-  Values<Way> values(room, step.before == nullptr ? now : *step.before, step.p_before);
-  const Index value_steps = step.before == nullptr ? 0 : values.keys * room.panels;
-  Weighing<Way> weighing{step.ring[0],
-                         step.p + now.first * block_steps / 2 * lanes,
-                         room.p_term,
-                         step.c,
-                         {load(now.block.minus_base), load(now.block.minus_base + width)},
-                         {Vec{}, Vec{}}};
-  float *waits = step.ring[1], *fills = step.ring[2];
-  for (Index b = 0, done = 0; b < now.blocks; ++b) {
+  Weighing<Way>& weighing = progress.weighing;
+  for (; progress.b < now.blocks; progress.turn(), ++progress.b) {
+    const Index b = progress.b, share = progress.values_left / (now.blocks - b);
     ahead.some();
     if (!now.whole(now.first + b)) hide(now.strip, now.first + b, step.c, weighing.s);
     const Unit* source = b + 2 < now.blocks ? &now : step.next;
-    const Index until = value_steps * (b + 1) / now.blocks;
     const Index behind = source == nullptr ? 0 : score_products<Way> * room.depth,
-                all = behind + value_products<Way> * (until - done);
+                all = behind + value_products<Way> * share;
     weighing.parts_done = 0;
     if (source != nullptr) {
       const Index block = source->first + (source == &now ? b + 2 : b + 2 - now.blocks);
@@ -271,16 +299,25 @@ template <class Way>
         add_scores<Way, false>(room, k + d * tile_words, q + d * tile_depth * lanes, score_products<Way> * d, all,
                                weighing);
     }
-    for (Index at = behind; done < until; ++done, at += value_products<Way>)
-      values.template next<false>(at, all, weighing, nullptr);
+    for (Index n = 0; n < share; ++n)
+      progress.values.template next<false>(behind + n * value_products<Way>, all, weighing, nullptr);
+    progress.values_left -= share;
     weighing.rest();
-    if (source != nullptr) store_scores(fills);
-    weighing.p += block_steps / 2 * lanes;
-    float* read = weighing.s;
-    weighing.s = waits, waits = fills, fills = read;
+    if (source != nullptr) store_scores(progress.fills);
   }
-  step.ring[0] = weighing.s, step.ring[1] = waits, step.ring[2] = fills;
-  for (int n = 0; n < vectors; ++n) total[n] = weighing.sums[n];
+  Idle idle;
+  for (; progress.values_left > 0; --progress.values_left) progress.values.template next<false>(0, 0, idle, nullptr);
+}
+
+/// One step of the pipeline. total: of the weights of now, by lanes.
+template <class Way>
+ANNULUS_INLINE void run_step(const TileRoom& room, Step& step, Ahead& ahead, Vec (&total)[vectors]) {
+  Progress<Way> progress(room, step);
+  if (room.depth == 2 && room.panels == 2) run_usual<Way, 2, 1>(room, step, progress, ahead);
+  else if (room.depth == 4 && room.panels == 4) run_usual<Way, 4, 2>(room, step, progress, ahead);
+  if (progress.b < step.now->blocks || progress.values_left > 0) run_other_blocks<Way>(room, step, progress, ahead);
+  step.ring[0] = progress.weighing.s, step.ring[1] = progress.waits, step.ring[2] = progress.fills;
+  for (int n = 0; n < vectors; ++n) total[n] = progress.weighing.sums[n];
 }
 
 /// The values of a unit by themselves.

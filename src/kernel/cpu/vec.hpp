@@ -69,6 +69,11 @@ ANNULUS_INLINE Vec larger(Vec x, Vec y) {
 /// x where the mask (all bits or none) says so, else 0.
 ANNULUS_INLINE Vec keep(IntVec mask, Vec x) { return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(x) & mask); }
 
+/// x where the mask says so, else y.
+ANNULUS_INLINE Vec choose(IntVec mask, Vec x, Vec y) {
+  return reinterpret_cast<Vec>((reinterpret_cast<IntVec>(x) & mask) | (reinterpret_cast<IntVec>(y) & ~mask));
+}
+
 ANNULUS_INLINE bool any(IntVec mask) {
 #if defined(__AVX512F__)
   return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
@@ -108,6 +113,20 @@ ANNULUS_INLINE Vec exp2(Vec t) {
   const IntVec vanishes = t < splat(-125.0F);
   return keep(~vanishes, reinterpret_cast<Vec>(power));
 #endif
+}
+
+// ln m = 2 artanh(s) with s = (m - 1) / (m + 1): from the odd powers of s up to the ninth, 1e-9 of it for m around 1.
+constexpr float artanh_terms[] = {1.0F, 1.0F / 3, 1.0F / 5, 1.0F / 7, 1.0F / 9};
+
+/// Natural logarithm to 2e-7, of itself or of ln 2 where it is smaller; 0 at 1 exactly. x: normal and positive, or infinite
+/// or not a number, which it stays.
+ANNULUS_INLINE Vec log(Vec x) {
+  const IntVec bits = reinterpret_cast<IntVec>(x), e = (bits - splat(0x3f3504f3)) >> 23;  // from the root of 1/2 on
+  const Vec m = reinterpret_cast<Vec>(bits - (e << 23)), s = (m - splat(1.0F)) / (m + splat(1.0F)), z = s * s;
+  Vec p = splat(artanh_terms[4]);
+#pragma GCC unroll 4
+  for (int i = 3; i >= 0; --i) p = p * z + splat(artanh_terms[i]);
+  return choose(x - x == Vec{}, __builtin_convertvector(e, Vec) * splat(ln_2) + (s + s) * p, x);
 }
 
 ANNULUS_INLINE Index least(Index a, Index b) { return a < b ? a : b; }
