@@ -85,6 +85,7 @@ TEST(Tiled, NumbersThatDoNotSplitAreComputedAllTheSame) {
       SCOPED_TRACE(sentence(kernel.name(), ", factors ", change.q, ", ", change.k, " and ", change.v));
       ForwardResult r = forward_by(kernel, tiles, in, in.v);
       finish(r.partial.view(), r.lse);
+      expect_observe(kernel, tiles, in, truth, 16);
       for (Index i = 0; i < 70; ++i) {
         EXPECT_NEAR(r.lse.at(i, 0), truth.forward.lse.at(i, 0), 2e-5 * coarseness(kernel));
         for (Index c = 0; c < 20; ++c) {
@@ -204,8 +205,9 @@ TEST(Tiled, TheBitsDoNotDependOnThreads) {
   }
 }
 
-// Groups of keys take turns at the gradients of queries; many of them, more threads than cores, tiles in any order.
-TEST(Tiled, TurnsAtTheQueryGradientsEndAndKeepTheirOrder) {
+// Groups of keys take turns at the gradients of queries, groups of queries at what keys receive; many of them, more threads
+// than cores, tiles in any order.
+TEST(Tiled, TurnsEndAndKeepTheirOrder) {
   const Inputs in(problem_of(20, 12, DType::f32), 500, 500, 28);
   const std::vector<std::vector<Tile>> calls{
       {tile({0, 500}, {0, 500}, {-far, 0})},
@@ -223,13 +225,21 @@ TEST(Tiled, TurnsAtTheQueryGradientsEndAndKeepTheirOrder) {
             ->backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
         return got;
       };
+      const auto trace = [&](int threads) {
+        ObservationSheets got(DType::f32, in, 5, 16, 0);
+        make_tiled_kernel(in.problem, {.threads = threads}, tier)->observe(tiles, in.q, in.k, lse, got.view());
+        return got;
+      };
       const GradientSheets one = run(1);
+      const ObservationSheets one_trace = trace(1);
       for (const int threads : {2, 5, 2, 5}) {
         const GradientSheets other = run(threads);
         EXPECT_TRUE(one.dq.same_bits(other.dq)) << threads << " threads";
         EXPECT_TRUE(one.dk.same_bits(other.dk)) << threads << " threads";
+        EXPECT_TRUE(one_trace.same_bits(trace(threads))) << threads << " threads";
       }
       expect_backward(*make_tiled_kernel(in.problem, {.threads = 3}, tier), tiles, in, truth);
+      expect_observe(*make_tiled_kernel(in.problem, {.threads = 3}, tier), tiles, in, truth, 16);
     }
   }
 }

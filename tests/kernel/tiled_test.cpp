@@ -167,6 +167,7 @@ TEST(Tiled, TileProductsAgreeWithTheReferenceInEveryLayout) {
         const auto kernel = cpu::make_kernel_of_tier(in.problem, {}, name, tile_twin_tier(tier));
         expect_forward(*kernel, layout.tiles, in, truth);
         expect_backward(*kernel, layout.tiles, in, truth);
+        expect_observe(*kernel, layout.tiles, in, truth, channels == 3 ? 1 : 16);
         if (testing::Test::HasFatalFailure()) return;
       }
 }

@@ -1,5 +1,5 @@
 #pragma once
-#include "kernel/cpu/strip.hpp"
+#include "kernel/cpu/turns.hpp"
 
 // Backward over one group of key rows. Lanes are keys, steps are queries; P = 2^(c S - base), c = scale log2(e), base = lse
 // log2(e):
@@ -81,9 +81,6 @@ void touch(const Piece& piece, const Group& group, const BackwardRoom& room) {
   for (Index row = most(group.begin, piece.lane_begin); row < least(group.end, piece.lane_end); ++row)
     block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
 }
-
-/// -lse log2(e); -inf for a row that saw nothing, whose probabilities are then 0.
-ANNULUS_INLINE float minus_base_of_lse(float lse) { return lse == -infinity ? -infinity : -(lse * log2_e); }
 
 /// P and dS in place of S and dP over steps [begin, end).
 template <bool masked>
@@ -194,17 +191,6 @@ void load_keys(const GradientItem& item, Index row, Index count, float* spare, c
   zero(block.dk, padded(shape.channels) * lanes);
   zero(block.dv, padded(shape.value_channels) * lanes);
   zero(block.touched, lanes);
-}
-
-/// Waits until all groups before this one are done with query rows from `row` on.
-void await_turn(const Turns& turns, Index head, Index row) {
-  for (Index before = 0; before < turns.turn; ++before)
-    while (__atomic_load_n(turns.done_from + before * turns.heads + head, __ATOMIC_ACQUIRE) > row) turns.pause();
-}
-
-/// Rows from `row` on will not be touched again by this group.
-void end_turn(const Turns& turns, Index head, Index row) {
-  __atomic_store_n(turns.done_from + turns.turn * turns.heads + head, row, __ATOMIC_RELEASE);
 }
 
 /// One chunk of queries of one head against all blocks of keys; their dq is left in the room.

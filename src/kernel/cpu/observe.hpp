@@ -1,9 +1,9 @@
 #pragma once
-#include "kernel/cpu/backward.hpp"
+#include "kernel/cpu/turns.hpp"
 
-// Traces from S^T = K Q^T again, with the final lse: p = 2^(c S - base), base = lse log2(e). Per query, lanes are
-// queries (row_traces); what a key receives is a sum over queries, so there lanes are keys (received): every number has
-// one owner.
+// Traces from S^T = K Q^T again, with the final lse: p = 2^(c S - base), base = lse log2(e). Lanes are queries. What a key
+// receives is a sum over queries: every group of rows adds to the same keys, so groups take turns there, as in backward.hpp,
+// and walk through their keys from the last chunk to the first.
 
 namespace annulus::cpu {
 namespace {
@@ -16,23 +16,26 @@ struct TraceBlock {
   float *entropy, *largest, *sink, *far_sum;
 };
 
+template <class Scores>
 struct TraceRoom {
+  typename Scores::Room scores;
   TraceBlock first;
   Index block_floats;
-  float *row, *k, *p, *minus_base;
+  float* p;
+  float* received;  ///< [step][width]: of the present chunk
   Index floats;
 };
 
-TraceRoom trace_room(const Shape& shape, float* scratch) {
+template <class Scores>
+TraceRoom<Scores> trace_room(const Shape& shape, float* scratch) {
   Carver carve{scratch};
-  TraceRoom room{};
-  room.row = carve.take(padded(shape.channels));
-  room.k = carve.take((chunk + unit) * padded(shape.channels));
+  TraceRoom<Scores> room{};
+  room.scores = Scores::room(shape, carve);
   room.p = carve.take((chunk + unit) * lanes);
-  room.minus_base = carve.take(chunk + unit);
+  room.received = carve.take(chunk * width);
   const Index begin = carve.used;
   TraceBlock& block = room.first;
-  block.q = carve.take(padded(shape.channels) * lanes);
+  block.q = carve.take(Scores::query_floats(shape));
   block.minus_base = carve.take(lanes);
   block.distance = carve.take(lanes);
   block.threshold = carve.take(lanes);
@@ -41,11 +44,12 @@ TraceRoom trace_room(const Shape& shape, float* scratch) {
   block.sink = carve.take(lanes);
   block.far_sum = carve.take(lanes);
   room.block_floats = carve.used - begin;
-  room.floats = begin + room.block_floats * blocks_of(shape);
+  room.floats = begin + room.block_floats * Scores::blocks(shape);
   return room;
 }
 
-ANNULUS_INLINE TraceBlock block_at(const TraceRoom& room, Index b) {
+template <class Scores>
+ANNULUS_INLINE TraceBlock block_at(const TraceRoom<Scores>& room, Index b) {
   TraceBlock block = room.first;
   const Index by = b * room.block_floats;
   block.q += by, block.minus_base += by, block.distance += by, block.threshold += by;
@@ -53,13 +57,42 @@ ANNULUS_INLINE TraceBlock block_at(const TraceRoom& room, Index b) {
   return block;
 }
 
+/// One block of lanes, whose queries are packed, and one chunk of keys.
+struct TracePlace {
+  const RowTraceItem& item;
+  const Piece& piece;
+  Index row, count;  ///< of the lanes
+  Index from, size;  ///< of the keys
+};
+
+/// Scores from operands as f32.
+struct SingleScores {
+  struct Room {
+    float *row, *k;
+  };
+  static Room room(const Shape& shape, Carver& carve) {
+    return {carve.take(padded(shape.channels)), carve.take((chunk + unit) * padded(shape.channels))};
+  }
+  static Index query_floats(const Shape& shape) { return padded(shape.channels) * lanes; }
+  static Index blocks(const Shape& shape) { return blocks_of(shape); }
+  static void begin() {}
+  static void end() {}
+  static void pack_queries(const RowTraceItem& item, Index row, Index count, const Room& room, float* q) {
+    pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, room.row, q);
+  }
+  static void pack_keys(const RowTraceItem& item, Index from, Index size, const Room& room) {
+    pack_rows(item.k, item.shape.type, from, size, item.shape.channels, room.k);
+  }
+  static void score(const TracePlace& at, const Room& room, const float* q, const Strip& strip, float* s) {
+    score_strip({room.k, padded(at.item.shape.channels), 1}, q, at.item.shape.channels, strip, s);
+  }
+};
+
 ANNULUS_INLINE float* scores_of(const RowTraceItem& item, Index row) {
   return reinterpret_cast<float*>(item.top_score.data + row * item.top_score.pitch);
 }
 
-void load_trace_block(const RowTraceItem& item, const Piece& piece, Index row, Index count, float* spare,
-                      const TraceBlock& block) {
-  pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, spare, block.q);
+void load_trace_block(const RowTraceItem& item, const Piece& piece, Index row, Index count, const TraceBlock& block) {
   const bool ranks = item.top_score.data != nullptr && item.top_count > 0;
   for (Index lane = 0; lane < lanes; ++lane) {
     const bool real = lane < count;
@@ -116,22 +149,22 @@ struct TraceSums {
   Vec entropy[vectors], largest[vectors], sink[vectors], distance[vectors];
 };
 
-/// Everything per query over steps [begin, end) of a strip whose scores stand in p; leaves P there. from: the chunk's
-/// first step, counted from the piece's.
+/// Everything over steps [begin, end) of a strip whose scores stand in p; leaves P there.
 template <bool masked, bool distances>
-ANNULUS_INLINE void trace_rows(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
-                               const TraceBlock& block, const Strip& strip, Index row, Index from, Steps steps,
-                               TraceSums& sums) {
+ANNULUS_INLINE void trace_rows(const TracePlace& at, float* from_p, float* received, const TraceBlock& block,
+                               const Strip& strip, Steps steps, TraceSums& sums) {
+  const RowTraceItem& item = at.item;
   const Vec c = splat(item.shape.log2_scale), scale = splat(item.shape.scale);
   const bool ranks = item.top_score.data != nullptr && item.top_count > 0;
 #pragma GCC unroll 1
   for (Index step = steps.begin; step < steps.end; ++step) {
-    const Index behind = (from + step) * piece.stride, key = piece.step_at + behind;
+    const Index behind = (at.from - at.piece.step_begin + step) * at.piece.stride, key = at.piece.step_at + behind;
     const bool sink = key < item.sink_tokens;
     const Vec back = splat(static_cast<float>(behind));
+    Vec mass = load(received + step * width);
 #pragma GCC unroll 3
     for (int n = 0; n < vectors; ++n) {
-      float* cell = room.p + step * lanes + n * width;
+      float* cell = from_p + step * lanes + n * width;
       const IntVec seen = masked ? sees(strip, step, n) : ~IntVec{};
       const Vec s = load(cell), t = s * c + load(block.minus_base + n * width);
       Vec p = exp2(t);
@@ -143,129 +176,118 @@ ANNULUS_INLINE void trace_rows(const RowTraceItem& item, const Piece& piece, con
         sums.distance[n] += p * larger(gap, -gap);
       }
       if (sink) sums.sink[n] += p;
+      mass += p;
       store(cell, p);
-      if (ranks) rank(item, block, s * scale, seen, row, key, n);
+      if (ranks) rank(item, block, s * scale, seen, at.row, key, n);
     }
+    store(received + step * width, mass);
   }
 }
 
+/// Adds a strip whose scores stand in p to what its queries have, and to received; leaves P in p.
 template <bool distances>
-[[gnu::noinline]] void trace_strip(const RowTraceItem& item, const Piece& piece, const TraceRoom& room,
-                                   const TraceBlock& block, const Strip& strip, Index row, Index from) {
-  score_strip({room.k, padded(item.shape.channels), 1}, block.q, item.shape.channels, strip, room.p);
+[[gnu::noinline]] void trace_strip(const TracePlace& at, float* p, float* received, const TraceBlock& block,
+                                   const Strip& strip) {
   TraceSums sums{};
   const Steps before{strip.begin, strip.full_begin}, full{strip.full_begin, strip.full_end},
       behind{strip.full_end, strip.end};
-  trace_rows<true, distances>(item, piece, room, block, strip, row, from, before, sums);
-  trace_rows<false, distances>(item, piece, room, block, strip, row, from, full, sums);
-  trace_rows<true, distances>(item, piece, room, block, strip, row, from, behind, sums);
+  trace_rows<true, distances>(at, p, received, block, strip, before, sums);
+  trace_rows<false, distances>(at, p, received, block, strip, full, sums);
+  trace_rows<true, distances>(at, p, received, block, strip, behind, sums);
   for (int n = 0; n < vectors; ++n) {
-    const int at = n * width;
-    store(block.entropy + at, load(block.entropy + at) + sums.entropy[n]);
-    store(block.sink + at, load(block.sink + at) + sums.sink[n]);
-    store(block.far_sum + at, load(block.far_sum + at) + sums.distance[n]);
-    store(block.largest + at, larger(sums.largest[n], load(block.largest + at)));
+    const int lane = n * width;
+    store(block.entropy + lane, load(block.entropy + lane) + sums.entropy[n]);
+    store(block.sink + lane, load(block.sink + lane) + sums.sink[n]);
+    store(block.far_sum + lane, load(block.far_sum + lane) + sums.distance[n]);
+    store(block.largest + lane, larger(sums.largest[n], load(block.largest + lane)));
   }
 }
 
 /// Adds the strip's probabilities to the map, one run of keys of the same map block after another.
-void map_strip(const RowTraceItem& item, const Piece& piece, const float* p, const Strip& strip, Index row, Index count,
-               Index from) {
+void map_strip(const TracePlace& at, const float* p, const Strip& strip) {
+  const RowTraceItem& item = at.item;
+  const Piece& piece = at.piece;
+  const auto block_of = [&](Index step) {
+    return (piece.step_at + (at.from - piece.step_begin + step) * piece.stride) / item.block_tokens;
+  };
   for (Index step = strip.begin; step < strip.end;) {
-    const Index key_block = (piece.step_at + (from + step) * piece.stride) / item.block_tokens;
+    const Index key_block = block_of(step);
     alignas(64) float mass[lanes] = {};
-    for (; step < strip.end && (piece.step_at + (from + step) * piece.stride) / item.block_tokens == key_block; ++step)
+    for (; step < strip.end && block_of(step) == key_block; ++step)
       for (int n = 0; n < vectors; ++n)
         store(mass + n * width, load(mass + n * width) + load(p + step * lanes + n * width));
-    for (Index lane = 0; lane < count; ++lane) {
-      const Index query = piece.lane_at + (row + lane - piece.lane_begin) * piece.stride;
+    for (Index lane = 0; lane < at.count; ++lane) {
+      const Index query = piece.lane_at + (at.row + lane - piece.lane_begin) * piece.stride;
       item.mass[query / item.block_tokens * item.key_blocks + key_block] += static_cast<double>(mass[lane]);
     }
   }
 }
 
+/// What keys [begin, begin + size) have received, by lanes, to the caller's sums.
+void add_received(const RowTraceItem& item, const float* received, Index begin, Index size) {
+  constexpr Index keys = 16;
+  alignas(64) float lane_sums[width * keys];
+  for (Index first = 0; first < size; first += keys) {
+    turn<width, keys>(received + first * width, width, lane_sums, keys);
+    for (Index i = 0; i < least(keys, size - first); ++i) {
+      float sum = 0;
+      for (Index lane = 0; lane < width; ++lane) sum += lane_sums[lane * keys + i];
+      number_at(item.received, begin + first + i) += sum;
+    }
+  }
+}
+
+/// A chunk of keys against all blocks of lanes of a piece.
+template <class Scores>
+void trace_chunk(const RowTraceItem& item, const Piece& piece, Index from, Index size, const TraceRoom<Scores>& room) {
+  Scores::pack_keys(item, from, size, room.scores);
+  zero(room.received, chunk * width);
+  for (Index row = piece.lane_begin, b = 0; row < piece.lane_end; row += lanes, ++b) {
+    const TracePlace at{item, piece, row, least(lanes, piece.lane_end - row), from, size};
+    Strip strip;
+    if (!cut_strip(piece, row, at.count, from, size, strip)) continue;
+    const TraceBlock block = block_at(room, b);
+    Scores::score(at, room.scores, block.q, strip, room.p);
+    const auto trace = item.mean_distance.data != nullptr ? trace_strip<true> : trace_strip<false>;
+    trace(at, room.p, room.received, block, strip);
+    if (item.mass != nullptr) map_strip(at, room.p, strip);
+  }
+}
+
 /// Each piece by itself: its rows are at most a group's.
+template <class Scores>
 void row_traces(const RowTraceItem& item, float* scratch) {
-  const Shape& shape = item.shape;
-  const TraceRoom room = trace_room(shape, scratch);
-  for (const Piece* piece = item.group.pieces; piece != item.group.pieces + item.group.piece_count; ++piece) {
-    const Index begin = piece->lane_begin, blocks = (piece->lane_end - begin + lanes - 1) / lanes;
-    const auto rows_of = [&](Index b) { return least(lanes, piece->lane_end - begin - b * lanes); };
-    for (Index b = 0; b < blocks; ++b)
-      load_trace_block(item, *piece, begin + b * lanes, rows_of(b), room.row, block_at(room, b));
-    const Steps seen = steps_seen(*piece, begin, piece->lane_end);
-    for (Index first = seen.begin; first < seen.end; first += chunk) {
-      const Index size = least(chunk, seen.end - first);
-      pack_rows(item.k, shape.type, first, size, shape.channels, room.k);
-      for (Index b = 0; b < blocks; ++b) {
-        Strip strip;
-        const Index row = begin + b * lanes, from = first - piece->step_begin;
-        if (!cut_strip(*piece, row, rows_of(b), first, size, strip)) continue;
-        const auto trace = item.mean_distance.data != nullptr ? trace_strip<true> : trace_strip<false>;
-        trace(item, *piece, room, block_at(room, b), strip, row, from);
-        if (item.mass != nullptr) map_strip(item, *piece, room.p, strip, row, rows_of(b), from);
-      }
+  const auto room = trace_room<Scores>(item.shape, scratch);
+  const bool receives = item.received.data != nullptr;
+  const auto seen_by = [](const Piece& piece) { return steps_seen(piece, piece.lane_begin, piece.lane_end); };
+  Scores::begin();
+  for (Index n = item.group.piece_count - 1; n >= 0; --n) {
+    const Piece& piece = item.group.pieces[n];
+    const Steps seen = seen_by(piece);
+    if (seen.begin >= seen.end) continue;
+    Index left = 0;  // pieces to come end here
+    for (Index m = 0; m < n; ++m) left = most(left, seen_by(item.group.pieces[m]).end);
+    const auto for_each_block = [&](const auto& work) {
+      for (Index row = piece.lane_begin, b = 0; row < piece.lane_end; row += lanes, ++b)
+        work(row, least(lanes, piece.lane_end - row), block_at(room, b));
+    };
+    for_each_block([&](Index row, Index count, const TraceBlock& block) {
+      Scores::pack_queries(item, row, count, room.scores, block.q);
+      load_trace_block(item, piece, row, count, block);
+    });
+    for (Index from = chunk_of(piece, seen.end - 1); from + chunk > seen.begin; from -= chunk) {
+      const Index size = least(chunk, seen.end - from), begin = most(seen.begin, from);
+      trace_chunk(item, piece, from, size, room);
+      if (!receives) continue;
+      await_turn(item.turns, item.head, begin);
+      add_received(item, room.received, from, size);
+      end_turn(item.turns, item.head, most(left, from));
     }
-    for (Index b = 0; b < blocks; ++b) store_trace_block(item, begin + b * lanes, rows_of(b), block_at(room, b));
+    for_each_block(
+        [&](Index row, Index count, const TraceBlock& block) { store_trace_block(item, row, count, block); });
   }
-}
-
-/// sums += P over steps [begin, end) of a strip whose scores stand in p.
-template <bool masked>
-ANNULUS_INLINE void receive_rows(const TraceRoom& room, const Shape& shape, const Strip& strip, Index begin, Index end,
-                                 Vec (&sums)[vectors]) {
-  const Vec c = splat(shape.log2_scale);
-#pragma GCC unroll 1
-  for (Index step = begin; step < end; ++step)
-#pragma GCC unroll 3
-    for (int n = 0; n < vectors; ++n) {
-      const Vec p = exp2(load(room.p + step * lanes + n * width) * c + splat(room.minus_base[step]));
-      sums[n] += masked ? keep(sees(strip, step, n), p) : p;
-    }
-}
-
-/// Adds what the keys in the lanes receive from the queries of the strip.
-[[gnu::noinline]] void receive_strip(const Shape& shape, const TraceRoom& room, const TraceBlock& block,
-                                     const Strip& strip) {
-  score_strip({room.k, padded(shape.channels), 1}, block.q, shape.channels, strip, room.p);
-  Vec sums[vectors] = {};
-  receive_rows<true>(room, shape, strip, strip.begin, strip.full_begin, sums);
-  receive_rows<false>(room, shape, strip, strip.full_begin, strip.full_end, sums);
-  receive_rows<true>(room, shape, strip, strip.full_end, strip.end, sums);
-  for (int n = 0; n < vectors; ++n) store(block.sink + n * width, load(block.sink + n * width) + sums[n]);
-}
-
-void received(const ReceivedItem& item, float* scratch) {
-  const Shape& shape = item.shape;
-  const TraceRoom room = trace_room(shape, scratch);
-  const Group& group = item.group;
-  const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
-  const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b) {
-    const TraceBlock block = block_at(room, b);
-    pack_lanes(item.k, shape.type, group.begin + b * lanes, rows_of(b), shape.channels, room.row, block.q);
-    zero(block.sink, lanes);
-    zero(block.far_sum, lanes);  // here: 1 where a tile holds the key
-  }
-  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
-    for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
-      block_at(room, (row - group.begin) / lanes).far_sum[(row - group.begin) % lanes] = 1;
-    const Steps seen = steps_seen(*piece, group.begin, group.end);
-    for (Index from = seen.begin; from < seen.end; from += chunk) {
-      const Index size = least(chunk, seen.end - from);
-      pack_rows(item.q, shape.type, from, size, shape.channels, room.k);
-      for (Index i = 0; i < size; ++i) room.minus_base[i] = minus_base_of_lse(number_at(item.lse, from + i));
-      for (Index b = 0; b < blocks; ++b) {
-        Strip strip;
-        if (cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip))
-          receive_strip(shape, room, block_at(room, b), strip);
-      }
-    }
-  }
-  for (Index b = 0; b < blocks; ++b) {
-    const TraceBlock block = block_at(room, b);
-    add_lanes(block.sink, block.far_sum, group.begin + b * lanes, rows_of(b), 1, item.received);
-  }
+  Scores::end();
+  if (receives) end_turn(item.turns, item.head, -1);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #pragma once
+#include "kernel/cpu/backward.hpp"
 #include "kernel/cpu/forward.hpp"
 #include "kernel/cpu/observe.hpp"
 
@@ -33,7 +34,7 @@ Index scratch_floats(const Shape& shape, Pass pass) {
     case Pass::backward:
       return backward_room(shape, backward_blocks_of(shape), nullptr).floats;
     case Pass::observe:
-      return trace_room(shape, nullptr).floats;
+      return trace_room<SingleScores>(shape, nullptr).floats;
   }
   return 0;
 }
@@ -41,9 +42,9 @@ Index scratch_floats(const Shape& shape, Pass pass) {
 /// Groups pack for themselves.
 ChunkForm no_chunks(const Shape&) { return {0, 0}; }
 
-constexpr Tier table = {lanes,     width,      group_lanes, scratch_floats, forward<SingleOperands>,
-                        gradients, row_traces, received,    peak<Singles>,  no_chunks,
-                        nullptr};
+constexpr Tier table = {
+    lanes,         width,     group_lanes, scratch_floats, forward<SingleOperands>, gradients, row_traces<SingleScores>,
+    peak<Singles>, no_chunks, nullptr};
 
 }  // namespace
 }  // namespace annulus::cpu

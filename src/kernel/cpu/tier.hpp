@@ -98,13 +98,9 @@ struct RowTraceItem {
   Index top_count, sink_tokens, query_shift;
   double* mass;  ///< [query blocks][key_blocks] of this head, or null
   Index block_tokens, key_blocks;
-};
-
-struct ReceivedItem {
-  Shape shape;
-  Group group;  ///< lanes: keys
-  Source q, k, lse;
-  Target received;
+  Target received;  ///< of keys: all groups add to it
+  Turns turns;
+  Index head;  ///< as counted by turns
 };
 
 enum class Pass { forward, backward, observe };
@@ -119,19 +115,22 @@ struct Tier {
   void (*forward)(const ForwardItem&, float* scratch);
   void (*gradients)(const GradientItem&, float* scratch);
   void (*row_traces)(const RowTraceItem&, float* scratch);
-  void (*received)(const ReceivedItem&, float* scratch);
   double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 vector instructions of `width` products and sums
   ChunkForm (*chunks)(const Shape&);
   void (*pack)(const PackItem&, float* scratch);  ///< in the scratch of forward; null where chunks never have steps
 };
 
-/// Forward of the tiers with tile products, in lanes of their own (tile_forward.hpp): one way of computing.
+/// Forward and traces of the tiers with tile products, in lanes of their own (tile_forward.hpp, tile_observe.hpp): one way of
+/// computing.
 struct TileWay {
   Index (*group_lanes)(const Shape&);
   Index (*scratch_floats)(const Shape&);
   ChunkForm (*chunks)(const Shape&);
   void (*pack)(const PackItem&, float* scratch);
   void (*forward)(const ForwardItem&, float* scratch);
+  Index (*trace_lanes)(const Shape&);
+  Index (*trace_floats)(const Shape&);
+  void (*row_traces)(const RowTraceItem&, float* scratch);
 };
 struct TileForward {
   Index lanes;

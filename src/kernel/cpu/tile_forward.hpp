@@ -1,5 +1,5 @@
 #pragma once
-#include "kernel/cpu/tile_unit.hpp"
+#include "kernel/cpu/tile_observe.hpp"
 
 // Forward with tile products: as forward.hpp, but keys and values come packed, once for all groups of rows and all query
 // heads that share them, and the units of work, one for each chunk and block of lanes, form a pipeline. While one is
@@ -284,8 +284,9 @@ ChunkForm tile_chunks(const Shape& shape) {
   return {Way::steps, packed_floats<Way>(tile_room<Way>(shape, nullptr))};
 }
 template <class Way>
-constexpr TileWay tile_way = {tile_group_lanes<Way>, tile_scratch_floats<Way>, tile_chunks<Way>, pack_in_tiles<Way>,
-                              forward_in_tiles<Way>};
+constexpr TileWay tile_way = {tile_group_lanes<Way>,  tile_scratch_floats<Way>,   tile_chunks<Way>,
+                              pack_in_tiles<Way>,     forward_in_tiles<Way>,      tile_trace_lanes<Way>,
+                              tile_trace_floats<Way>, row_traces<TileScores<Way>>};
 
 constexpr TileForward tile_forward = {lanes, tile_way<PlainPairs>, tile_way<ThreeTerms>, tile_way<TwoTerms>,
                                       tile_way<TwoExactTerms>};

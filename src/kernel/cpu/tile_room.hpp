@@ -148,7 +148,8 @@ struct TileOperands {
   }
 
   /// Queries as [term][word][lane], and behind them whether they split badly.
-  static void pack_queries(const ForwardItem& item, Index row, Index count, const TileRoom& room, float* q) {
+  template <class Item>
+  static void pack_queries(const Item& item, Index row, Index count, const TileRoom& room, float* q) {
     const Index words = room.depth * tile_depth;
     IntVec bad{};
     for (Index first = 0; first < lanes; first += width) {

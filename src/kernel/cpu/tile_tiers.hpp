@@ -2,7 +2,7 @@
 #include "kernel/cpu/table.hpp"
 #include "kernel/cpu/tiles.hpp"
 
-// The tiers of tile products: their forward in the lanes of tile_forward.hpp, all else as in the tier without tiles.
+// The tiers of tile products: their forward and traces in the lanes of tile_forward.hpp, all else as in the tier without tiles.
 
 namespace annulus::cpu {
 namespace {
@@ -20,15 +20,27 @@ const TileWay* way_of(DType type) {
   return type == DType::f16 ? &ways.two_exact_terms : &ways.three_terms;
 }
 
+/// Traces are exact whatever forward is.
+template <const TileForward* const* code, Tiling tiling>
+const TileWay* trace_way_of(DType type) {
+  return way_of<code, tiling == Tiling::fast ? Tiling::split : tiling>(type);
+}
+
 template <const TileForward* const* code, Tiling tiling>
 struct TileTier {
   static Index group_rows(const Shape& shape, Pass pass) {
-    const TileWay* way = pass == Pass::forward ? way_of<code, tiling>(shape.type) : nullptr;
-    return way != nullptr ? way->group_lanes(shape) : group_lanes(shape, pass);
+    const TileWay* way = way_in(pass, shape.type);
+    if (way == nullptr) return group_lanes(shape, pass);
+    return pass == Pass::forward ? way->group_lanes(shape) : way->trace_lanes(shape);
   }
   static Index scratch(const Shape& shape, Pass pass) {
-    const TileWay* way = pass == Pass::forward ? way_of<code, tiling>(shape.type) : nullptr;
-    return way != nullptr ? way->scratch_floats(shape) : scratch_floats(shape, pass);
+    const TileWay* way = way_in(pass, shape.type);
+    if (way == nullptr) return scratch_floats(shape, pass);
+    return pass == Pass::forward ? way->scratch_floats(shape) : way->trace_floats(shape);
+  }
+  static const TileWay* way_in(Pass pass, DType type) {
+    if (pass == Pass::backward) return nullptr;
+    return pass == Pass::forward ? way_of<code, tiling>(type) : trace_way_of<code, tiling>(type);
   }
   static ChunkForm chunks(const Shape& shape) {
     const TileWay* way = way_of<code, tiling>(shape.type);
@@ -38,6 +50,10 @@ struct TileTier {
   static void run(const ForwardItem& item, float* scratch) {
     const TileWay* way = way_of<code, tiling>(item.shape.type);
     return way != nullptr ? way->forward(item, scratch) : forward<SingleOperands>(item, scratch);
+  }
+  static void trace(const RowTraceItem& item, float* scratch) {
+    const TileWay* way = trace_way_of<code, tiling>(item.shape.type);
+    return way != nullptr ? way->row_traces(item, scratch) : row_traces<SingleScores>(item, scratch);
   }
 };
 
@@ -81,6 +97,7 @@ constexpr Tier with_tiles(Tier tier) {
   tier.chunks = Mine::chunks;
   tier.pack = Mine::pack;
   tier.forward = Mine::run;
+  tier.row_traces = Mine::trace;
   tier.width = tile_rows * width * tile_depth * 2;
   tier.peak = peak_of_tiles;
   return tier;

@@ -328,15 +328,18 @@ template <class Way>
   for (Index n = 0; n < values.keys * room.panels; ++n) values.template next<false>(0, 0, idle, nullptr);
 }
 
-/// The scores of one block by themselves.
+/// The scores of one block of keys by themselves.
 template <class Way>
-[[gnu::noinline]] void run_scores(const TileRoom& room, const Unit& work, Index b, float* s) {
+[[gnu::noinline]] void run_scores(const TileRoom& room, const float* k, const float* q, float* s) {
   Idle idle;
   tile_zero<4>(), tile_zero<5>();
   for (Index d = 0; d < room.depth; ++d)
-    add_scores<Way, false>(room, work.k + (b * room.depth + d) * tile_words, work.block.q + d * tile_depth * lanes, 0,
-                           0, idle);
+    add_scores<Way, false>(room, k + d * tile_words, q + d * tile_depth * lanes, 0, 0, idle);
   store_scores(s);
+}
+template <class Way>
+void run_scores(const TileRoom& room, const Unit& work, Index b, float* s) {
+  run_scores<Way>(room, work.k + b * room.depth * tile_words, work.block.q, s);
 }
 
 /// P of a unit whose scores stand in room.scores.

@@ -141,30 +141,10 @@ class Tiled final : public Kernel {
     if (problem_.query_heads == 0) return;
     check_observe(problem_, tiles, q, k, lse, into);
     const bool map = !into.block_mass.empty();
-    if (map || !(into.entropy.absent() && into.max_probability.absent() && into.sink_mass.absent() &&
-                 into.mean_distance.absent() && into.top_score.absent()))
-      observe_queries(tiles, q, k, lse, into);
-    if (into.received.absent()) return;
-    const auto keys = by_lanes(tiles, keys_in_lanes, k.tokens, problem_.query_heads, Pass::observe);
-    run(keys, problem_.query_heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
-      tier_.received({.shape = shape_,
-                      .group = group.view(),
-                      .q = source(q, h),
-                      .k = source(k, problem_.kv_head(h)),
-                      .lse = source(lse, h),
-                      .received = target(into.received, h)},
-                     scratch);
-    });
-  }
-
- private:
-  void observe_queries(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
-                       const Observation& into) {
-    const bool map = !into.block_mass.empty();
-    const Index tops = into.top_score.absent() ? 0 : into.top_score.channels;
-    const auto queries =
-        group_queries(tiles, group_size(q.tokens, problem_.query_heads, Pass::observe), map ? into.block_tokens : 0);
-    run(queries, problem_.query_heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
+    const Index tops = into.top_score.absent() ? 0 : into.top_score.channels, heads = problem_.query_heads;
+    const auto queries = group_queries(tiles, group_size(q.tokens, heads, Pass::observe), map ? into.block_tokens : 0);
+    std::vector<Index> done_from(queries.size() * static_cast<std::size_t>(heads), k.tokens);
+    run(queries, heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
       auto* top_index = tops == 0 ? nullptr : reinterpret_cast<std::byte*>(into.top_index.data() + h * tops);
       tier_.row_traces({.shape = shape_,
                         .group = group.view(),
@@ -182,11 +162,15 @@ class Tiled final : public Kernel {
                         .query_shift = problem_.query_shift,
                         .mass = map ? into.block_mass.data() + h * into.query_blocks * into.key_blocks : nullptr,
                         .block_tokens = into.block_tokens,
-                        .key_blocks = into.key_blocks},
+                        .key_blocks = into.key_blocks,
+                        .received = target(into.received, h),
+                        .turns = {done_from.data(), &group - queries.data(), heads, std::this_thread::yield},
+                        .head = h},
                        scratch);
     });
   }
 
+ private:
   // In rounds: some packed chunks, for some key/value heads at a time. What chunks a round has depends on shapes only, for
   // the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
   void attend(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into, bool last) {
