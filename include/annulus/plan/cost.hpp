@@ -96,7 +96,8 @@ Estimate estimate(const Schedule& schedule, const Prices& prices);
 /// A time that no schedule of these seats can beat: the busiest seat's pairs, at the best rate.
 double least_seconds(const Schedule& schedule, const Prices& prices);
 
-/// Bytes a rank needs at its peak, forward (and backward), without what the caller keeps besides.
+/// Bytes a rank needs at its peak, forward (and backward), without what the caller keeps besides and without what kernels and
+/// devices keep for themselves: on CPUs up to 32 MiB of packed keys and 64 MiB for the next pass.
 struct Footprint {
   Index inputs = 0;   ///< own q, k, v (and dout)
   Index results = 0;  ///< out, lse (and dq, dk, dv), in f32
