@@ -1,12 +1,14 @@
 # Several hosts on this machine, and a batch system: real launchers, one at a time. Skipped, with the reason, where the
 # machine does not permit namespaces or lacks the programs.
-foreach(test several_hosts slurm)
+foreach(test several_hosts latency slurm)
   if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/hosts/${test}_test.py)
     continue()
   endif()
   set(launcher)
   if(test STREQUAL several_hosts)
     set(launcher ${PROJECT_SOURCE_DIR}/launch/hosts --hosts 4 --rate 2gbit --)
+  elseif(test STREQUAL latency)
+    set(launcher ${PROJECT_SOURCE_DIR}/launch/hosts --hosts 4 --rate 2gbit --latency 2ms --)
   endif()
   if(TARGET annulus_program AND TARGET annulus_mpi AND ANNULUS_TEST_PYTHON)
     add_test(NAME hosts.${test} COMMAND ${launcher} ${ANNULUS_TEST_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/hosts/${test}_test.py)

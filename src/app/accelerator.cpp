@@ -56,8 +56,6 @@ Accelerator::Accelerator(const Settings& settings, const Job& job, const RankToo
   if (unable == 0) take_gpu(settings, job, bytes);
 }
 
-Accelerator::~Accelerator() { tools_.timeline.watch(nullptr); }
-
 void Accelerator::take_gpu(const Settings& settings, const Job& job, Index bytes) {
   const auto gpus = gpu_list();
   const bool shared = settings.flag("share-gpu");
@@ -78,7 +76,6 @@ void Accelerator::take_gpu(const Settings& settings, const Job& job, Index bytes
     require(!nccl || !shared || tools_.own_process, "--share-gpu with nccl needs a process per rank: use mpirun");
     if (nccl && shared) share_gpu_by_nccl(tools_.transport.rank());
     gpu_ = make_gpu(gpu, nccl);
-    tools_.timeline.watch(gpu_profiler());
     if (!nccl && !tools_.moves_gpu_memory) staging_ = make_staging_memory();
   });
   if (nccl) {

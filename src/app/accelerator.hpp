@@ -14,7 +14,6 @@ class Accelerator {
   /// All ranks. bytes: what a rank needs on its device. Throws Error (usage) when --device or --transport cannot be had,
   /// and Error (fit) when the GPU has not enough memory; on all ranks together.
   Accelerator(const Settings& settings, const Job& job, const RankTools& tools, Index bytes);
-  ~Accelerator();
   Accelerator(const Accelerator&) = delete;
   Accelerator& operator=(const Accelerator&) = delete;
 

@@ -190,13 +190,15 @@ std::vector<Gpu> gpu_list() {
 Index gpu_free_bytes(int gpu) { return cuda_free_bytes(gpu); }
 std::string cuda_text() { return cuda_versions(); }
 std::unique_ptr<Device> make_staging_memory() { return make_pinned_memory(); }
-Timeline::Watcher* gpu_profiler() {
+Timeline::Watcher* profiler() {
   struct Profiler final : Timeline::Watcher {
-    void begin(std::string_view what, Index step) override { begin_profiler_range(sentence(what, ", step ", step)); }
+    void begin(std::string_view what, Index step) override {
+      begin_profiler_range(std::string(what) + ", step " + std::to_string(step));
+    }
     void end() override { end_profiler_range(); }
   };
-  static Profiler profiler;  // has no state: ranks that are threads share it
-  return &profiler;
+  static Profiler ranges;  // has no state: ranks that are threads share it
+  return &ranges;
 }
 #else
 std::string cuda_missing() { return "this build has no CUDA"; }
@@ -204,7 +206,7 @@ std::vector<Gpu> gpu_list() { return {}; }
 Index gpu_free_bytes(int) { return 0; }
 std::string cuda_text() { return "not compiled in"; }
 std::unique_ptr<Device> make_staging_memory() { return std::make_unique<CpuDevice>(); }
-Timeline::Watcher* gpu_profiler() { return nullptr; }
+Timeline::Watcher* profiler() { return nullptr; }
 #endif
 
 #if ANNULUS_HAS_NCCL

@@ -57,8 +57,8 @@ std::string nccl_text();
 /// for_nccl: with memory that NCCL can exchange in place.
 std::unique_ptr<Device> make_gpu(int gpu, bool for_nccl);
 std::unique_ptr<Device> make_staging_memory();
-/// Shows a timeline's spans to NVIDIA's profilers (NVTX ranges); nullptr in a build without CUDA.
-Timeline::Watcher* gpu_profiler();
+/// Shows a timeline's spans to NVIDIA's profilers (NVTX ranges), on whatever device; nullptr in a build without CUDA.
+Timeline::Watcher* profiler();
 /// Before anything else of NCCL: lets the ranks of a node share a GPU.
 void share_gpu_by_nccl(Rank rank);
 struct ExchangeOptions {

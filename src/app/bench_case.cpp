@@ -10,6 +10,7 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/backends.hpp"
 #include "app/bench_pass.hpp"
+#include "app/common_start.hpp"
 #include "app/timeline_file.hpp"
 
 namespace annulus::app {
@@ -44,6 +45,7 @@ double peak_memory() {
 // Each repetition's seconds, the slowest rank's, and of them the seconds of computing, the busiest rank's; on all ranks.
 struct Repeated {
   std::vector<double> seconds, computing;
+  std::vector<Message> messages;  // this rank's
   // The share of a repetition in which nobody computes, the median of all.
   double exposed() const {
     std::vector<double> shares;
@@ -52,15 +54,18 @@ struct Repeated {
   }
 };
 
-Repeated repeat(BenchPass& bench, RankTools& tools, Index warm_ups, Index repetitions) {
-  for (Index i = 0; i < warm_ups; ++i) bench.run();
+Repeated repeat(BenchPass& bench, RankTools& tools, Index repetitions) {
   Repeated all;
+  CommonStart start(tools.transport);
   for (Index i = 0; i < repetitions; ++i) {
-    barrier(tools.transport);
+    start.wait();
+    const auto messages = static_cast<std::ptrdiff_t>(tools.timeline.messages().size());
     const double begins = tools.timeline.now();
     bench.run();
     all.seconds.push_back(tools.timeline.now() - begins);
     all.computing.push_back(tools.timeline.total("compute", begins) + tools.timeline.total("merge", begins));
+    const std::vector<Message>& so_far = tools.timeline.messages();
+    all.messages.insert(all.messages.end(), so_far.begin() + messages, so_far.end());
   }
   all_max(tools.transport, all.seconds);
   all_max(tools.transport, all.computing);
@@ -89,7 +94,7 @@ double exchange_alone(std::span<const Message> recorded, Transport& transport, T
   const Array out = Array::zeros(device, DType::f32, 1, 1, ceil_div(most_leaving, 4)),
               in = Array::zeros(device, DType::f32, 1, 1, ceil_div(most_arriving, 4));
   std::vector<double> seconds{0};
-  barrier(host);
+  CommonStart(host).wait();
   const auto begins = Timeline::Clock::now();
   for (auto batch = static_cast<Index>(-range[0]); batch <= static_cast<Index>(range[1]); ++batch) {
     std::vector<Send> sends;
@@ -223,22 +228,18 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     peak_memory();
     together(tools.transport, [&] { bench.emplace(settings, *job, tools, *accelerator, c.backward); });
     bench->prepare();
-    repeat(*bench, tools, warm_ups, 0);
+    for (Index i = 0; i < warm_ups; ++i) bench->run();
     const double begins = tools.timeline.now();
-    const std::size_t messages = tools.timeline.messages().size();
-    const Repeated repeated = repeat(*bench, tools, 0, repetitions);
+    const Repeated repeated = repeat(*bench, tools, repetitions);
     const Samples times(repeated.seconds);
     const auto passes = static_cast<double>(repetitions);
     double received = 0;
-    for (std::size_t i = messages; i < tools.timeline.messages().size(); ++i)
-      if (const Message& m = tools.timeline.messages()[i]; !m.sent && m.peer != tools.transport.rank())
-        received += static_cast<double>(m.bytes);
+    for (const Message& m : repeated.messages)
+      if (!m.sent && m.peer != tools.transport.rank()) received += static_cast<double>(m.bytes);
     const double compute = (tools.timeline.total("compute", begins) + tools.timeline.total("merge", begins)) / passes;
     const double memory = peak_memory();
-    const std::vector<Message> replayed(tools.timeline.messages().begin() + static_cast<std::ptrdiff_t>(messages),
-                                        tools.timeline.messages().end());
     const auto replay = [&] {
-      return exchange_alone(replayed, accelerator->on_gpu() ? accelerator->transport() : given.transport,
+      return exchange_alone(repeated.messages, accelerator->on_gpu() ? accelerator->transport() : given.transport,
                             given.transport, accelerator->device(), repetitions);
     };
     replay();  // warms up

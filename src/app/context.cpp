@@ -79,6 +79,7 @@ void Context::on_every_rank(int ranks, double patience_seconds, const std::funct
   const auto run = [&](Transport& transport, bool lead_rank) {
     CpuDevice device;
     Timeline timeline;
+    timeline.watch(profiler());
     const int node_rank = under_mpi() ? state_->launched->node_rank() : transport.rank();
     const bool moves_gpu_memory = under_mpi() && state_->launched->moves_gpu_memory();
     RankTools tools{transport, device, timeline, lead_rank, node_rank, under_mpi(), moves_gpu_memory};

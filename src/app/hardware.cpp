@@ -46,12 +46,17 @@ void split(std::string_view text, char mark, const Each& each) {
 LinkPrice parse_link(const IniLine& line, LinkClass kind, const std::string& where) {
   std::vector<std::string_view> parts;
   split(line.value, ',', [&](std::string_view text) { parts.push_back(text); });
-  require(parts.size() == 2 || parts.size() == 3, where,
-          ": a link is 'seconds, bytes per second' or 'seconds, bytes per second, hidden': it is '", line.value, "'");
+  require(parts.size() == 2 || parts.size() == 3 || parts.size() == 5, where,
+          ": a link is 'seconds, bytes per second', with ', hidden' and ', bytes, seconds' of long messages if you "
+          "like: it is '",
+          line.value, "'");
   LinkPrice link = ordinary(kind, positive(parts[0], where), positive(parts[1], where));
   if (parts.size() < 3) return link;
   link.hidden = trimmed(parts[2]) == "0" ? 0 : positive(parts[2], where);
   require(link.hidden <= 1, where, ": what a link hides is a share, 0 to 1: it is '", parts[2], "'");
+  if (parts.size() < 5) return link;
+  link.long_bytes = positive(parts[3], where);
+  link.long_latency_seconds = positive(parts[4], where);
   return link;
 }
 
@@ -163,9 +168,13 @@ std::string hardware_page(const Hardware& hardware, const std::string& comment) 
   page += sentence("name = ", ini_value(hardware.name), "\nranks-per-node = ", hardware.ranks_per_node, "\n");
   if (hardware.network_ports) page += sentence("network-ports = ", *hardware.network_ports, "\n");
   for (std::size_t i = 0; i < link_names.size(); ++i)
-    if (const auto& link = hardware.links[i])
+    if (const auto& link = hardware.links[i]) {
       page += sentence("link.", link_names[i], " = ", scientific(link->latency_seconds), ", ",
-                       scientific(link->bytes_per_second), ", ", scientific(link->hidden), "\n");
+                       scientific(link->bytes_per_second), ", ", scientific(link->hidden));
+      if (std::isfinite(link->long_bytes))
+        page += sentence(", ", static_cast<Index>(link->long_bytes), ", ", scientific(link->long_latency_seconds));
+      page += "\n";
+    }
   if (hardware.memory_bytes_per_second)
     page += sentence("memory = ", scientific(*hardware.memory_bytes_per_second), "\n");
   if (hardware.seconds_per_pass) page += sentence("pass = ", scientific(*hardware.seconds_per_pass), "\n");

@@ -20,7 +20,8 @@ inline constexpr std::array<std::string_view, 4> link_names{"process", "shared",
 ///     name = two nodes in the corner
 ///     ranks-per-node = 8           # that compute at the rates below; more share them
 ///     network-ports = 2            # ranks of a node that use the network at full speed; default: ranks-per-node
-///     link.network = 2e-6, 46e9    # seconds, bytes per second; a third number is LinkPrice::hidden, by default that of ordinary()
+///     link.network = 2e-6, 46e9    # seconds, bytes per second
+///     link.node = 2e-6, 46e9, 1, 65536, 6e-6      # more of LinkPrice: hidden (default: ordinary()), long_bytes and _latency_seconds
 ///     memory = 4.8e12              # bytes per second of clearing, adding and copying; default: they take no time
 ///     pass = 1e-5                  # seconds of a forward or backward pass beside all that; default: 0
 ///     kernel.bf16.forward.causal = 2048:484e12, 32768:688e12      # tokens of a square tile : operations per second

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "annulus/transport/collectives.hpp"
+#include "app/common_start.hpp"
 
 namespace annulus::app {
 namespace {
@@ -32,8 +33,9 @@ std::vector<double> shift_seconds(Transport& t, Index bytes, int stride, Index r
   const Index burst = burst_of(bytes);
   std::vector<double> seconds;
   t.start(sends, recvs).wait();  // connections are made at first use
+  CommonStart start(t);
   for (Index i = 0; i < repetitions; ++i) {
-    barrier(t);
+    start.wait();
     const auto begins = Clock::now();
     for (Index n = 0; n < burst; ++n) t.start(sends, recvs).wait();
     seconds.push_back(since(begins) / static_cast<double>(burst));
@@ -63,8 +65,9 @@ std::vector<double> pair_seconds(Transport& t, Rank a, Rank b, Index bytes, bool
   };
   std::vector<double> seconds;
   trip();
+  CommonStart start(t);
   for (Index i = 0; i < repetitions; ++i) {
-    barrier(t);
+    start.wait();
     const auto begins = Clock::now();
     for (Index n = 0; n < burst; ++n) trip();
     seconds.push_back(takes_part ? since(begins) / static_cast<double>(burst) / (both_ways ? 1 : 2) : 0);
@@ -83,8 +86,9 @@ std::vector<double> busy_pair_seconds(Transport& t, Rank a, Rank b, Index bytes,
   std::vector<Recv> recvs;
   if (takes_part) sends.push_back({peer, out}), recvs.push_back({peer, in});
   std::vector<double> seconds;
+  CommonStart start(t);
   for (Index i = 0; i < repetitions; ++i) {
-    barrier(t);
+    start.wait();
     const auto begins = Clock::now();
     Pending moving = t.start(sends, recvs);
     for (double polled = 0; takes_part && since(begins) < busy_seconds;)  // turns of a core, no memory

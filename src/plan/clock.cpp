@@ -47,18 +47,16 @@ Clock::Clock(const Prices& p, const Grid& grid, Index block_bytes, Index sum_byt
 }
 
 void Clock::send(std::vector<Load>& loads, const Messages& m, double bytes, double Seat::*sent) {
-  const double near_out = steps_ * bytes / near_.bytes_per_second, near_in = near_out + steps_ * near_.latency_seconds,
-               far_out = steps_ * bytes / far_.bytes_per_second, far_in = far_out + steps_ * far_.latency_seconds;
+  const double near_out = steps_ * bytes / near_.bytes_per_second, near_latency = steps_ * near_.latency(bytes),
+               far_out = steps_ * bytes / far_.bytes_per_second, far_latency = steps_ * far_.latency(bytes);
   for (int i = 0, to = m.to, from = m.from; i < m.count; ++i, to += m.stride, from += m.stride) {
     Load &there = loads[index(to)], &here = loads[index(from)];
     const bool across = !nodes_.empty() && nodes_[index(to)] != nodes_[index(from)];
-    if (across) {
-      there.far.in += far_in;
-      here.far.out += far_out;
-    } else {
-      there.near.in += near_in;
-      here.near.out += near_out;
-    }
+    Traffic& arrives = across ? there.far : there.near;
+    const double out = across ? far_out : near_out, latency = across ? far_latency : near_latency;
+    arrives.in += out + (across ? std::max(0.0, latency - arrives.latency) : latency);
+    arrives.latency = std::max(arrives.latency, latency);
+    (across ? here.far : here.near).out += out;
     there.source = from;
     there.sent = std::max(there.sent, seats_[index(from)].*sent);
     there.computed = std::max(there.computed, seats_[index(from)].done);
@@ -89,23 +87,25 @@ void Clock::gather_all(std::span<const Index> rows) {
   const auto node = [&](std::size_t seat) { return nodes_.empty() ? 0U : index(nodes_[seat]); };
   std::vector<double> of_node(node(rows.size() - 1) + 1);
   std::vector<Index> seats_of_node(of_node.size());
-  double all = 0, last = 0;
+  double all = 0, last = 0, most = 0;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const double bytes = static_cast<double>(rows[i]) * block_bytes_;
     all += bytes;
+    most = std::max(most, bytes);
     of_node[node(i)] += bytes;
     ++seats_of_node[node(i)];
     last = std::max(last, seats_[i].ready);
   }
+  const double near_latency = near_.latency(most), far_latency = far_.latency(most);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const double own = static_cast<double>(rows[i]) * block_bytes_;
     const auto inside = static_cast<double>(seats_of_node[node(i)] - 1),
                outside = static_cast<double>(rows.size()) - 1 - inside;
     Load& load = now_[i];
-    load.near = {(of_node[node(i)] - own) / near_.bytes_per_second + inside * near_.latency_seconds,
-                 own * inside / near_.bytes_per_second};
-    load.far = {(all - of_node[node(i)]) / far_.bytes_per_second + outside * far_.latency_seconds,
-                own * outside / far_.bytes_per_second};
+    load.near = {(of_node[node(i)] - own) / near_.bytes_per_second + inside * near_latency,
+                 own * inside / near_.bytes_per_second, near_latency};
+    load.far = {(all - of_node[node(i)]) / far_.bytes_per_second + (outside > 0 ? far_latency : 0),
+                own * outside / far_.bytes_per_second, far_latency};
     load.source = static_cast<Rank>(i);
     load.sent = last;
   }
@@ -125,9 +125,9 @@ void Clock::wait(std::size_t i) {
   const Traffic &near_from = now_[index(load.source)].near, &far_from = now_[index(load.source)].far;
   const double begin = std::max(seat.ready, load.sent), computed = std::max(seat.done, load.computed);
   double there = begin;
-  if (load.near.in > 0) there = arrival(begin, computed, std::max(near, near_from.out + near_.latency_seconds), near_);
+  if (load.near.in > 0) there = arrival(begin, computed, std::max(near, near_from.out + load.near.latency), near_);
   if (load.far.in > 0)
-    there = std::max(there, arrival(begin, computed, std::max(across, far_from.out + far_.latency_seconds), far_));
+    there = std::max(there, arrival(begin, computed, std::max(across, far_from.out + load.far.latency), far_));
   seat.next = std::max(seat.next, there);
   Seat& from = seats_[index(load.source)];
   from.next = std::max(from.next, there);
@@ -192,7 +192,7 @@ void Clock::merge(Index most_rows, bool across) {
   const double bytes = static_cast<double>(most_rows) * sum_bytes_;
   const double crowd = across ? std::max(1.0, static_cast<double>(ranks_here_) / ports_) : 1;
   // what arrived is added, what was sent is cleared
-  const double takes = link.latency_seconds + bytes * crowd / link.bytes_per_second + 4 * bytes * seconds_per_byte_;
+  const double takes = link.latency(bytes) + bytes * crowd / link.bytes_per_second + 4 * bytes * seconds_per_byte_;
   for (Seat& seat : seats_) seat.ready = seat.done = last + takes;
 }
 

@@ -47,9 +47,10 @@ class Clock {
   PassTime end();
 
  private:
-  // Seconds of one lane in one step on one kind of link: what arrives, with its latency, and what leaves.
+  // Seconds of one lane in one step on one kind of link: what arrives, with its latency, what leaves, and the longest latency.
+  // Between nodes messages are on their way together; inside one their latency is work, one after the other.
   struct Traffic {
-    double in = 0, out = 0;
+    double in = 0, out = 0, latency = 0;
   };
   // What is waited for at the end of a step: who sends (the last to do so), and when all of them had begun and had computed.
   struct Load {

@@ -34,9 +34,9 @@ class Trade {
     total_ += rows.tokens() * row;
     copy(bytes);
     const double share = static_cast<double>(bytes) / lanes_;
-    const double near = p_.near.latency_seconds + share * here_ * crowd_ / p_.near.bytes_per_second;
+    const double near = p_.near.latency(share) + share * here_ * crowd_ / p_.near.bytes_per_second;
     const double across =
-        here_ < lanes_ ? p_.far.latency_seconds + share * (lanes_ - here_) * ports_ / p_.far.bytes_per_second : 0;
+        here_ < lanes_ ? p_.far.latency(share) + share * (lanes_ - here_) * ports_ / p_.far.bytes_per_second : 0;
     seconds_ += std::max(near, across);
   }
   const Schedule& job_;

@@ -165,7 +165,9 @@ class Profiles(BenchTest):
                             (good.replace("64:1e9", "64:1e9, 32:1e9"), ["line 3", "ascend"]),
                             (good.replace("1e-6", "nan"), ["line 2", "finite"]), (good + "name = y\n", ["line 4", "twice"]),
                             ("name = x\n", ["kernel."]), (good.replace("f32", "f64"), ["line 3", "not known"]),
-                            (good.replace("1e9\nk", "1e9, 1.5\nk"), ["line 2", "share"]), (good + "network-ports = 0\n", ["line 4", "least"]),
+                            (good.replace("1e9\nk", "1e9, 1.5\nk"), ["line 2", "share"]),
+                            (good.replace("1e9\nk", "1e9, 1, 65536\nk"), ["line 2", "long messages"]),
+                            (good.replace("1e9\nk", "1e9, 1, 65536, 0\nk"), ["line 2", "above zero"]), (good + "network-ports = 0\n", ["line 4", "least"]),
                             (good + "memory = fast\n", ["line 4", "'fast'"])]:
             with self.subTest(text=text):
                 profile = self.scratch / "bad profile.ini"

@@ -138,6 +138,17 @@ class Plan(ProgramTest):
         self.assertLess(chosen["1e15"]["bytes_between_nodes"], chosen["1e5"]["bytes_between_nodes"])
         self.refuses(2, "--hardware", "cannot be opened", command=["plan", "--hardware", self.scratch / "none.ini"])
 
+    def test_long_messages_between_nodes_have_a_latency_of_their_own(self):
+        """A block of 64 keys x 4 heads x (64 + 64) channels in f32 is 131,072 bytes; two ranks exchange one each."""
+        seconds = {}
+        for long_bytes in [131072, 131073]:
+            profile = self.scratch / "p.ini"
+            profile.write_text(f"name = x\nlink.network = 0.001, 1e9, 1, {long_bytes}, 0.005\nkernel.f32.forward.full = 64:1e12\n")
+            _, plan = self.plan("--tokens", 128, "--ranks", 2, "--query-heads", 4, "--channels", 64, "--mask", "full", "--strategy",
+                                "ring", "--hardware", profile)
+            seconds[long_bytes] = plan["seconds"]
+        self.assertAlmostEqual(seconds[131072] - seconds[131073], 0.004, places=9)
+
     def test_more_bandwidth_is_never_slower(self):
         seconds = []
         for bandwidth in ["1e6", "1e8", "1e10"]:

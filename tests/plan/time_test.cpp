@@ -135,27 +135,30 @@ Schedule random_schedule(Random& random, bool chains_only) {
   return make_schedule(grid, partition, Mask::parse(mask, {tokens, tokens}));
 }
 
-// Everything a plan says about its seat, step by step, with each message priced where it stands in the plan.
-double seconds_of_plans(const Schedule& job, const LinkPrice& link) {
+// Everything a plan says about its seat, step by step, with each message priced where it stands in the plan. together: the
+// messages of a step are on their way at the same time, as between nodes.
+double seconds_of_plans(const Schedule& job, const LinkPrice& link, bool together) {
   std::vector<Plan> plans;
   for (Rank seat = 0; seat < job.planner.seats(); ++seat) plans.push_back(job.plan_of(seat));
+  const auto latency = [&](const Move& move) { return link.latency(8.0 * static_cast<double>(count(move.rows))); };
   std::vector<double> ready(plans.size());
   for (std::size_t s = 0; s < plans[0].steps.size(); ++s) {
-    std::vector<double> in(plans.size()), out(plans.size()), next(plans.size());
+    std::vector<double> in(plans.size()), out(plans.size()), next(plans.size()), longest(plans.size());
     for (std::size_t i = 0; i < plans.size(); ++i)
       for (const Move& move : plans[i].steps[s].arrive) {
         const double seconds = 8.0 * static_cast<double>(count(move.rows)) / link.bytes_per_second;
-        in[i] += link.latency_seconds + seconds;
+        in[i] += (together ? 0 : latency(move)) + seconds;
         out[static_cast<std::size_t>(move.seat)] += seconds;
+        longest[i] = std::max(longest[i], latency(move));
       }
     for (std::size_t i = 0; i < plans.size(); ++i)
       next[i] = std::max(ready[i] + static_cast<double>(pairs(plans[i].steps[s].tiles)), ready[i]);
     for (std::size_t i = 0; i < plans.size(); ++i) {
+      if (together) in[i] += longest[i];
       next[i] = std::max(next[i], ready[i] + std::max(in[i], out[i]));  // nobody's link is faster than its own messages
       for (const Move& move : plans[i].steps[s].arrive) {
         const auto from = static_cast<std::size_t>(move.seat);
-        const double there =
-            std::max(ready[i], ready[from]) + std::max({in[i], out[i], link.latency_seconds + out[from]});
+        const double there = std::max(ready[i], ready[from]) + std::max({in[i], out[i], longest[i] + out[from]});
         next[i] = std::max(next[i], there);
         next[from] = std::max(next[from], there);
       }
@@ -169,9 +172,14 @@ TEST(Time, IsThatOfThePlansThemselves) {
   for (unsigned seed = 0; seed < 300; ++seed) {
     Random random{std::mt19937(seed)};
     const Schedule job = random_schedule(random, true);
-    const LinkPrice link{random.of({0.0, 3.0}), random.of({0.1, 5.0, endless}), 1, false};
-    const double expected = seconds_of_plans(job, link);
-    ASSERT_NEAR(estimate(job, plain(link)).seconds(), expected, 1e-9 * (1 + expected))
+    LinkPrice link{random.of({0.0, 3.0}), random.of({0.1, 5.0, endless}), 1, false};
+    link.long_bytes = random.of({8.0, 40.0, endless});
+    link.long_latency_seconds = 10;
+    Prices prices = plain(link);
+    const bool apart = random.below(2) == 0;  // every rank on a node of its own
+    if (apart) prices.ranks_per_node = 1, prices.far = link, prices.near = {};
+    const double expected = seconds_of_plans(job, link, apart);
+    ASSERT_NEAR(estimate(job, prices).seconds(), expected, 1e-9 * (1 + expected))
         << "seed " << seed << ": " << to_text(job.grid) << " " << job.queries.name() << " " << job.mask.name() << " "
         << job.mask.queries();
   }
@@ -186,6 +194,8 @@ TEST(Time, NeverGrowsWhenAPriceFalls) {
     p.ranks_per_node = 1 + random.below(4);
     p.network_ports = 1 + random.below(2);
     p.memory_bytes_per_second = 50;
+    p.near.long_bytes = p.far.long_bytes = 100;
+    p.near.long_latency_seconds = p.far.long_latency_seconds = 6;
     const Estimate before = estimate(job, p);
     const auto falls = [&](const char* what, auto change) {
       Prices cheaper = p;
@@ -196,6 +206,7 @@ TEST(Time, NeverGrowsWhenAPriceFalls) {
     };
     falls("bandwidth", [](Prices& c) { c.near.bytes_per_second *= 2, c.far.bytes_per_second *= 2; });
     falls("latency", [](Prices& c) { c.near.latency_seconds = c.far.latency_seconds = 1; });
+    falls("announcements", [](Prices& c) { c.near.long_bytes = c.far.long_bytes = endless; });
     falls("hidden", [](Prices& c) { c.near.hidden = c.far.hidden = 1; });
     falls("rate", [](Prices& c) { c.forward = {{{1, 8.0}}, {}}, c.backward_rates = {{{1, 20.0}}, {}}; });
     falls("memory", [](Prices& c) { c.memory_bytes_per_second = endless; });

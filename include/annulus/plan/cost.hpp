@@ -8,13 +8,16 @@
 
 namespace annulus {
 
-/// A message of b bytes takes latency_seconds + b / bytes_per_second.
+/// A message of b bytes takes latency(b) + b / bytes_per_second.
 struct LinkPrice {
   double latency_seconds = 2e-5, bytes_per_second = 5e9;
   /// How fast messages go on while their ranks compute, as a share of what they do alone: 0 where a copy is a core's work,
   /// 1 where no core is needed.
   double hidden = 0;
   bool at_once = true;  ///< whoever comes last copies before it computes; else a message also waits for both to be done
+  /// Messages of so many bytes and more are announced, and begin when they are asked for: one round trip more.
+  double long_bytes = std::numeric_limits<double>::infinity(), long_latency_seconds = 0;
+  double latency(double bytes) const { return bytes < long_bytes ? latency_seconds : long_latency_seconds; }
 };
 
 /// A kernel's rate on a tile of `tokens` queries x `tokens` keys, one rank at work on each core (or GPU) of the node.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <thread>
@@ -20,6 +21,25 @@ LinkPrice link_between(Transport& transport, Rank a, Rank b, LinkClass kind, Ind
   const double latency = Samples(pair_seconds(transport, a, b, small, false, repetitions)).median();
   const double long_one = Samples(pair_seconds(transport, a, b, large, true, repetitions)).median();
   return ordinary(kind, latency, static_cast<double>(large) / std::max(long_one - latency, 1e-9));
+}
+
+// What messages take between nodes that are so long that they are announced first, as most MPIs do, and from how many bytes on.
+void measure_announced(Transport& transport, Rank a, Rank b, LinkPrice& link, Index repetitions) {
+  constexpr Index least = Index{1} << 10, longest = Index{512} << 10, large = Index{8} << 20;
+  const auto seconds = [&](Index bytes) {
+    return Samples(pair_seconds(transport, a, b, bytes, true, repetitions)).median();
+  };
+  const double announced = seconds(longest);
+  link.bytes_per_second = static_cast<double>(large - longest) / std::max(seconds(large) - announced, 1e-9);
+  const auto latency = [&](Index bytes, double takes) {
+    return takes - static_cast<double>(bytes) / link.bytes_per_second;
+  };
+  const double found = latency(longest, announced);
+  if (found < 2 * link.latency_seconds) return;
+  link.long_latency_seconds = found;
+  for (Index bytes = longest; bytes >= least && latency(bytes, seconds(bytes)) > (link.latency_seconds + found) / 2;
+       bytes /= 2)
+    link.long_bytes = static_cast<double>(bytes);
 }
 
 // What goes on beside computing: as much computing as exchange, and how much less the two take together than one by one.
@@ -50,6 +70,9 @@ void measure_links(const Settings& settings, Context& context, Hardware& found, 
                 {"latency_us", link.latency_seconds * 1e6},
                 {"gb_per_s", link.bytes_per_second * 1e-9},
                 {"hidden", link.hidden}});
+    if (std::isfinite(link.long_bytes))
+      report.row({{"what", sentence("... of ", static_cast<Index>(link.long_bytes), " bytes and more")},
+                  {"latency_us", link.long_latency_seconds * 1e6}});
   };
   if (context.lead()) {
     Fabric fabric(2, patience);
@@ -69,6 +92,7 @@ void measure_links(const Settings& settings, Context& context, Hardware& found, 
     context.on_every_rank(context.ranks(0), patience, [&](RankTools& tools) {
       const auto [a, b] = *pair;
       link = link_between(tools.transport, a, b, kind, repetitions);
+      if (kind == LinkClass::network) measure_announced(tools.transport, a, b, link, repetitions);
       link.hidden = hidden_between(tools.transport, a, b, link, repetitions);
     });
     if (context.lead()) keep(kind, link);
@@ -170,7 +194,8 @@ int bench_calibrate(const Settings& settings, Context& context) {
       found, sentence("Measured by: ", command, "\nKernel rates are medians of ", settings.text("repeats"),
                       " passes of ", ranks, ranks == 1 ? " rank" : " ranks at the same time, the slowest,", " with ",
                       shape.shape.query_heads, ":", shape.shape.kv_heads, " heads x ", shape.shape.channels,
-                      " channels; links are medians between two ranks: latency of round trips,\nbandwidth while both "
+                      " channels; links are medians between two ranks: latency of round trips,\nof long messages, if "
+                      "they take another, and from how many bytes on; bandwidth while both "
                       "send, and what is "
                       "hidden of as much computing as exchange."));
   if (draft) {
