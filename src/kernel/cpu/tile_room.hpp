@@ -194,15 +194,20 @@ struct TileOperands {
       zero(to + values, wide - values);
       return IntVec{};
     } else {
-      float *low = room.row, *high = room.row + wide;
-      zero(low + values, wide - values);
-      zero(high, wide);
-      read_row(source, item.shape.type, values, low);
-      if (both) read_row(source + item.v.pitch, item.shape.type, values, high);
+      const float *low = room.row, *high = room.row + wide;
+      if (item.shape.type == DType::f32 && values == wide && both) {
+        low = reinterpret_cast<const float*>(source);
+        high = reinterpret_cast<const float*>(source + item.v.pitch);
+      } else {
+        zero(room.row, 2 * wide);
+        read_row(source, item.shape.type, values, room.row);
+        if (both) read_row(source + item.v.pitch, item.shape.type, values, room.row + wide);
+      }
       IntVec bad{};
       for (Index c = 0; c < wide; c += width) {
-        bad |= splits_badly<true>(load(low + c)) | splits_badly<true>(load(high + c));
-        store_terms<Way::terms>(load(low + c), load(high + c), to + c, tile_rows * wide);
+        const Vec x = load_loose(low + c), y = load_loose(high + c);
+        bad |= splits_badly<true>(x) | splits_badly<true>(y);
+        store_terms<Way::terms>(x, y, to + c, tile_rows * wide);
       }
       return bad;
     }

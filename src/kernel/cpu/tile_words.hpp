@@ -45,12 +45,13 @@ ANNULUS_INLINE void store_terms(Vec low, Vec high, float* to, Index term) {
 /// harmless.
 constexpr float largest_term = 0x1p60F, smallest_value = 0x1p-60F;
 
+/// The sign bits tell.
 template <bool values>
 ANNULUS_INLINE IntVec splits_badly(Vec x) {
   const IntVec size = reinterpret_cast<IntVec>(x) & 0x7fffffff;
-  IntVec bad = size > splat(__builtin_bit_cast(int, largest_term));
-  if (values) bad |= (size < splat(__builtin_bit_cast(int, smallest_value))) & (size != IntVec{});
-  return bad;
+  const IntVec bad = splat(__builtin_bit_cast(int, largest_term)) - size;
+  if (!values) return bad;
+  return bad | ((size - splat(__builtin_bit_cast(int, smallest_value))) & -size);  // -0 is not negative
 }
 
 /// One row of numbers as words of its terms, word w of a block of 32 channels holding channels w and w + 16. row: n floats

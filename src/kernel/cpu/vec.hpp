@@ -74,6 +74,7 @@ ANNULUS_INLINE Vec choose(IntVec mask, Vec x, Vec y) {
   return reinterpret_cast<Vec>((reinterpret_cast<IntVec>(x) & mask) | (reinterpret_cast<IntVec>(y) & ~mask));
 }
 
+/// Is a sign bit set?
 ANNULUS_INLINE bool any(IntVec mask) {
 #if defined(__AVX512F__)
   return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
@@ -82,7 +83,7 @@ ANNULUS_INLINE bool any(IntVec mask) {
 #else
   int bits = 0;
   for (int i = 0; i < width; ++i) bits |= mask[i];
-  return bits != 0;
+  return bits < 0;
 #endif
 }
 
