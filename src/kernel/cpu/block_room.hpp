@@ -65,13 +65,57 @@ BlockRoom block_room(const Shape& shape, int terms, float* scratch) {
   return room;
 }
 
+/// At most 32 rows of queries as left factors: of sums over channels, and, a chunk's units apart, of sums over rows.
+/// minus_base, where given: -inf for rows that are to be 0.
+template <int terms>
+void pack_unit(const Matrix& matrix, Steps rows, const float* minus_base, float* left, float* turned, Sizes& sizes) {
+  const auto clear = [&](float* row_of_block, Index words) {
+    for (Index r = 0; minus_base != nullptr && r < rows.end - rows.begin; ++r)
+      if (minus_base[r] == -infinity) zero(row_of_block + r * words, words);
+  };
+  for (Index at = 0; at < matrix.channels; at += side, left += factor<terms>, turned += chunk_units * factor<terms>) {
+    if constexpr (terms == 1) {
+      copy_left(matrix, rows, at, left);
+      clear(left, side / 2);
+      turn_to_left(left, turned);
+    } else {
+      alignas(64) float numbers[sum_block], columns[sum_block];
+      read_block(matrix, rows, at, numbers, sizes);
+      clear(numbers, side);
+      split_left<terms>(numbers, left);
+      turn_pairs(numbers, columns);
+      split_left<terms>(columns, turned);
+    }
+  }
+}
+
+/// At most 32 rows of keys as right factors: of sums over channels, and, where wanted, of sums over rows.
+template <int terms>
+void pack_keys(const Matrix& matrix, Steps rows, float* right, float* pairs, Sizes& sizes) {
+  for (Index at = 0; at < matrix.channels; at += side, right += factor<terms>) {
+    alignas(64) float numbers[sum_block], columns[sum_block];
+    if constexpr (terms == 1) {
+      copy_left(matrix, rows, at, numbers);
+      turn_to_right(numbers, right);
+      if (pairs != nullptr) pair_rows_of(numbers, 1, side / 2, pairs);
+    } else {
+      read_block(matrix, rows, at, numbers, sizes);
+      turn_block(numbers, columns);
+      split_right<terms>(columns, right);
+      if (pairs != nullptr) split_right<terms>(numbers, pairs);
+    }
+    if (pairs != nullptr) pairs += factor<terms>;
+  }
+}
+
 /// Queries [from, from + size) of one head. Rows that saw nothing have no gradient, whatever stands in dout. Says whether
 /// they split well.
 template <int terms>
 bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index size, const BlockRoom& room) {
+  const Shape& shape = item.shape;
   const Index by = head * item.number_head_bytes, x = room.channels, y = room.values;
-  const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
-      dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch};
+  const Matrix q{{item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, shape.channels},
+      dout{{item.dout.data + head * item.dout_head_bytes, item.dout.pitch}, shape.type, shape.value_channels};
   for (Index i = 0; i < query_chunk; ++i) {
     const float lse = i < size ? number_at(Source{item.lse.data + by, item.lse.pitch}, from + i) : -infinity;
     room.minus_base[i] = minus_base_of_lse(lse);
@@ -79,21 +123,10 @@ bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index s
   }
   Sizes q_sizes, dout_sizes;
   for (Index u = 0; u * side < size; ++u) {
-    const Index row = from + u * side, count = least(side, size - u * side);
-    float *q_unit = room.q + u * x * factor<terms>, *dout_unit = room.dout + u * y * factor<terms>;
-    pack_left<terms>(q, item.shape.type, row, count, item.shape.channels, q_unit, q_sizes);
-    pack_left<terms>(dout, item.shape.type, row, count, item.shape.value_channels, dout_unit, dout_sizes);
-    for (Index r = 0; r < count; ++r)
-      if (room.minus_base[u * side + r] == -infinity)
-        for (Index n = 0; n < y * terms; ++n) zero(dout_unit + n * factor_block + r * 16, 16);
-    const auto turn = [&](const float* blocks_of_unit, Index blocks, float* to) {
-      for (Index n = 0; n < blocks; ++n)
-        for (Index t = 0; t < terms; ++t)
-          turn_to_left<terms == 1>(blocks_of_unit + (n * terms + t) * factor_block,
-                                   to + ((n * chunk_units + u) * terms + t) * factor_block);
-    };
-    turn(q_unit, x, room.q_turned);
-    turn(dout_unit, y, room.dout_turned);
+    const Steps rows{from + u * side, from + least(u * side + side, size)};
+    pack_unit<terms>(q, rows, nullptr, room.q + u * x * factor<terms>, room.q_turned + u * factor<terms>, q_sizes);
+    pack_unit<terms>(dout, rows, room.minus_base + u * side, room.dout + u * y * factor<terms>,
+                     room.dout_turned + u * factor<terms>, dout_sizes);
   }
   return q_sizes.split_well() && dout_sizes.split_well();
 }
@@ -102,25 +135,22 @@ bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index s
 template <int terms>
 bool load_key_blocks(const GradientItem& item, const BlockRoom& room) {
   const Shape& shape = item.shape;
-  const Index x = room.channels * terms, y = room.values * terms, blocks = blocks_in(item.group.end - item.group.begin);
+  const Group& group = item.group;
+  const Index x = room.channels, y = room.values, blocks = blocks_in(group.end - group.begin);
+  const Matrix k{item.k, shape.type, shape.channels}, v{item.v, shape.type, shape.value_channels};
   Sizes k_sizes, v_sizes;
   for (Index b = 0; b < blocks; ++b) {
-    const Index row = item.group.begin + b * side, count = least(side, item.group.end - row);
-    float *k = room.q, *v = room.dout;  // where those of the queries will be
-    pack_left<terms>(item.k, shape.type, row, count, shape.channels, k, k_sizes);
-    pack_left<terms>(item.v, shape.type, row, count, shape.value_channels, v, v_sizes);
-    for (Index n = 0; n < x; ++n) {
-      turn_to_right(k + n * factor_block, room.k + (b * x + n) * factor_block);
-      pair_rows_of<terms == 1>(k + n * factor_block, 1, side / 2, room.k_pairs + (b * x + n) * factor_block);
-    }
-    for (Index n = 0; n < y; ++n) turn_to_right(v + n * factor_block, room.v + (b * y + n) * factor_block);
+    const Steps rows{group.begin + b * side, least(group.begin + b * side + side, group.end)};
+    const Index at = b * factor<terms>;
+    pack_keys<terms>(k, rows, room.k + at * x, room.k_pairs + at * x, k_sizes);
+    pack_keys<terms>(v, rows, room.v + at * y, nullptr, v_sizes);
   }
-  zero(room.dk, blocks * room.channels * sum_block);
-  zero(room.dv, blocks * room.values * sum_block);
+  zero(room.dk, blocks * x * sum_block);
+  zero(room.dv, blocks * y * sum_block);
   zero(room.touched, blocks * side);
-  for (const Piece* piece = item.group.pieces; piece != item.group.pieces + item.group.piece_count; ++piece)
-    for (Index key = most(item.group.begin, piece->lane_begin); key < least(item.group.end, piece->lane_end); ++key)
-      room.touched[key - item.group.begin] = 1;
+  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
+    for (Index key = most(group.begin, piece->lane_begin); key < least(group.end, piece->lane_end); ++key)
+      room.touched[key - group.begin] = 1;
   return k_sizes.split_well() && v_sizes.split_well();
 }
 
