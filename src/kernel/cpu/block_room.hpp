@@ -13,9 +13,10 @@ constexpr Index span_blocks = 4;  ///< blocks of keys whose dS wait for one prod
 
 struct BlockRoom {
   Index channels, values;         ///< blocks of them
-  float *k, *v;                   ///< [block of keys][block of channels], right factors
-  float* k_pairs;                 ///< the same, of sums over keys
-  float *dk, *dv;                 ///< [block of keys][block of channels], sums [channel][key]
+  float *k, *v;                   ///< [block of keys, key_floats apart][block of channels], right factors
+  float *dv, *dk;                 ///< the same, sums [channel][key], dk behind dv
+  float* k_pairs;                 ///< as k, of sums over keys
+  Index key_floats;               ///< all of a block of keys in one piece
   float* touched;                 ///< [key]
   float *q, *dout;                ///< [unit of 32 queries][block of channels], left factors
   float *q_turned, *dout_turned;  ///< [block of channels][unit], left factors of sums over queries
@@ -32,9 +33,11 @@ ANNULUS_INLINE Index key_blocks_of(const Shape& shape, int terms) {
   const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels);
   const Index block = terms * factor_block;
   const Index each = (x * (2 * block + sum_block) + y * (block + sum_block)) * 4;
-  // More than fits in L2 beside the queries: a third of it comes from L3, which costs less than packing queries more often.
-  // Threes: a tier's lanes are whole blocks of both kinds.
-  return least(48, most(3, shape.group_bytes * 7 / 5 / each / 3 * 3));
+  // More than fits in L2 beside the queries: what comes from L3 costs less than packing queries more often, the more so where
+  // it is fetched beside the products of several terms. Twice as many would save a little more time, but dQ is summed in
+  // tiles over all of them, and its error grows by a twentieth. Threes: a tier's lanes are whole blocks of both kinds.
+  const Index bytes = terms > 1 ? shape.group_bytes * 8 / 5 : shape.group_bytes * 7 / 5;
+  return least(48, most(3, bytes / each / 3 * 3));
 }
 
 BlockRoom block_room(const Shape& shape, int terms, float* scratch) {
@@ -55,11 +58,12 @@ BlockRoom block_room(const Shape& shape, int terms, float* scratch) {
   room.dout_turned = carve.take(chunk_units * y * block);
   room.dq = carve.take(chunk_units * x * sum_block);
   room.ds_rows = carve.take(chunk_units * span_blocks * block);
-  room.k = carve.take(keys * x * block);
-  room.v = carve.take(keys * y * block);
-  room.k_pairs = carve.take(keys * x * block);
-  room.dk = carve.take(keys * x * sum_block);
-  room.dv = carve.take(keys * y * sum_block);
+  room.key_floats = 2 * x * block + y * block + (x + y) * sum_block;
+  room.k = carve.take(keys * room.key_floats);
+  room.v = room.k + x * block;
+  room.dv = room.v + y * block;
+  room.dk = room.dv + y * sum_block;
+  room.k_pairs = room.dk + x * sum_block;
   room.touched = carve.take(keys * side);
   room.floats = carve.used;
   return room;
@@ -131,22 +135,25 @@ bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index s
   return q_sizes.split_well() && dout_sizes.split_well();
 }
 
+void clear_key_gradients(const BlockRoom& room, Index blocks) {
+  for (Index b = 0; b < blocks; ++b) zero(room.dv + b * room.key_floats, (room.values + room.channels) * sum_block);
+}
+
 /// Says whether they split well.
 template <int terms>
 bool load_key_blocks(const GradientItem& item, const BlockRoom& room) {
   const Shape& shape = item.shape;
   const Group& group = item.group;
-  const Index x = room.channels, y = room.values, blocks = blocks_in(group.end - group.begin);
+  const Index blocks = blocks_in(group.end - group.begin);
   const Matrix k{item.k, shape.type, shape.channels}, v{item.v, shape.type, shape.value_channels};
   Sizes k_sizes, v_sizes;
   for (Index b = 0; b < blocks; ++b) {
     const Steps rows{group.begin + b * side, least(group.begin + b * side + side, group.end)};
-    const Index at = b * factor<terms>;
-    pack_keys<terms>(k, rows, room.k + at * x, room.k_pairs + at * x, k_sizes);
-    pack_keys<terms>(v, rows, room.v + at * y, nullptr, v_sizes);
+    const Index at = b * room.key_floats;
+    pack_keys<terms>(k, rows, room.k + at, room.k_pairs + at, k_sizes);
+    pack_keys<terms>(v, rows, room.v + at, nullptr, v_sizes);
   }
-  zero(room.dk, blocks * x * sum_block);
-  zero(room.dv, blocks * y * sum_block);
+  clear_key_gradients(room, blocks);
   zero(room.touched, blocks * side);
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
     for (Index key = most(group.begin, piece->lane_begin); key < least(group.end, piece->lane_end); ++key)
