@@ -1,5 +1,6 @@
 #pragma once
 #include "kernel/cpu/blocks.hpp"
+#include "kernel/cpu/fetch.hpp"
 #include "kernel/cpu/tiles.hpp"
 
 namespace annulus::cpu {
@@ -60,9 +61,13 @@ struct NothingBeside {
 };
 
 /// Products one after another. The sums of a product begin while the lower half of those before is still computed and
-/// stored: tile registers are not renamed, and one that is stored and used again at once would wait.
+/// stored: tile registers are not renamed, and one that is stored and used again at once would wait. fetches: whether
+/// memory is brought from the next cache meanwhile.
+template <bool fetches>
 class Products {
  public:
+  Fetch fetch;
+
   /// Every block of a factor is followed by those of its further terms. fresh: sums begin at 0. beside: what vector units do
   /// meanwhile, a slot after every two tile products of a pair of blocks unless it is idle.
   template <bool fresh, int terms, int reach, class Beside>
@@ -73,13 +78,12 @@ class Products {
       if constexpr (fresh) tile_zero<0>(), tile_zero<1>();
       else tile_load<0>(upper, side), tile_load<1>(upper + width, side);
       const float *left = p.left, *right = p.right + column;
+      coming_ = p.next != nullptr ? p.next : p.sum;
       pair<fresh, true, Path>(left, right, lower, beside);
-      if constexpr (!fresh) bring(p.next, 0);
       for (Index n = 1; n < p.depth; ++n) {
         left += p.left_step, right += p.right_step;
         if (n % steps_between_stores<Path> == 0) tile_store<0>(upper, side);
         pair<fresh, false, Path>(left, right, lower, beside);
-        if constexpr (!fresh) bring(p.next, n);
       }
       tile_store<0>(upper, side), tile_store<1>(upper + width, side);
       behind_ = lower;
@@ -99,9 +103,17 @@ class Products {
   }
 
  private:
-  ANNULUS_INLINE static void bring(const float* sum, Index quarter) {
-    if (quarter >= 4) return;
-    for (Index at = 0; at < sum_block / 4; at += 16) __builtin_prefetch(sum + quarter * sum_block / 4 + at, 1, 3);
+  /// Between products of tiles. A pair of blocks brings a quarter of the sum that follows, evenly: lines that are asked for
+  /// at once are waited for.
+  template <bool fresh, int slot, int slots, class Beside>
+  ANNULUS_INLINE void meanwhile(Beside& beside) {
+    constexpr int line = 16, lines = sum_block / 4 / line;
+    beside.template step<slot, slots>();
+    if constexpr (fetches) fetch.step();
+    if constexpr (!fresh)
+#pragma GCC unroll 16
+      for (int n = slot * lines / slots; n < (slot + 1) * lines / slots; ++n)
+        __builtin_prefetch(coming_ + n * line, 1, 3);
   }
 
   template <bool fresh, bool first, class Path, class Beside>
@@ -114,6 +126,7 @@ class Products {
       step<fresh, first, Path, 0>(left, right, lower, pieces);
     }
     beside.next();
+    coming_ += sum_block / 4;
   }
 
   template <bool fresh, bool first, class Path, int n, class Beside>
@@ -127,7 +140,7 @@ class Products {
       tile_multiply<0, 4, 6>();
       tile_stream<7>(b + width, side);
       tile_multiply<1, 4, 7>();
-      beside.template step<2 * n, slots>();
+      meanwhile<fresh, 2 * n, slots>(beside);
       if constexpr (first) {
         finish();
         if constexpr (fresh) tile_zero<2>(), tile_zero<3>();
@@ -141,7 +154,7 @@ class Products {
       tile_stream<4, tile_depth>(a, tile_depth);
       tile_multiply<0, 4, 6>();
       tile_multiply<1, 4, 7>();
-      beside.template step<2 * n, slots>();
+      meanwhile<fresh, 2 * n, slots>(beside);
       tile_stream<5, tile_depth>(a + 16 * tile_depth, tile_depth);
       tile_multiply<2, 5, 6>();
       tile_multiply<3, 5, 7>();
@@ -149,16 +162,17 @@ class Products {
       tile_stream<6>(b, side);
       tile_multiply<0, 4, 6>();
       tile_multiply<2, 5, 6>();
-      beside.template step<2 * n, slots>();
+      meanwhile<fresh, 2 * n, slots>(beside);
       tile_stream<7>(b + width, side);
       tile_multiply<1, 4, 7>();
       tile_multiply<3, 5, 7>();
     }
-    beside.template step<2 * n + 1, slots>();
+    meanwhile<fresh, 2 * n + 1, slots>(beside);
     if constexpr (n + 1 < path_steps<Path>) step<fresh, first, Path, n + 1>(left, right, lower, beside);
   }
 
   float* behind_ = nullptr;
+  const float* coming_ = nullptr;
 };
 
 }  // namespace

@@ -13,9 +13,10 @@ constexpr Index span_blocks = 4;  ///< blocks of keys whose dS wait for one prod
 
 struct BlockRoom {
   Index channels, values;         ///< blocks of them
-  float *k, *v;                   ///< [block of keys][block of channels], right factors
-  float* k_pairs;                 ///< the same, of sums over keys
-  float *dk, *dv;                 ///< [block of keys][block of channels], sums [channel][key]
+  float *k, *v;                   ///< [block of keys, key_floats apart][block of channels], right factors
+  float *dv, *dk;                 ///< the same, sums [channel][key], dk behind dv
+  float* k_pairs;                 ///< as k, of sums over keys
+  Index key_floats;               ///< all of a block of keys in one piece
   float* touched;                 ///< [key]
   float *q, *dout;                ///< [unit of 32 queries][block of channels], left factors
   float *q_turned, *dout_turned;  ///< [block of channels][unit], left factors of sums over queries
@@ -32,9 +33,11 @@ ANNULUS_INLINE Index key_blocks_of(const Shape& shape, int terms) {
   const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels);
   const Index block = terms * factor_block;
   const Index each = (x * (2 * block + sum_block) + y * (block + sum_block)) * 4;
-  // More than fits in L2 beside the queries: a third of it comes from L3, which costs less than packing queries more often.
-  // Threes: a tier's lanes are whole blocks of both kinds.
-  return least(48, most(3, shape.group_bytes * 7 / 5 / each / 3 * 3));
+  // More than fits in L2 beside the queries: what comes from L3 costs less than packing queries more often, the more so where
+  // it is fetched beside the products of several terms. Twice as many would save a little more time, but dQ is summed in
+  // tiles over all of them, and its error grows by a twentieth. Threes: a tier's lanes are whole blocks of both kinds.
+  const Index bytes = terms > 1 ? shape.group_bytes * 8 / 5 : shape.group_bytes * 7 / 5;
+  return least(48, most(3, bytes / each / 3 * 3));
 }
 
 BlockRoom block_room(const Shape& shape, int terms, float* scratch) {
@@ -55,23 +58,68 @@ BlockRoom block_room(const Shape& shape, int terms, float* scratch) {
   room.dout_turned = carve.take(chunk_units * y * block);
   room.dq = carve.take(chunk_units * x * sum_block);
   room.ds_rows = carve.take(chunk_units * span_blocks * block);
-  room.k = carve.take(keys * x * block);
-  room.v = carve.take(keys * y * block);
-  room.k_pairs = carve.take(keys * x * block);
-  room.dk = carve.take(keys * x * sum_block);
-  room.dv = carve.take(keys * y * sum_block);
+  room.key_floats = 2 * x * block + y * block + (x + y) * sum_block;
+  room.k = carve.take(keys * room.key_floats);
+  room.v = room.k + x * block;
+  room.dv = room.v + y * block;
+  room.dk = room.dv + y * sum_block;
+  room.k_pairs = room.dk + x * sum_block;
   room.touched = carve.take(keys * side);
   room.floats = carve.used;
   return room;
+}
+
+/// At most 32 rows of queries as left factors: of sums over channels, and, a chunk's units apart, of sums over rows.
+/// minus_base, where given: -inf for rows that are to be 0.
+template <int terms>
+void pack_unit(const Matrix& matrix, Steps rows, const float* minus_base, float* left, float* turned, Sizes& sizes) {
+  const auto clear = [&](float* row_of_block, Index words) {
+    for (Index r = 0; minus_base != nullptr && r < rows.end - rows.begin; ++r)
+      if (minus_base[r] == -infinity) zero(row_of_block + r * words, words);
+  };
+  for (Index at = 0; at < matrix.channels; at += side, left += factor<terms>, turned += chunk_units * factor<terms>) {
+    if constexpr (terms == 1) {
+      copy_left(matrix, rows, at, left);
+      clear(left, side / 2);
+      turn_to_left(left, turned);
+    } else {
+      alignas(64) float numbers[sum_block], columns[sum_block];
+      read_block(matrix, rows, at, numbers, sizes);
+      clear(numbers, side);
+      split_left<terms>(numbers, left);
+      turn_pairs(numbers, columns);
+      split_left<terms>(columns, turned);
+    }
+  }
+}
+
+/// At most 32 rows of keys as right factors: of sums over channels, and, where wanted, of sums over rows.
+template <int terms>
+void pack_keys(const Matrix& matrix, Steps rows, float* right, float* pairs, Sizes& sizes) {
+  for (Index at = 0; at < matrix.channels; at += side, right += factor<terms>) {
+    alignas(64) float numbers[sum_block], columns[sum_block];
+    if constexpr (terms == 1) {
+      copy_left(matrix, rows, at, numbers);
+      turn_to_right(numbers, right);
+      if (pairs != nullptr) pair_rows_of(numbers, 1, side / 2, pairs);
+    } else {
+      read_block(matrix, rows, at, numbers, sizes);
+      turn_block(numbers, columns);
+      split_right<terms>(columns, right);
+      if (pairs != nullptr) split_right<terms>(numbers, pairs);
+    }
+    if (pairs != nullptr) pairs += factor<terms>;
+  }
 }
 
 /// Queries [from, from + size) of one head. Rows that saw nothing have no gradient, whatever stands in dout. Says whether
 /// they split well.
 template <int terms>
 bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index size, const BlockRoom& room) {
+  const Shape& shape = item.shape;
   const Index by = head * item.number_head_bytes, x = room.channels, y = room.values;
-  const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
-      dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch};
+  const Matrix q{{item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, shape.channels},
+      dout{{item.dout.data + head * item.dout_head_bytes, item.dout.pitch}, shape.type, shape.value_channels};
   for (Index i = 0; i < query_chunk; ++i) {
     const float lse = i < size ? number_at(Source{item.lse.data + by, item.lse.pitch}, from + i) : -infinity;
     room.minus_base[i] = minus_base_of_lse(lse);
@@ -79,48 +127,37 @@ bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index s
   }
   Sizes q_sizes, dout_sizes;
   for (Index u = 0; u * side < size; ++u) {
-    const Index row = from + u * side, count = least(side, size - u * side);
-    float *q_unit = room.q + u * x * factor<terms>, *dout_unit = room.dout + u * y * factor<terms>;
-    pack_left<terms>(q, item.shape.type, row, count, item.shape.channels, q_unit, q_sizes);
-    pack_left<terms>(dout, item.shape.type, row, count, item.shape.value_channels, dout_unit, dout_sizes);
-    for (Index r = 0; r < count; ++r)
-      if (room.minus_base[u * side + r] == -infinity)
-        for (Index n = 0; n < y * terms; ++n) zero(dout_unit + n * factor_block + r * 16, 16);
-    const auto turn = [&](const float* blocks_of_unit, Index blocks, float* to) {
-      for (Index n = 0; n < blocks; ++n)
-        for (Index t = 0; t < terms; ++t)
-          turn_to_left<terms == 1>(blocks_of_unit + (n * terms + t) * factor_block,
-                                   to + ((n * chunk_units + u) * terms + t) * factor_block);
-    };
-    turn(q_unit, x, room.q_turned);
-    turn(dout_unit, y, room.dout_turned);
+    const Steps rows{from + u * side, from + least(u * side + side, size)};
+    pack_unit<terms>(q, rows, nullptr, room.q + u * x * factor<terms>, room.q_turned + u * factor<terms>, q_sizes);
+    pack_unit<terms>(dout, rows, room.minus_base + u * side, room.dout + u * y * factor<terms>,
+                     room.dout_turned + u * factor<terms>, dout_sizes);
   }
   return q_sizes.split_well() && dout_sizes.split_well();
+}
+
+void clear_key_gradients(const BlockRoom& room, Index blocks) {
+  for (Index b = 0; b < blocks; ++b) zero(room.dv + b * room.key_floats, (room.values + room.channels) * sum_block);
 }
 
 /// Says whether they split well.
 template <int terms>
 bool load_key_blocks(const GradientItem& item, const BlockRoom& room) {
   const Shape& shape = item.shape;
-  const Index x = room.channels * terms, y = room.values * terms, blocks = blocks_in(item.group.end - item.group.begin);
+  const Group& group = item.group;
+  const Index blocks = blocks_in(group.end - group.begin);
+  const Matrix k{item.k, shape.type, shape.channels}, v{item.v, shape.type, shape.value_channels};
   Sizes k_sizes, v_sizes;
   for (Index b = 0; b < blocks; ++b) {
-    const Index row = item.group.begin + b * side, count = least(side, item.group.end - row);
-    float *k = room.q, *v = room.dout;  // where those of the queries will be
-    pack_left<terms>(item.k, shape.type, row, count, shape.channels, k, k_sizes);
-    pack_left<terms>(item.v, shape.type, row, count, shape.value_channels, v, v_sizes);
-    for (Index n = 0; n < x; ++n) {
-      turn_to_right(k + n * factor_block, room.k + (b * x + n) * factor_block);
-      pair_rows_of<terms == 1>(k + n * factor_block, 1, side / 2, room.k_pairs + (b * x + n) * factor_block);
-    }
-    for (Index n = 0; n < y; ++n) turn_to_right(v + n * factor_block, room.v + (b * y + n) * factor_block);
+    const Steps rows{group.begin + b * side, least(group.begin + b * side + side, group.end)};
+    const Index at = b * room.key_floats;
+    pack_keys<terms>(k, rows, room.k + at, room.k_pairs + at, k_sizes);
+    pack_keys<terms>(v, rows, room.v + at, nullptr, v_sizes);
   }
-  zero(room.dk, blocks * room.channels * sum_block);
-  zero(room.dv, blocks * room.values * sum_block);
+  clear_key_gradients(room, blocks);
   zero(room.touched, blocks * side);
-  for (const Piece* piece = item.group.pieces; piece != item.group.pieces + item.group.piece_count; ++piece)
-    for (Index key = most(item.group.begin, piece->lane_begin); key < least(item.group.end, piece->lane_end); ++key)
-      room.touched[key - item.group.begin] = 1;
+  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
+    for (Index key = most(group.begin, piece->lane_begin); key < least(group.end, piece->lane_end); ++key)
+      room.touched[key - group.begin] = 1;
   return k_sizes.split_well() && v_sizes.split_well();
 }
 

@@ -50,10 +50,14 @@ void bound_block(const Piece& piece, Index key, Index count, Index from, BlockBo
 /// block before:
 ///   S, dP of unit u          with the weights of unit u - 1
 ///   dV, dK of block b - 1    with the weights of unit u, those channels whose turn it is
+/// Blocks come in ascending or in descending order.
 template <Split split, int words_beside>
 class ChunkPass {
  public:
   ChunkPass(const Shape& shape, const BlockRoom& room) : shape_(shape), room_(room) {}
+
+  /// Block b is the one after that which is added next.
+  void fetch(Index b) { products_.fetch.aim(room_.k + b * room_.key_floats, room_.key_floats); }
 
   /// units: those of the chunk that see block b, full: where all its keys see all queries; bounds: for the others.
   void add(Index b, Steps units, Steps full, const BlockBounds& bounds) {
@@ -64,14 +68,16 @@ class ChunkPass {
       float *s = room_.s + turn_ * sum_block, *dp = room_.dp + turn_ * sum_block;
       turn_ = 1 - turn_;
       products_.template multiply<true, terms, split.scores_reach>(
-          {room_.q + u * x * block, block, room_.k + b * x * block, block, x, s}, weighing_);
+          {room_.q + u * x * block, block, room_.k + b * room_.key_floats, block, x, s}, weighing_);
       products_.template multiply<true, terms, split.scores_reach>(
-          {room_.dout + u * y * block, block, room_.v + b * y * block, block, y, dp}, weighing_);
+          {room_.dout + u * y * block, block, room_.v + b * room_.key_floats, block, y, dp}, weighing_);
       weighing_.finish();
       products_.finish();
-      if (span_ >= 0 && b >= span_ + span_blocks) add_span();
-      if (span_ < 0) span_ = b / span_blocks * span_blocks;
-      seen_by_[u] = {seen_by_[u].end == 0 ? b : seen_by_[u].begin, b + 1};
+      const Index span = b / span_blocks * span_blocks;
+      if (span_ >= 0 && span_ != span) add_span();
+      span_ = span;
+      Steps& seen = seen_by_[u];
+      seen = seen.end == 0 ? Steps{b, b + 1} : Steps{least(seen.begin, b), most(seen.end, b + 1)};
       weighing_.begin({.s = s,
                        .dp = dp,
                        .minus_base = room_.minus_base + u * side,
@@ -108,15 +114,13 @@ class ChunkPass {
     const Index depth = weighed_.units.end - weighed_.units.begin, b = weighed_.block,
                 from = weighed_.units.begin * block, at = weighed_.buffer * chunk_units * block + from;
     if (depth == 0) return;
-    const auto sum = [&](Index n) {
-      return n < y ? room_.dv + (b * y + n) * sum_block : room_.dk + (b * x + n - y) * sum_block;
-    };
+    float* const sums = room_.dv + b * room_.key_floats;
     for (Index n = begin; n < end; ++n) {
       const bool value = n < y;
       const float* left = value ? room_.dout_turned : room_.q_turned;
       products_.template multiply<false, terms, split.weights_reach>(
           {left + (value ? n : n - y) * chunk_units * block + from, block, (value ? room_.p : room_.ds) + at, block,
-           depth, sum(n), sum(n + 1)},
+           depth, sums + n * sum_block, n + 1 < x + y ? sums + (n + 1) * sum_block : nullptr},
           weighing_);
     }
   }
@@ -138,7 +142,8 @@ class ChunkPass {
       float* sum = room_.dq + (u * x + n) * sum_block;
       products_.template multiply<fresh, terms, split.weights_reach>(
           {room_.ds_rows + (u * span_blocks + seen.begin - span_) * block, block,
-           room_.k_pairs + (seen.begin * x + n) * block, x * block, seen.end - seen.begin, sum, sum + sum_block});
+           room_.k_pairs + seen.begin * room_.key_floats + n * block, room_.key_floats, seen.end - seen.begin, sum,
+           sum + sum_block});
     }
   }
 
@@ -152,7 +157,7 @@ class ChunkPass {
   const Shape& shape_;
   const BlockRoom& room_;
   const Index x = room_.channels, y = room_.values;  ///< blocks of them
-  Products products_;
+  Products<(terms > 1)> products_;
   WeightsBeside<terms, words_beside> weighing_;
   Index turn_ = 0, span_ = -1;
   Weighed weighed_{};
@@ -168,7 +173,9 @@ bool differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
   const Index from = rows.begin, size = rows.end - from, blocks = blocks_in(group.end - group.begin);
   if (!pack_query_blocks<split.terms>(item, head, from, size, room)) return false;
   ChunkPass<split, words_beside> pass(shape, room);
-  for (Index b = 0; b < blocks; ++b) {
+  const bool back = from / query_chunk % 2 != 0;  // what the chunk before saw last is still in L2
+  for (Index n = 0; n < blocks; ++n) {
+    const Index b = back ? blocks - 1 - n : n;
     const Index key = group.begin + b * side, count = least(side, group.end - key);
     const Steps seen = steps_seen(piece, key, key + count);
     const Index first = most(seen.begin - from, 0), last = least(seen.end - from, size);
@@ -180,6 +187,7 @@ bool differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
       full = {blocks_in(most(key + side - 1 + piece.lo - from, 0)), (key + piece.hi + 1 - from) / side};
     BlockBounds bounds;
     if (full.begin > units.begin || full.end < units.end) bound_block(piece, key, count, from, bounds);
+    if (n + 1 < blocks) pass.fetch(back ? b - 1 : b + 1);
     pass.add(b, units, full, bounds);
   }
   pass.finish();
@@ -215,13 +223,13 @@ void add_dq(const GradientItem& item, const BlockRoom& room, Index head, Steps r
 /// into[key][c] += by from[c][key] for the keys that a tile holds.
 void add_block_lanes(const GradientItem& item, const BlockRoom& room, const float* from, Index channels, float by,
                      const Target& into) {
-  for (Index row = item.group.begin; row < item.group.end; row += side)
-    for (Index c = 0; c < channels; c += side, from += sum_block) {
+  const Group& group = item.group;
+  for (Index row = group.begin; row < group.end; row += side, from += room.key_floats)
+    for (Index c = 0; c < channels; c += side) {
       alignas(64) float turned[sum_block];
-      for (Index m = 0; m < side; m += 16)
-        for (Index n = 0; n < side; n += 16) turn<16, 16>(from + m * side + n, side, turned + n * side + m, side);
-      for (Index key = row; key < least(row + side, item.group.end); ++key)
-        if (room.touched[key - item.group.begin] != 0)
+      turn_block(from + c * side, turned);
+      for (Index key = row; key < least(row + side, group.end); ++key)
+        if (room.touched[key - group.begin] != 0)
           add_scaled(turned + (key - row) * side, least(side, channels - c), by,
                      reinterpret_cast<float*>(into.data + key * into.pitch) + c);
     }
@@ -255,8 +263,7 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
         if (split.terms == 1 || ++chunks % chunks_in_sums != 0)
           return;  // of one term: its rounding hides what sums lose
         add_key_gradients(item, room);
-        zero(room.dk, blocks * room.channels * sum_block);
-        zero(room.dv, blocks * room.values * sum_block);
+        clear_key_gradients(room, blocks);
       },
       [&](Index head, Steps rows, Index begin) {
         if (in_tiles) add_dq(item, room, head, rows, begin);
