@@ -244,6 +244,23 @@ TEST(Tiled, TurnsEndAndKeepTheirOrder) {
   }
 }
 
+// Adding nothing to it would be work at rows that belong to other groups at that moment; -0 + 0 is not -0.
+TEST(Tiled, WhatAKeyReceivesThatNobodySeesIsLeftAlone) {
+  const Inputs in(problem_of(8, 8, DType::f32), 40, 300, 35);
+  const std::vector<Tile> tiles{tile({0, 40}, {0, 300}, {150, 170})};
+  const Truth truth(tiles, in);
+  const Sheet lse = rounded(truth.forward.lse);
+  const auto check = [&](Kernel& kernel) {
+    ObservationSheets seen(DType::f32, in, 1, 64, 0);
+    seen.received.fill(-0.0);
+    kernel.observe(tiles, in.q, in.k, lse, seen.view());
+    for (Index j = 0; j < 300; ++j)
+      EXPECT_EQ(std::signbit(seen.received.at(j, 2)), j < 150 || j >= 40 + 170) << kernel.name() << " key " << j;
+  };
+  for (const std::string& tier : runnable_tiers()) check(*make_tiled_kernel(in.problem, {}, tier));
+  check(*cpu::make_kernel_of_tier(in.problem, {}, "twin-amx-split", tile_twin_tier("amx-split")));
+}
+
 TEST(Tiled, KeysOfEqualScoreRankByPosition) {
   Inputs in({.channels = 7, .value_channels = 1, .softmax_scale = 1}, 33, 200, 22);
   in.k.fill(0.5);

@@ -16,6 +16,8 @@ struct TraceBlock {
   float *entropy, *largest, *sink, *far_sum;
 };
 
+constexpr Index keys_turned = 16;  ///< at a time, from lanes to sums
+
 template <class Scores>
 struct TraceRoom {
   typename Scores::Room scores;
@@ -32,7 +34,7 @@ TraceRoom<Scores> trace_room(const Shape& shape, float* scratch) {
   TraceRoom<Scores> room{};
   room.scores = Scores::room(shape, carve);
   room.p = carve.take((chunk + unit) * lanes);
-  room.received = carve.take(chunk * width);
+  room.received = carve.take((chunk + keys_turned) * width);
   const Index begin = carve.used;
   TraceBlock& block = room.first;
   block.q = carve.take(Scores::query_floats(shape));
@@ -223,16 +225,15 @@ void map_strip(const TracePlace& at, const float* p, const Strip& strip) {
   }
 }
 
-/// What keys [begin, begin + size) have received, by lanes, to the caller's sums.
-void add_received(const RowTraceItem& item, const float* received, Index begin, Index size) {
-  constexpr Index keys = 16;
-  alignas(64) float lane_sums[width * keys];
-  for (Index first = 0; first < size; first += keys) {
-    turn<width, keys>(received + first * width, width, lane_sums, keys);
-    for (Index i = 0; i < least(keys, size - first); ++i) {
+/// What the keys have received, by lanes, to the caller's sums. received: of the first of them.
+void add_received(const RowTraceItem& item, const float* received, Steps keys) {
+  alignas(64) float lane_sums[width * keys_turned];
+  for (Index first = keys.begin; first < keys.end; first += keys_turned, received += keys_turned * width) {
+    turn<width, keys_turned>(received, width, lane_sums, keys_turned);
+    for (Index i = 0; i < least(keys_turned, keys.end - first); ++i) {
       float sum = 0;
-      for (Index lane = 0; lane < width; ++lane) sum += lane_sums[lane * keys + i];
-      number_at(item.received, begin + first + i) += sum;
+      for (Index lane = 0; lane < width; ++lane) sum += lane_sums[lane * keys_turned + i];
+      number_at(item.received, first + i) += sum;
     }
   }
 }
@@ -280,7 +281,7 @@ void row_traces(const RowTraceItem& item, float* scratch) {
       trace_chunk(item, piece, from, size, room);
       if (!receives) continue;
       await_turn(item.turns, item.head, begin);
-      add_received(item, room.received, from, size);
+      add_received(item, room.received + (begin - from) * width, {begin, from + size});
       end_turn(item.turns, item.head, most(left, from));
     }
     for_each_block(

@@ -5,8 +5,9 @@
 #include "annulus/base/types.hpp"
 
 // What the kernel class (tiled.cpp, compiled for every machine) says to the code of one tier (portable.cpp, avx2.cpp,
-// avx512.cpp, avx512_bf16.cpp, amx_bf16.cpp with amx_forward.cpp, compiled with that tier's instructions): plain values and a table of functions. Nothing here may define
-// an inline function: two tiers would compile it differently under one name, and the linker would keep either.
+// avx512.cpp, avx512_bf16.cpp, amx_bf16.cpp with amx_forward.cpp, compiled with that tier's instructions): plain values and
+// a table of functions. Nothing here may define an inline function: two tiers would compile it differently under one name,
+// and the linker would keep either.
 
 namespace annulus::cpu {
 
