@@ -71,7 +71,7 @@ BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools,
       tensors_(make_tensors(job, accelerator, backward)),
       attention_(job.schedule, job.shape,
                  {device_, *kernel_, accelerator.transport(), tools.timeline,
-                  operations_per_batch(kernel_->name(), accelerator.on_gpu(), job.place.threads)}) {}
+                  operations_per_batch(accelerator.on_gpu(), job.place.threads)}) {}
 
 void BenchPass::prepare() {
   if (backward_) attention_.forward(tensors_.q, tensors_.kv, tensors_.out, tensors_.lse);

@@ -71,18 +71,14 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, con
   catch_stop_signals();
 }
 
-double operations_per_batch(std::string_view kernel, bool on_gpu, int threads) {
-  if (on_gpu) return 1e14;
-  const double per_thread = kernel == "tiled-amx-bf16" ? 3e10 : kernel.starts_with("tiled-amx-") ? 1e10 : 4e9;
-  return per_thread * threads;
-}
+double operations_per_batch(bool on_gpu, int threads) { return on_gpu ? 1e14 : 4e9 * threads; }
 
 Machine Compute::machine() {
   return {accelerator_.device(),
           *kernel_,
           transport_,
           tools_.timeline,
-          operations_per_batch(kernel_->name(), accelerator_.on_gpu(), job_.place.threads),
+          operations_per_batch(accelerator_.on_gpu(), job_.place.threads),
           [this](Index triples) {
             progress_.add(triples);
             if (transport_.ranks() == 1 && stop_requested()) throw_stopped();  // nobody to agree with

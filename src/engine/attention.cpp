@@ -154,10 +154,10 @@ void Attention::backward_keys(const Local& local, const Saved& saved, const Rows
       plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
       [&](std::size_t s, const Rows& block, Pending& pending) {
         const KeyValue here = split(block), sums = split(trail.begin(s));
-        in_batches(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
-                   [&](std::span<const Tile> tiles) {
-                     machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
-                   });
+        compute_step(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                     [&](std::span<const Tile> tiles) {
+                       machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
+                     });
         trail.end(s);
       },
       [&] { trail.home(); });
@@ -267,7 +267,7 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
           lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
           std::swap(lane.received.heads, lane.received.channels);
         }
-        in_batches(
+        compute_step(
             plan.steps[s], 2.0 * static_cast<double>(shape_.channels), pending,
             [&](std::span<const Tile> tiles) { machine_.kernel.observe(tiles, local.q, keys, local_lse, lane); });
         if (with_received) trail->end(s);

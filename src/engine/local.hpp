@@ -14,7 +14,7 @@ struct Attention::Local {
 // Work is cut at multiples of this many query rows, which every kernel's own blocks divide.
 inline constexpr Index row_grain = 192;
 
-// Computes a step's tiles a few at a time, looking after the exchange and the progress in between.
+// Computes a step's tiles a few at a time, and looks after the exchange and the progress in between.
 template <class Compute>
 void Attention::in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute) {
   const Index heads = std::max<Index>(1, machine_.kernel.problem().query_heads);
@@ -46,10 +46,10 @@ void Attention::in_batches(const Step& step, double operations_per_pair, Pending
   flush();
 }
 
-// As in_batches, of a kernel's forward; in one go where the kernel pauses by itself, so that it packs the block once. last:
-// the partial is to be finished too.
-inline void Attention::forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv,
-                                    const Partial& into, bool last) {
+// Computes a step's tiles: in one go where the kernel pauses by itself, so that it packs and loads what it must only once,
+// else in batches.
+template <class Compute>
+void Attention::compute_step(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute) {
   Kernel& kernel = machine_.kernel;
   const Index heads = kernel.problem().query_heads;
   Index pairs = 0, reported = 0;
@@ -60,9 +60,7 @@ inline void Attention::forward_step(const Step& step, Pending& pending, const Ro
     if (machine_.progress) machine_.progress(now - std::exchange(reported, now));
   };
   if (!kernel.pause_with(pause)) {
-    const auto compute = [&](std::span<const Tile> tiles) { kernel.forward(tiles, q, kv, into); };
-    in_batches(step, 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending, compute);
-    if (last) finish(into);
+    in_batches(step, operations_per_pair, pending, compute);
     return;
   }
   const struct NoLonger {
@@ -71,10 +69,22 @@ inline void Attention::forward_step(const Step& step, Pending& pending, const Ro
   } no_longer{kernel};
   {
     const Timeline::Span span(machine_.timeline, "compute", step.origin());
-    if (last) kernel.forward_and_finish(step.tiles, q, kv, into);
-    else kernel.forward(step.tiles, q, kv, into);
+    compute(std::span<const Tile>(step.tiles));
   }
   pause(1);
+}
+
+// last: the partial is to be finished too.
+inline void Attention::forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv,
+                                    const Partial& into, bool last) {
+  Kernel& kernel = machine_.kernel;
+  const bool finishes = last && kernel.pause_with({});  // tiles will come in one call, which can finish
+  compute_step(step, 2.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+               [&](std::span<const Tile> tiles) {
+                 if (finishes) kernel.forward_and_finish(tiles, q, kv, into);
+                 else kernel.forward(tiles, q, kv, into);
+               });
+  if (last && !finishes) finish(into);
 }
 
 }  // namespace annulus

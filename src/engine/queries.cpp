@@ -149,10 +149,10 @@ void Attention::backward_queries(const Local& local, const Saved& saved, const R
       [&](std::size_t s, const Rows& here, Pending& pending) {
         const Saved visitors = layout.views(here);
         const Rows into = column(trail.begin(s), 0, problem.query_heads, shape_.channels);
-        in_batches(plan_.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
-                   [&](std::span<const Tile> tiles) {
-                     machine_.kernel.backward(tiles, visitors, kv, {into, gradients.k, gradients.v});
-                   });
+        compute_step(plan_.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
+                     [&](std::span<const Tile> tiles) {
+                       machine_.kernel.backward(tiles, visitors, kv, {into, gradients.k, gradients.v});
+                     });
         trail.end(s);
       },
       [&] { trail.home(); });

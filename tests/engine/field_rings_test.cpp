@@ -131,7 +131,9 @@ TEST(FieldFailures, TheExchangeIsLookedAfterBetweenBatchesOfWork) {
       const Index before = transport.polls;
       const Array dq(cpu, DType::f32, rows, 1, 1), dk(cpu, DType::f32, rows, 1, 1), dv(cpu, DType::f32, rows, 1, 1);
       attention.backward(x, {x, x}, x, out, lse, {dq, dk, dv});
-      EXPECT_EQ(transport.polls - before, 2 * 3);
+      if (by_itself) EXPECT_GE(transport.polls - before, 2 * 2);
+      else EXPECT_EQ(transport.polls - before, 2 * 3);
+      EXPECT_EQ(reported, 4 * rows * rows);
     });
 }
 

@@ -15,7 +15,7 @@ struct Machine {
   Kernel& kernel;  ///< made for problem_of(shape, grid, lane, mask.query_shift())
   Transport& transport;
   Timeline& timeline;
-  /// Work between two looks at the exchange, in floating-point operations: about 20 ms of a CPU core's work per thread.
+  /// Work between two looks at the exchange, in floating-point operations, where the kernel does not pause by itself.
   double operations_per_batch = 2e9;
   /// Told how many (query, key, head) triples were just computed; for progress. May be empty.
   std::function<void(Index)> progress = {};
@@ -67,6 +67,8 @@ class Attention {
   const Plan& ring_plan();  // K/V blocks travel whatever the strategy: traces, and gradients of the tree
   template <class Compute>
   void in_batches(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute);
+  template <class Compute>
+  void compute_step(const Step& step, double operations_per_pair, Pending& pending, const Compute& compute);
   void forward_step(const Step& step, Pending& pending, const Rows& q, const KeyValue& kv, const Partial& into,
                     bool last = false);
   void finish(const Partial& partial);  // with lse in place of top

@@ -82,10 +82,11 @@ class Kernel {
   /// forward, and then finish with lse in place of into.top: in one pass over the rows where the kernel can.
   virtual void forward_and_finish(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into);
 
-  /// Called with the share of a forward call's work that is done, now and then while it is computed, by the thread that
-  /// called: to look after an exchange, say. If it throws, so does forward, with the partial of no further use.
+  /// Called with the share of a call's work that is done, now and then while it is computed, by the thread that called: to
+  /// look after an exchange, say. If it throws, so does the call, and what it accumulated into is of no further use.
   using Pause = std::function<void(double)>;
-  /// Makes forward pause so; empty: no longer. False: this kernel does not, and wants long work in parts.
+  /// Makes forward, backward and observe pause so; empty: no longer. False: this kernel does not, and wants long work in
+  /// parts.
   virtual bool pause_with(const Pause& /*pause*/) { return false; }
 
   /// As the functions of these names in partial.hpp, where the rows live; on the CPU they are those functions, but that a

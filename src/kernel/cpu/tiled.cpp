@@ -112,8 +112,11 @@ class Tiled final : public Kernel {
     const auto keys = by_lanes(tiles, keys_in_lanes, kv.k.tokens, problem_.kv_heads, Pass::backward);
     const Index heads = problem_.query_heads;
     std::vector<Index> done_from(keys.size() * static_cast<std::size_t>(heads), saved.q.tokens);
+    Pausing pausing{pause_, heads * pairs_of(tiles)};
     run(keys, problem_.kv_heads, Pass::backward, [&](const RowGroup& group, Index g, float* scratch) {
       const Range range = query_heads_of(g);
+      const Turns turns{done_from.data(), &group - keys.data(), heads, std::this_thread::yield};
+      if (pausing.failed()) return give_up(turns, range);
       tier_.gradients({.shape = shape_,
                        .group = group.view(),
                        .q = source(saved.q, range.begin),
@@ -130,10 +133,12 @@ class Tiled final : public Kernel {
                        .dv = target(into.dv, g),
                        .dq = target(into.dq, range.begin),
                        .dq_head_bytes = head_bytes(into.dq),
-                       .turns = {done_from.data(), &group - keys.data(), heads, std::this_thread::yield},
+                       .turns = turns,
                        .first_head = range.begin},
                       scratch);
+      pausing.after(group.pairs * range.count());
     });
+    pausing.rethrow();
   }
 
   void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
@@ -144,7 +149,10 @@ class Tiled final : public Kernel {
     const Index tops = into.top_score.absent() ? 0 : into.top_score.channels, heads = problem_.query_heads;
     const auto queries = group_queries(tiles, group_size(q.tokens, heads, Pass::observe), map ? into.block_tokens : 0);
     std::vector<Index> done_from(queries.size() * static_cast<std::size_t>(heads), k.tokens);
+    Pausing pausing{pause_, heads * pairs_of(tiles)};
     run(queries, heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
+      const Turns turns{done_from.data(), &group - queries.data(), heads, std::this_thread::yield};
+      if (pausing.failed()) return give_up(turns, {h, h + 1});
       auto* top_index = tops == 0 ? nullptr : reinterpret_cast<std::byte*>(into.top_index.data() + h * tops);
       tier_.row_traces({.shape = shape_,
                         .group = group.view(),
@@ -164,10 +172,12 @@ class Tiled final : public Kernel {
                         .block_tokens = into.block_tokens,
                         .key_blocks = into.key_blocks,
                         .received = target(into.received, h),
-                        .turns = {done_from.data(), &group - queries.data(), heads, std::this_thread::yield},
+                        .turns = turns,
                         .head = h},
                        scratch);
+      pausing.after(group.pairs);
     });
+    pausing.rethrow();
   }
 
  private:
@@ -249,6 +259,12 @@ class Tiled final : public Kernel {
       if (failure) std::rethrow_exception(failure);
     }
   };
+
+  // Nobody waits for an item that is left out.
+  static void give_up(const Turns& turns, const Range& heads) {
+    for (Index h = heads.begin; h < heads.end; ++h)
+      std::atomic_ref(turns.done_from[turns.turn * turns.heads + h]).store(-1, std::memory_order_release);
+  }
 
   struct Call {
     const Rows& q;
