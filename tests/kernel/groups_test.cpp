@@ -40,6 +40,42 @@ TEST(RowGroups, EveryTierHasRoomForItsLanesHoweverSmallTheCache) {
         }
 }
 
+// Joined are neighbours that meet the same pieces, one after another in rows; else a part would wait for its successor.
+TEST(RowGroups, AreJoinedOnlyWhereNoPartWaitsForALaterOne) {
+  const auto counts = [](const std::vector<Tile>& tiles, Index most) {
+    std::vector<cpu::Piece> pieces;
+    for (const Tile& t : tiles) pieces.push_back(cpu::keys_in_lanes(t));
+    const std::vector<cpu::RowGroup> groups = cpu::group_rows(pieces, 400, 100);
+    std::vector<Index> found;
+    Index first = 0, pairs = 0;
+    for (const cpu::JoinedGroups& joined : cpu::joined(groups, most)) {
+      EXPECT_EQ(joined.first, first);
+      EXPECT_EQ(joined.begin, groups[static_cast<std::size_t>(first)].begin);
+      EXPECT_EQ(joined.end, groups[static_cast<std::size_t>(first + joined.count - 1)].end);
+      first += joined.count;
+      pairs += joined.pairs;
+      found.push_back(joined.count);
+    }
+    EXPECT_EQ(first, std::ssize(groups));
+    Index all = 0;
+    for (const Tile& t : tiles) all += t.pairs();
+    EXPECT_EQ(pairs, all);
+    return found;
+  };
+  using Counts = std::vector<Index>;
+  const Tile causal = tile({0, 400}, {0, 400}, {-far, 0});
+  EXPECT_EQ(counts({causal}, 400), Counts({4}));
+  EXPECT_EQ(counts({causal}, 399), Counts({3, 1}));
+  EXPECT_EQ(counts({causal}, 0), Counts({1, 1, 1, 1}));
+  EXPECT_EQ(counts({tile({0, 200}, {0, 200}, {-far, 0}), tile({200, 400}, {0, 200}),
+                    tile({200, 400}, {200, 400}, {-far, 0})},
+                   400),
+            Counts({2, 2}));
+  EXPECT_EQ(counts({tile({200, 400}, {0, 400}), tile({0, 200}, {0, 400})}, 400), Counts({1, 1, 1, 1}));
+  // longest first: later keys before earlier ones
+  EXPECT_EQ(counts({tile({0, 400}, {0, 400}, {0, far})}, 400), Counts({1, 1, 1, 1}));
+}
+
 Index pairs_of(const cpu::Piece& piece) {
   Index pairs = 0;
   for (Index lane = piece.lane_begin; lane < piece.lane_end; ++lane)

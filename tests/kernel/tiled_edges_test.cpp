@@ -206,40 +206,53 @@ TEST(Tiled, TheBitsDoNotDependOnThreads) {
 }
 
 // Groups of keys take turns at the gradients of queries, groups of queries at what keys receive; many of them, more threads
-// than cores, tiles in any order.
+// than cores, tiles in any order. One thread takes several groups at once where that ends: without waiting for itself.
 TEST(Tiled, TurnsEndAndKeepTheirOrder) {
-  const Inputs in(problem_of(20, 12, DType::f32), 500, 500, 28);
   const std::vector<std::vector<Tile>> calls{
       {tile({0, 500}, {0, 500}, {-far, 0})},
       {tile({0, 500}, {0, 500}, {-70, 20})},
       {tile({200, 500}, {0, 200}), tile({0, 350}, {0, 350}, {-far, 0}), tile({350, 500}, {350, 500}, {-far, 0})},
+      {tile({0, 240}, {0, 260}, {-far, 0}), tile({240, 500}, {0, 260}), tile({240, 500}, {260, 500}, {-far, 0})},
   };
-  for (const std::vector<Tile>& tiles : calls) {
-    const Truth truth(tiles, in);
-    const Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
-    for (const std::string& tier : runnable_tiers()) {
-      SCOPED_TRACE(tier);
-      const auto run = [&](int threads) {
-        GradientSheets got(DType::f32, in, 0);
-        make_tiled_kernel(in.problem, {.threads = threads}, tier)
-            ->backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
-        return got;
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const Inputs in(problem_of(20, 12, type), 500, 500, 28);
+    for (const std::vector<Tile>& tiles : calls) {
+      const Truth truth(tiles, in);
+      const Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
+      const auto check = [&](const auto& kernel_with) {
+        const auto run = [&](int threads) {
+          GradientSheets got(DType::f32, in, 0);
+          kernel_with(threads)->backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
+          return got;
+        };
+        const auto trace = [&](int threads) {
+          ObservationSheets got(DType::f32, in, 5, 16, 0);
+          kernel_with(threads)->observe(tiles, in.q, in.k, lse, got.view());
+          return got;
+        };
+        const GradientSheets one = run(1);
+        const ObservationSheets one_trace = trace(1);
+        for (const int threads : {2, 5, 2, 5}) {
+          const GradientSheets other = run(threads);
+          EXPECT_TRUE(one.dq.same_bits(other.dq)) << threads << " threads";
+          EXPECT_TRUE(one.dk.same_bits(other.dk)) << threads << " threads";
+          EXPECT_TRUE(one.dv.same_bits(other.dv)) << threads << " threads";
+          EXPECT_TRUE(one_trace.same_bits(trace(threads))) << threads << " threads";
+        }
+        for (const int threads : {1, 3}) {
+          expect_backward(*kernel_with(threads), tiles, in, truth);
+          expect_observe(*kernel_with(threads), tiles, in, truth, 16);
+        }
       };
-      const auto trace = [&](int threads) {
-        ObservationSheets got(DType::f32, in, 5, 16, 0);
-        make_tiled_kernel(in.problem, {.threads = threads}, tier)->observe(tiles, in.q, in.k, lse, got.view());
-        return got;
-      };
-      const GradientSheets one = run(1);
-      const ObservationSheets one_trace = trace(1);
-      for (const int threads : {2, 5, 2, 5}) {
-        const GradientSheets other = run(threads);
-        EXPECT_TRUE(one.dq.same_bits(other.dq)) << threads << " threads";
-        EXPECT_TRUE(one.dk.same_bits(other.dk)) << threads << " threads";
-        EXPECT_TRUE(one_trace.same_bits(trace(threads))) << threads << " threads";
+      for (const std::string& tier : runnable_tiers()) {
+        SCOPED_TRACE(tier);
+        check([&](int threads) { return make_tiled_kernel(in.problem, {.threads = threads}, tier); });
       }
-      expect_backward(*make_tiled_kernel(in.problem, {.threads = 3}, tier), tiles, in, truth);
-      expect_observe(*make_tiled_kernel(in.problem, {.threads = 3}, tier), tiles, in, truth, 16);
+      const std::string twin = type == DType::bf16 ? "amx-bf16" : "amx-split", name = "twin-" + twin;
+      SCOPED_TRACE(name);
+      check([&](int threads) {
+        return cpu::make_kernel_of_tier(in.problem, {.threads = threads}, name, tile_twin_tier(twin));
+      });
     }
   }
 }

@@ -193,24 +193,31 @@ void load_keys(const GradientItem& item, Index row, Index count, float* spare, c
   zero(block.touched, lanes);
 }
 
+/// Queries of one head that are read at once for all parts of a group: rows; begin: the first one that some key sees.
+struct QueryChunk {
+  const Piece& piece;
+  Index head;
+  Steps rows;
+  Index begin;
+};
+
 /// One chunk of queries of one head against all blocks of keys; their dq is left in the room.
-void differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, Index begin,
-                         const BackwardRoom& room) {
+void differentiate_chunk(const GradientItem& item, const QueryChunk& of, Steps rows, const BackwardRoom& room) {
   const Shape& shape = item.shape;
   const Group& group = item.group;
-  const Index from = rows.begin, size = rows.end - from, pitch = row_pitch(shape.channels);
+  const Index head = of.head, from = rows.begin, size = rows.end - from, pitch = row_pitch(shape.channels);
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
   const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
       dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch};
   pack_queries(item, head, from, size, room);
   zero(room.dq, (size + unit) * pitch);
-  const Steps next{most(begin, from - chunk), from};
+  const Steps next{most(of.begin, from - chunk), from};
   for (Index b = 0; b < blocks; ++b) {
     prefetch_rows(q, shape.type, next, shape.channels, b, blocks);
     prefetch_rows(dout, shape.type, next, shape.value_channels, b, blocks);
     const Index row = group.begin + b * lanes;
     Strip strip;
-    if (!cut_strip(piece, row, least(lanes, group.end - row), from, size, strip)) continue;
+    if (!cut_strip(of.piece, row, least(lanes, group.end - row), from, size, strip)) continue;
     const BackwardBlock block = block_at(room, b);
     differentiate(room, block, shape, strip);
     accumulate({room.dout_panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, block.dv);
@@ -219,29 +226,53 @@ void differentiate_chunk(const GradientItem& item, const Piece& piece, Index hea
   }
 }
 
-/// Calls differentiate(piece, head, chunk, begin) for every chunk of at most `size` queries that the group sees, the last
-/// ones first, and add(head, chunk, begin) when it is this group's turn to add to the rows of the chunk from `begin` on.
-template <Index size, class Differentiate, class Add>
-ANNULUS_INLINE void for_each_chunk(const GradientItem& item, const Differentiate& differentiate, const Add& add) {
+/// For every chunk of at most `size` queries that the group sees, the last ones first, calls read(queries); then for each part
+/// that sees some of it differentiate(queries, part, rows), with rows from the chunk's first to the last that the part sees,
+/// and add(queries, rows, begin) when it is the part's turn to add to those from `begin` on. Pieces of several parts lie one
+/// after another in rows: a part waits for no work that comes later.
+template <Index size, class Read, class Differentiate, class Add>
+ANNULUS_INLINE void for_each_chunk(const GradientItem& item, const Read& read, const Differentiate& differentiate,
+                                   const Add& add) {
   const Group& group = item.group;
+  const Index parts = (group.end - group.begin + item.part_lanes - 1) / item.part_lanes;
+  const auto part_at = [&](Index p) {
+    const Index begin = group.begin + p * item.part_lanes;
+    return Steps{begin, least(begin + item.part_lanes, group.end)};
+  };
+  const auto seen_by = [&](Steps part, Index n) { return steps_seen(group.pieces[n], part.begin, part.end); };
+  const auto end_of = [&](Steps part, Index pieces) {  // of the rows that the first pieces show a part
+    Index end = 0;
+    for (Index n = 0; n < pieces; ++n) {
+      const Steps seen = seen_by(part, n);
+      if (seen.begin < seen.end) end = most(end, seen.end);
+    }
+    return end;
+  };
   for (Index n = group.piece_count - 1; n >= 0; --n) {
     const Piece& piece = group.pieces[n];
-    Index left = 0;  // pieces to come end here
-    for (Index m = 0; m < n; ++m) left = most(left, steps_seen(group.pieces[m], group.begin, group.end).end);
-    const Steps seen = steps_seen(piece, group.begin, group.end);
+    const Steps seen = seen_by({group.begin, group.end}, n);
     if (seen.begin >= seen.end) continue;
     const Index last = seen.end - 1 - (seen.end - 1 - piece.step_begin) % size;  // cut alike for every group
-    for (Index head = 0; head < item.heads; ++head)
+    for (Index head = 0; head < item.heads; ++head) {
+      const Index turn_head = item.first_head + head;
+      for (Index p = 0; p < parts; ++p) end_turn(item.turns, turn_head, end_of(part_at(p), n + 1), p);
       for (Index from = last; from + size > seen.begin; from -= size) {
-        const Steps rows{from, least(from + size, seen.end)};
-        const Index begin = most(seen.begin, from);
-        differentiate(piece, head, rows, seen.begin);
-        await_turn(item.turns, item.first_head + head, begin);
-        add(head, rows, begin);
-        end_turn(item.turns, item.first_head + head, most(left, from));
+        const QueryChunk queries{piece, head, {from, least(from + size, seen.end)}, most(seen.begin, from)};
+        read(queries);
+        for (Index p = 0; p < parts; ++p) {
+          const Steps part = part_at(p), here = seen_by(part, n), rows{from, least(queries.rows.end, here.end)};
+          const Index begin = most(here.begin, from);
+          if (begin >= rows.end) continue;
+          differentiate(queries, part, rows);
+          await_turn(item.turns, turn_head, begin, p);
+          add(queries, rows, begin);
+          end_turn(item.turns, turn_head, most(end_of(part, n), here.begin < from ? from : 0), p);
+        }
       }
+    }
   }
-  for (Index head = 0; head < item.heads; ++head) end_turn(item.turns, item.first_head + head, -1);
+  for (Index head = 0; head < item.heads; ++head)
+    for (Index p = 0; p < parts; ++p) end_turn(item.turns, item.first_head + head, -1, p);
 }
 
 /// Every block of the group with its keys, and sums of 0.
@@ -277,11 +308,9 @@ void gradients(const GradientItem& item, float* scratch) {
   const BackwardRoom room = backward_room(item.shape, backward_blocks_of(item.shape), scratch);
   load_group(item, room);
   for_each_chunk<chunk>(
-      item,
-      [&](const Piece& piece, Index head, Steps rows, Index begin) {
-        differentiate_chunk(item, piece, head, rows, begin, room);
-      },
-      [&](Index head, Steps rows, Index begin) { add_chunk(item, room, head, rows, begin); });
+      item, [](const QueryChunk&) {},
+      [&](const QueryChunk& of, Steps, Steps rows) { differentiate_chunk(item, of, rows, room); },
+      [&](const QueryChunk& of, Steps rows, Index begin) { add_chunk(item, room, of.head, rows, begin); });
   add_group(item, room);
 }
 

@@ -8,7 +8,12 @@
 namespace annulus::cpu {
 namespace {
 
-constexpr Index query_chunk = 128, chunk_units = query_chunk / side;
+/// Queries that meet all keys of a group one after another. More would not stay in L2 beside the keys' terms.
+template <int terms>
+constexpr Index query_chunk = terms == 1 ? 256 : 128;
+template <int terms>
+constexpr Index chunk_units = query_chunk<terms> / side;
+constexpr Index most_queries = query_chunk<1>;
 constexpr Index span_blocks = 4;  ///< blocks of keys whose dS wait for one product with K: sums of dQ are loaded once
 
 struct BlockRoom {
@@ -44,20 +49,20 @@ BlockRoom block_room(const Shape& shape, int terms, float* scratch) {
   Carver carve{scratch};
   BlockRoom room{};
   const Index x = blocks_in(shape.channels), y = blocks_in(shape.value_channels), keys = key_blocks_of(shape, terms);
-  const Index block = terms * factor_block;
+  const Index block = terms * factor_block, units = terms == 1 ? chunk_units<1> : chunk_units<2>;
   room.channels = x, room.values = y;
   room.s = carve.take(2 * sum_block);
   room.dp = carve.take(2 * sum_block);
-  room.p = carve.take(2 * chunk_units * block);
-  room.ds = carve.take(2 * chunk_units * block);
-  room.minus_base = carve.take(query_chunk);
-  room.delta = carve.take(query_chunk);
-  room.q = carve.take(chunk_units * x * block);
-  room.dout = carve.take(chunk_units * y * block);
-  room.q_turned = carve.take(chunk_units * x * block);
-  room.dout_turned = carve.take(chunk_units * y * block);
-  room.dq = carve.take(chunk_units * x * sum_block);
-  room.ds_rows = carve.take(chunk_units * span_blocks * block);
+  room.p = carve.take(2 * units * block);
+  room.ds = carve.take(2 * units * block);
+  room.minus_base = carve.take(units * side);
+  room.delta = carve.take(units * side);
+  room.q = carve.take(units * x * block);
+  room.dout = carve.take(units * y * block);
+  room.q_turned = carve.take(units * x * block);
+  room.dout_turned = carve.take(units * y * block);
+  room.dq = carve.take(units * x * sum_block);
+  room.ds_rows = carve.take(units * span_blocks * block);
   room.key_floats = 2 * x * block + y * block + (x + y) * sum_block;
   room.k = carve.take(keys * room.key_floats);
   room.v = room.k + x * block;
@@ -77,7 +82,7 @@ void pack_unit(const Matrix& matrix, Steps rows, const float* minus_base, float*
     for (Index r = 0; minus_base != nullptr && r < rows.end - rows.begin; ++r)
       if (minus_base[r] == -infinity) zero(row_of_block + r * words, words);
   };
-  for (Index at = 0; at < matrix.channels; at += side, left += factor<terms>, turned += chunk_units * factor<terms>) {
+  for (Index at = 0; at < matrix.channels; at += side, left += factor<terms>, turned += chunk_units<terms> * factor<terms>) {
     if constexpr (terms == 1) {
       copy_left(matrix, rows, at, left);
       clear(left, side / 2);
@@ -120,7 +125,7 @@ bool pack_query_blocks(const GradientItem& item, Index head, Index from, Index s
   const Index by = head * item.number_head_bytes, x = room.channels, y = room.values;
   const Matrix q{{item.q.data + head * item.q_head_bytes, item.q.pitch}, shape.type, shape.channels},
       dout{{item.dout.data + head * item.dout_head_bytes, item.dout.pitch}, shape.type, shape.value_channels};
-  for (Index i = 0; i < query_chunk; ++i) {
+  for (Index i = 0; i < query_chunk<terms>; ++i) {
     const float lse = i < size ? number_at(Source{item.lse.data + by, item.lse.pitch}, from + i) : -infinity;
     room.minus_base[i] = minus_base_of_lse(lse);
     room.delta[i] = lse == -infinity ? 0.0F : number_at(Source{item.delta.data + by, item.delta.pitch}, from + i);

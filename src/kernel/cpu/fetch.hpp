@@ -24,5 +24,19 @@ class Fetch {
   Index left_ = 0;
 };
 
+/// Queries of one head, and what stands beside them, a row at a time: the next ones to be packed.
+struct RowsAhead {
+  Source q{}, dout{};
+  Index q_bytes = 0, dout_bytes = 0;
+  Steps rows{0, 0};
+
+  ANNULUS_INLINE void one() {
+    if (rows.begin >= rows.end) return;
+    for (Index at = 0; at < q_bytes; at += 64) __builtin_prefetch(q.data + rows.begin * q.pitch + at, 0, 2);
+    for (Index at = 0; at < dout_bytes; at += 64) __builtin_prefetch(dout.data + rows.begin * dout.pitch + at, 0, 2);
+    ++rows.begin;
+  }
+};
+
 }  // namespace
 }  // namespace annulus::cpu

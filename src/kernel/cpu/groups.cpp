@@ -78,6 +78,33 @@ std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Inde
   return groups;
 }
 
+std::vector<JoinedGroups> joined(std::span<const RowGroup> groups, Index most) {
+  const auto same = [](const Piece& a, const Piece& b) {
+    return a.lane_begin == b.lane_begin && a.lane_end == b.lane_end && a.step_begin == b.step_begin &&
+           a.step_end == b.step_end && a.lo == b.lo && a.hi == b.hi;
+  };
+  const auto in_order = [](const RowGroup& group) {
+    const auto overlap = [](const Piece& a, const Piece& b) { return a.step_end > b.step_begin; };
+    return std::ranges::adjacent_find(group.pieces, overlap) == group.pieces.end();
+  };
+  std::vector<JoinedGroups> all;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const RowGroup& group = groups[g];
+    if (!all.empty()) {
+      JoinedGroups& last = all.back();
+      if (group.begin == last.end && group.end - last.begin <= most && in_order(group) &&
+          std::ranges::equal(group.pieces, groups[g - 1].pieces, same)) {
+        last.end = group.end;
+        last.pairs += group.pairs;
+        ++last.count;
+        continue;
+      }
+    }
+    all.push_back({static_cast<Index>(g), 1, group.begin, group.end, group.pairs});
+  }
+  return all;
+}
+
 std::vector<Chunk> cut_chunks(std::span<Piece> pieces, Index steps) {
   std::map<Index, Index> ends;  // of the steps from each first one on
   for (const Piece& piece : pieces) {

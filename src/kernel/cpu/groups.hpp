@@ -28,6 +28,17 @@ Index rows_per_group(Index rows, Index most, Index lanes, Index wanted);
 /// piece touches are left out. The cut depends on shapes only, never on the number of threads. Longest first.
 std::vector<RowGroup> group_rows(std::span<const Piece> pieces, Index rows, Index size);
 
+/// Some groups of a list as one, of several parts.
+struct JoinedGroups {
+  Index first, count;
+  Index begin, end;  ///< rows
+  Index pairs;
+};
+
+/// Joins groups of a list to neighbours that follow, to at most `most` rows, where they meet the same pieces, and these come
+/// one after another in steps: no part then waits for what another has yet to do (for_each_chunk).
+std::vector<JoinedGroups> joined(std::span<const RowGroup> groups, Index most);
+
 /// Rows [from, from + size) of one head that are packed together.
 struct Chunk {
   Index from, size;

@@ -41,10 +41,19 @@ Index scratch_floats(const Shape& shape, Pass pass) {
 
 /// Groups pack for themselves.
 ChunkForm no_chunks(const Shape&) { return {0, 0}; }
+Index no_parts(const Shape&) { return 0; }
 
-constexpr Tier table = {
-    lanes,         width,     group_lanes, scratch_floats, forward<SingleOperands>, gradients, row_traces<SingleScores>,
-    peak<Singles>, no_chunks, nullptr};
+constexpr Tier table = {.lanes = lanes,
+                        .width = width,
+                        .group_lanes = group_lanes,
+                        .scratch_floats = scratch_floats,
+                        .forward = forward<SingleOperands>,
+                        .gradients = gradients,
+                        .row_traces = row_traces<SingleScores>,
+                        .peak = peak<Singles>,
+                        .chunks = no_chunks,
+                        .pack = nullptr,
+                        .part_grain = no_parts};
 
 }  // namespace
 }  // namespace annulus::cpu

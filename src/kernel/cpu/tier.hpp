@@ -80,12 +80,13 @@ struct Turns {
 /// Gradients of a group of keys. The query heads that share one key/value head: head n of them begins n * bytes further in every row.
 struct GradientItem {
   Shape shape;
-  Group group;  ///< lanes: keys
+  Group group;       ///< lanes: keys
+  Index part_lanes;  ///< the group is several of so many keys each (the last may have fewer), which add to dq in turn
   Source q, dout, lse, delta, k, v;
   Index heads, q_head_bytes, dout_head_bytes, number_head_bytes;
   Target dk, dv, dq;
   Index dq_head_bytes;
-  Turns turns;
+  Turns turns;       ///< of the first part
   Index first_head;  ///< of the heads, as counted by turns
 };
 
@@ -119,6 +120,7 @@ struct Tier {
   double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 vector instructions of `width` products and sums
   ChunkForm (*chunks)(const Shape&);
   void (*pack)(const PackItem&, float* scratch);  ///< in the scratch of forward; null where chunks never have steps
+  Index (*part_grain)(const Shape&);  ///< gradients takes groups of parts of a multiple of so many lanes; 0: of one part
 };
 
 /// Forward and traces of the tiers with tile products, in lanes of their own (tile_forward.hpp, tile_observe.hpp): one way of

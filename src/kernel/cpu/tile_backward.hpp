@@ -40,8 +40,8 @@ void bound_block(const Piece& piece, Index key, Index count, Index from, BlockBo
     const Index a = key + lane;
     const bool inside = lane < count && a >= piece.lane_begin && a < piece.lane_end;
     const Index lo = most(piece.step_begin, a + piece.lo) - from, hi = least(piece.step_end - 1, a + piece.hi) - from;
-    bounds.lo[lane] = inside ? static_cast<int>(least(most(lo, 0), query_chunk)) : static_cast<int>(query_chunk);
-    bounds.hi[lane] = inside ? static_cast<int>(least(most(hi, -1), query_chunk - 1)) : -1;
+    bounds.lo[lane] = inside ? static_cast<int>(least(most(lo, 0), most_queries)) : static_cast<int>(most_queries);
+    bounds.hi[lane] = inside ? static_cast<int>(least(most(hi, -1), most_queries - 1)) : -1;
   }
 }
 
@@ -54,7 +54,9 @@ void bound_block(const Piece& piece, Index key, Index count, Index from, BlockBo
 template <Split split, int words_beside>
 class ChunkPass {
  public:
-  ChunkPass(const Shape& shape, const BlockRoom& room) : shape_(shape), room_(room) {}
+  /// first: block of the part.
+  ChunkPass(const Shape& shape, const BlockRoom& room, Index first, RowsAhead& ahead)
+      : shape_(shape), room_(room), first_(first), ahead_(ahead) {}
 
   /// Block b is the one after that which is added next.
   void fetch(Index b) { products_.fetch.aim(room_.k + b * room_.key_floats, room_.key_floats); }
@@ -64,7 +66,7 @@ class ChunkPass {
     const Index count = units.end - units.begin, now = 1 - weighed_.buffer;
     Index multiplied = 0;
     for (Index n = 0; n < count; ++n) {
-      const Index u = units.begin + n, at = now * chunk_units + u;
+      const Index u = units.begin + n, at = now * units_ + u;
       float *s = room_.s + turn_ * sum_block, *dp = room_.dp + turn_ * sum_block;
       turn_ = 1 - turn_;
       products_.template multiply<true, terms, split.scores_reach>(
@@ -73,7 +75,8 @@ class ChunkPass {
           {room_.dout + u * y * block, block, room_.v + b * room_.key_floats, block, y, dp}, weighing_);
       weighing_.finish();
       products_.finish();
-      const Index span = b / span_blocks * span_blocks;
+      ahead_.one();
+      const Index span = b - (b - first_) % span_blocks;
       if (span_ >= 0 && span_ != span) add_span();
       span_ = span;
       Steps& seen = seen_by_[u];
@@ -101,25 +104,25 @@ class ChunkPass {
     multiply_weights(0, x + y);
     if (span_ >= 0) add_span();
     products_.finish();
-    for (Index u = 0; u < chunk_units; ++u)
+    for (Index u = 0; u < units_; ++u)
       if (!summed_[u]) zero(room_.dq + u * x * sum_block, x * sum_block);
   }
 
  private:
   static constexpr int terms = split.terms;
-  static constexpr Index block = factor<terms>;
+  static constexpr Index block = factor<terms>, units_ = chunk_units<terms>;
 
   /// Blocks of channels [begin, end), first those of values, of what the keys of the block before get.
   void multiply_weights(Index begin, Index end) {
     const Index depth = weighed_.units.end - weighed_.units.begin, b = weighed_.block,
-                from = weighed_.units.begin * block, at = weighed_.buffer * chunk_units * block + from;
+                from = weighed_.units.begin * block, at = weighed_.buffer * units_ * block + from;
     if (depth == 0) return;
     float* const sums = room_.dv + b * room_.key_floats;
     for (Index n = begin; n < end; ++n) {
       const bool value = n < y;
       const float* left = value ? room_.dout_turned : room_.q_turned;
       products_.template multiply<false, terms, split.weights_reach>(
-          {left + (value ? n : n - y) * chunk_units * block + from, block, (value ? room_.p : room_.ds) + at, block,
+          {left + (value ? n : n - y) * units_ * block + from, block, (value ? room_.p : room_.ds) + at, block,
            depth, sums + n * sum_block, n + 1 < x + y ? sums + (n + 1) * sum_block : nullptr},
           weighing_);
     }
@@ -127,7 +130,7 @@ class ChunkPass {
 
   /// dQ += dS K over the blocks of the span.
   void add_span() {
-    for (Index u = 0; u < chunk_units; ++u) {
+    for (Index u = 0; u < units_; ++u) {
       if (seen_by_[u].begin == seen_by_[u].end) continue;
       if (summed_[u]) add_unit<false>(u, seen_by_[u]);
       else add_unit<true>(u, seen_by_[u]);
@@ -156,51 +159,69 @@ class ChunkPass {
 
   const Shape& shape_;
   const BlockRoom& room_;
+  const Index first_;
+  RowsAhead& ahead_;
   const Index x = room_.channels, y = room_.values;  ///< blocks of them
   Products<(terms > 1)> products_;
   WeightsBeside<terms, words_beside> weighing_;
   Index turn_ = 0, span_ = -1;
   Weighed weighed_{};
-  Steps seen_by_[chunk_units] = {};  ///< per unit, blocks of the span that see some of it
-  bool summed_[chunk_units] = {};    ///< per unit, whether its dQ has begun
+  Steps seen_by_[units_] = {};  ///< per unit, blocks of the span that see some of it
+  bool summed_[units_] = {};    ///< per unit, whether its dQ has begun
 };
 
-/// False where queries do not split: nothing is done then.
+/// A chunk of queries, which are packed, against the keys of one part.
 template <Split split, int words_beside>
-bool differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, const BlockRoom& room) {
-  const Shape& shape = item.shape;
-  const Group& group = item.group;
-  const Index from = rows.begin, size = rows.end - from, blocks = blocks_in(group.end - group.begin);
-  if (!pack_query_blocks<split.terms>(item, head, from, size, room)) return false;
-  ChunkPass<split, words_beside> pass(shape, room);
-  const bool back = from / query_chunk % 2 != 0;  // what the chunk before saw last is still in L2
+void differentiate_part(const GradientItem& item, const QueryChunk& queries, Steps part, Steps rows, RowsAhead& ahead,
+                        const BlockRoom& room) {
+  const Piece& piece = queries.piece;
+  const Index from = rows.begin, size = rows.end - from, blocks = blocks_in(part.end - part.begin),
+              first_block = (part.begin - item.group.begin) / side;
+  ChunkPass<split, words_beside> pass(item.shape, room, first_block, ahead);
+  const bool back = from / query_chunk<split.terms> % 2 != 0;  // what the chunk before saw last is still in L2
   for (Index n = 0; n < blocks; ++n) {
     const Index b = back ? blocks - 1 - n : n;
-    const Index key = group.begin + b * side, count = least(side, group.end - key);
+    const Index key = part.begin + b * side, count = least(side, part.end - key);
     const Steps seen = steps_seen(piece, key, key + count);
     const Index first = most(seen.begin - from, 0), last = least(seen.end - from, size);
     if (first >= last) continue;
     const Steps units{first / side, blocks_in(last)};
-    // a unit is full when its first query is seen by the last key and its last query by the first key
+    // a unit is full when its first query is seen by the last key and its last query by the first key; where the chunk ends,
+    // the rows after it are packed as rows that saw nothing
     Steps full{0, 0};
+    const Index end = rows.end == queries.rows.end ? blocks_in(size) * side : size;
     if (count == side && piece.lane_begin <= key && key + side <= piece.lane_end && key + piece.hi >= from)
-      full = {blocks_in(most(key + side - 1 + piece.lo - from, 0)), (key + piece.hi + 1 - from) / side};
+      full = {blocks_in(most(key + side - 1 + piece.lo - from, 0)), least(end, key + piece.hi + 1 - from) / side};
     BlockBounds bounds;
     if (full.begin > units.begin || full.end < units.end) bound_block(piece, key, count, from, bounds);
-    if (n + 1 < blocks) pass.fetch(back ? b - 1 : b + 1);
-    pass.add(b, units, full, bounds);
+    if (n + 1 < blocks) pass.fetch(first_block + (back ? b - 1 : b + 1));
+    pass.add(first_block + b, units, full, bounds);
   }
   pass.finish();
-  return true;
 }
 
 /// As many words of weights beside a pair of blocks as are made when the scores of a unit are.
 template <Split split>
-bool differentiate_chunk(const GradientItem& item, const Piece& piece, Index head, Steps rows, const BlockRoom& room) {
+void differentiate_part(const GradientItem& item, const QueryChunk& queries, Steps part, Steps rows, RowsAhead& ahead,
+                        const BlockRoom& room) {
   const Index pairs = 2 * (room.channels + room.values);
-  if (pairs >= 16) return differentiate_chunk<split, 1>(item, piece, head, rows, room);
-  if (pairs >= 8) return differentiate_chunk<split, 2>(item, piece, head, rows, room);
-  return differentiate_chunk<split, 4>(item, piece, head, rows, room);
+  if (pairs >= 16) return differentiate_part<split, 1>(item, queries, part, rows, ahead, room);
+  if (pairs >= 8) return differentiate_part<split, 2>(item, queries, part, rows, ahead, room);
+  return differentiate_part<split, 4>(item, queries, part, rows, ahead, room);
+}
+
+/// Queries of the chunk that comes after this one. Of several terms they are too few beside what the keys take.
+template <Split split>
+RowsAhead rows_after(const GradientItem& item, const QueryChunk& queries) {
+  if (split.terms > 1) return {};
+  const Shape& shape = item.shape;
+  const Index from = queries.rows.begin, bytes = bytes_of_number(shape.type);
+  const Index begin = steps_seen(queries.piece, item.group.begin, item.group.end).begin;
+  return {{item.q.data + queries.head * item.q_head_bytes, item.q.pitch},
+          {item.dout.data + queries.head * item.dout_head_bytes, item.dout.pitch},
+          shape.channels * bytes,
+          shape.value_channels * bytes,
+          {most(begin, from - query_chunk<split.terms>), from}};
 }
 
 /// to[c] += by from[c] for the channels of a block.
@@ -243,7 +264,8 @@ void add_key_gradients(const GradientItem& item, const BlockRoom& room) {
 /// Chunks of queries that do not split, or all when keys do not, are computed as in the tier without tiles.
 template <Split split>
 void gradients_in_blocks(const GradientItem& item, float* scratch) {
-  static_assert(query_chunk <= chunk);
+  constexpr bool splits = split.terms > 1;
+  static_assert(!splits || query_chunk<split.terms> <= chunk);
   const BlockRoom room = block_room(item.shape, split.terms, scratch);
   const BackwardRoom other = room_without_tiles(item.shape, split.terms, room, scratch);
   const Index blocks = blocks_in(item.group.end - item.group.begin);
@@ -251,23 +273,30 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
   const bool keys_split = load_key_blocks<split.terms>(item, room);
   bool in_tiles = keys_split;
   Index chunks = 0;
-  for_each_chunk<query_chunk>(
+  RowsAhead ahead;
+  for_each_chunk<query_chunk<split.terms>>(
       item,
-      [&](const Piece& piece, Index head, Steps rows, Index begin) {
-        in_tiles = keys_split && differentiate_chunk<split>(item, piece, head, rows, room);
-        if (!in_tiles) {
-          load_group(item, other);
-          differentiate_chunk(item, piece, head, rows, begin, other);
-          add_group(item, other);
-        }
-        if (split.terms == 1 || ++chunks % chunks_in_sums != 0)
-          return;  // of one term: its rounding hides what sums lose
-        add_key_gradients(item, room);
-        clear_key_gradients(room, blocks);
+      [&](const QueryChunk& queries) {
+        in_tiles = keys_split && pack_query_blocks<split.terms>(item, queries.head, queries.rows.begin,
+                                                                queries.rows.end - queries.rows.begin, room);
+        ahead = rows_after<split>(item, queries);
       },
-      [&](Index head, Steps rows, Index begin) {
-        if (in_tiles) add_dq(item, room, head, rows, begin);
-        else add_chunk(item, other, head, rows, begin);
+      [&](const QueryChunk& queries, Steps part, Steps rows) {
+        if (in_tiles) differentiate_part<split>(item, queries, part, rows, ahead, room);
+        if constexpr (splits) {  // into one part only
+          if (!in_tiles) {
+            load_group(item, other);
+            differentiate_chunk(item, queries, rows, other);
+            add_group(item, other);
+          }
+          if (++chunks % chunks_in_sums != 0) return;
+          add_key_gradients(item, room);
+          clear_key_gradients(room, blocks);
+        }
+      },
+      [&](const QueryChunk& queries, Steps rows, Index begin) {
+        if (in_tiles) add_dq(item, room, queries.head, rows, begin);
+        else add_chunk(item, other, queries.head, rows, begin);
       });
   add_key_gradients(item, room);
   end_tiles();
@@ -303,6 +332,9 @@ Index scratch_floats_with_blocks(const Shape& shape, Pass pass) {
   return room.floats + room_without_tiles(shape, terms, room, nullptr).floats;
 }
 
+/// Sums of several terms are rounded every few chunks of a group: there groups stay as they are.
+Index part_grain_in_blocks(const Shape& shape) { return shape.type == DType::bf16 ? side : 0; }
+
 /// The tier with its gradients in tiles. f32_terms: 2 or 3, or 0 for f32 as in the tier without tiles.
 template <const Tier& base, int f32_terms>
 constexpr Tier with_tile_gradients() {
@@ -310,6 +342,7 @@ constexpr Tier with_tile_gradients() {
   tier.group_lanes = group_lanes_with_blocks<base, f32_terms>;
   tier.scratch_floats = scratch_floats_with_blocks<base, f32_terms>;
   tier.gradients = gradients_with_tiles<f32_terms>;
+  tier.part_grain = part_grain_in_blocks;
   return tier;
 }
 

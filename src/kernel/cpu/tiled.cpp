@@ -109,16 +109,23 @@ class Tiled final : public Kernel {
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
     if (problem_.query_heads == 0) return;
     check_backward(problem_, tiles, saved, kv, into);
-    const auto keys = by_lanes(tiles, keys_in_lanes, kv.k.tokens, problem_.kv_heads, Pass::backward);
-    const Index heads = problem_.query_heads;
+    const Index heads = problem_.query_heads, size = group_size(kv.k.tokens, problem_.kv_heads, Pass::backward);
+    const auto keys = group_rows(in_lanes(tiles, keys_in_lanes), kv.k.tokens, size);
     std::vector<Index> done_from(keys.size() * static_cast<std::size_t>(heads), saved.q.tokens);
     Pausing pausing{pause_, heads * pairs_of(tiles)};
-    run(keys, problem_.kv_heads, Pass::backward, [&](const RowGroup& group, Index g, float* scratch) {
+    // groups that are small for the sake of many threads: one thread reads queries once for several
+    const Index grain = tier_.part_grain(shape_);
+    const bool joins = scratch_.size() == 1 && grain > 0 && size % grain == 0;
+    const auto items = joined(keys, joins ? tier_.group_lanes(shape_, Pass::backward) : 0);
+    run(items, problem_.kv_heads, Pass::backward, [&](const JoinedGroups& item, Index g, float* scratch) {
       const Range range = query_heads_of(g);
-      const Turns turns{done_from.data(), &group - keys.data(), heads, std::this_thread::yield};
+      const Turns turns{done_from.data(), item.first, heads, std::this_thread::yield};
       if (pausing.failed()) return give_up(turns, range);
+      Group group = keys[static_cast<std::size_t>(item.first)].view();
+      group.end = item.end;
       tier_.gradients({.shape = shape_,
-                       .group = group.view(),
+                       .group = group,
+                       .part_lanes = item.count > 1 ? size : item.end - item.begin,
                        .q = source(saved.q, range.begin),
                        .dout = source(saved.dout, range.begin),
                        .lse = source(saved.lse, range.begin),
@@ -136,7 +143,7 @@ class Tiled final : public Kernel {
                        .turns = turns,
                        .first_head = range.begin},
                       scratch);
-      pausing.after(group.pairs * range.count());
+      pausing.after(item.pairs * range.count());
     });
     pausing.rethrow();
   }
@@ -287,7 +294,7 @@ class Tiled final : public Kernel {
 
   void pack(std::span<const Chunk> chunks, const ChunkForm& form, const Packed& packed, const KeyValue& kv) {
     const auto count = static_cast<Index>(chunks.size());
-    run(count * packed.heads.count(), Pass::forward, [&](Index item, float* scratch) {
+    run_items(count * packed.heads.count(), Pass::forward, [&](Index item, float* scratch) {
       const Index head = item / count, n = item % count;
       const Chunk& chunk = chunks[static_cast<std::size_t>(n)];
       tier_.pack({.shape = shape_,
@@ -335,11 +342,6 @@ class Tiled final : public Kernel {
     return rows_per_group(rows, tier_.group_lanes(shape_, pass), tier_.lanes, ceil_div(items, heads));
   }
 
-  std::vector<RowGroup> by_lanes(std::span<const Tile> tiles, Piece (*turned)(const Tile&), Index rows, Index heads,
-                                 Pass pass) const {
-    return group_rows(in_lanes(tiles, turned), rows, group_size(rows, heads, pass));
-  }
-
   static std::vector<Piece> in_lanes(std::span<const Tile> tiles, Piece (*turned)(const Tile&)) {
     std::vector<Piece> pieces;
     pieces.reserve(tiles.size());
@@ -348,14 +350,14 @@ class Tiled final : public Kernel {
   }
 
   // Every (group, head) once; the longest groups of all heads first.
-  template <class Work>
-  void run(const std::vector<RowGroup>& groups, Index heads, Pass pass, const Work& work) {
-    run(static_cast<Index>(groups.size()) * heads, pass, [&](Index item, float* scratch) {
+  template <class Groups, class Work>
+  void run(const Groups& groups, Index heads, Pass pass, const Work& work) {
+    run_items(static_cast<Index>(groups.size()) * heads, pass, [&](Index item, float* scratch) {
       work(groups[static_cast<std::size_t>(item / heads)], item % heads, scratch);
     });
   }
   template <class Work>
-  void run(Index items, Pass pass, const Work& work) {
+  void run_items(Index items, Pass pass, const Work& work) {
     for (Scratch& scratch : scratch_) scratch.grow(tier_.scratch_floats(shape_, pass));
     for_each_item(static_cast<int>(scratch_.size()), items,
                   [&](Index item, int thread) { work(item, scratch_[static_cast<std::size_t>(thread)].data()); });
