@@ -66,7 +66,7 @@ class ChunkPass {
     const Index count = units.end - units.begin, now = 1 - weighed_.buffer;
     Index multiplied = 0;
     for (Index n = 0; n < count; ++n) {
-      const Index u = units.begin + n, at = now * units_ + u;
+      const Index u = units.begin + n, at = now * all_units + u;
       float *s = room_.s + turn_ * sum_block, *dp = room_.dp + turn_ * sum_block;
       turn_ = 1 - turn_;
       products_.template multiply<true, terms, split.scores_reach>(
@@ -104,25 +104,25 @@ class ChunkPass {
     multiply_weights(0, x + y);
     if (span_ >= 0) add_span();
     products_.finish();
-    for (Index u = 0; u < units_; ++u)
+    for (Index u = 0; u < all_units; ++u)
       if (!summed_[u]) zero(room_.dq + u * x * sum_block, x * sum_block);
   }
 
  private:
   static constexpr int terms = split.terms;
-  static constexpr Index block = factor<terms>, units_ = chunk_units<terms>;
+  static constexpr Index block = factor<terms>, all_units = chunk_units<terms>;
 
   /// Blocks of channels [begin, end), first those of values, of what the keys of the block before get.
   void multiply_weights(Index begin, Index end) {
     const Index depth = weighed_.units.end - weighed_.units.begin, b = weighed_.block,
-                from = weighed_.units.begin * block, at = weighed_.buffer * units_ * block + from;
+                from = weighed_.units.begin * block, at = weighed_.buffer * all_units * block + from;
     if (depth == 0) return;
     float* const sums = room_.dv + b * room_.key_floats;
     for (Index n = begin; n < end; ++n) {
       const bool value = n < y;
       const float* left = value ? room_.dout_turned : room_.q_turned;
       products_.template multiply<false, terms, split.weights_reach>(
-          {left + (value ? n : n - y) * units_ * block + from, block, (value ? room_.p : room_.ds) + at, block,
+          {left + (value ? n : n - y) * all_units * block + from, block, (value ? room_.p : room_.ds) + at, block,
            depth, sums + n * sum_block, n + 1 < x + y ? sums + (n + 1) * sum_block : nullptr},
           weighing_);
     }
@@ -130,7 +130,7 @@ class ChunkPass {
 
   /// dQ += dS K over the blocks of the span.
   void add_span() {
-    for (Index u = 0; u < units_; ++u) {
+    for (Index u = 0; u < all_units; ++u) {
       if (seen_by_[u].begin == seen_by_[u].end) continue;
       if (summed_[u]) add_unit<false>(u, seen_by_[u]);
       else add_unit<true>(u, seen_by_[u]);
@@ -166,8 +166,8 @@ class ChunkPass {
   WeightsBeside<terms, words_beside> weighing_;
   Index turn_ = 0, span_ = -1;
   Weighed weighed_{};
-  Steps seen_by_[units_] = {};  ///< per unit, blocks of the span that see some of it
-  bool summed_[units_] = {};    ///< per unit, whether its dQ has begun
+  Steps seen_by_[all_units] = {};  ///< per unit, blocks of the span that see some of it
+  bool summed_[all_units] = {};    ///< per unit, whether its dQ has begun
 };
 
 /// A chunk of queries, which are packed, against the keys of one part.
@@ -283,7 +283,7 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
       },
       [&](const QueryChunk& queries, Steps part, Steps rows) {
         if (in_tiles) differentiate_part<split>(item, queries, part, rows, ahead, room);
-        if constexpr (splits) {  // into one part only
+        if constexpr (splits) {  // in one part; of one term, rounding hides what sums lose
           if (!in_tiles) {
             load_group(item, other);
             differentiate_chunk(item, queries, rows, other);
