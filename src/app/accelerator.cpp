@@ -37,6 +37,7 @@ int nccl_blocks(const Settings& settings, const Job& job) {
 
 Accelerator::Accelerator(const Settings& settings, const Job& job, const RankTools& tools, Index bytes)
     : tools_(tools) {
+  tools.device.use_threads(job.place.threads);
   const std::string &device = settings.text("device"), &transport = settings.text("transport"),
                     &kernel = settings.text("kernel");
   require(transport != "nccl" || device != "cpu", "--transport nccl moves data between GPUs: --device is cpu");

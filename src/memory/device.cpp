@@ -8,6 +8,7 @@
 #include <new>
 #include <utility>
 
+#include "base/threads.hpp"
 #include "memory/elements.hpp"
 
 namespace annulus {
@@ -16,6 +17,7 @@ namespace {
 constexpr std::size_t alignment = 64;
 constexpr std::size_t huge_page = std::size_t{2} << 20U;
 constexpr std::size_t least_kept = std::size_t{128} << 10U;  // smaller ones the C library keeps by itself
+constexpr Index least_portion = Index{512} << 10U;           // less work than it takes to wake a thread
 constexpr std::size_t most_kept = std::size_t{64} << 20U;    // larger ones take longer to use than to allocate
 
 std::size_t unit_of(Index bytes) { return static_cast<std::size_t>(bytes) >= 2 * huge_page ? huge_page : alignment; }
@@ -36,6 +38,17 @@ void add_as(const Rows& from, const Rows& to) {
 void check_same_shape(const Rows& from, const Rows& to) {
   require(same_shape(from, to), "rows must have the same shape: ", from.tokens, " x ", from.heads, " x ", from.channels,
           " and ", to.tokens, " x ", to.heads, " x ", to.channels);
+}
+
+void check_same_type(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  require(from.type == to.type, "rows must have the same type to be copied");
+}
+
+void check_sums(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  require(from.type == to.type && (to.type == DType::f32 || to.type == DType::f64),
+          "only f32 and f64 rows can be added");
 }
 
 }  // namespace
@@ -69,6 +82,33 @@ std::byte* CpuDevice::allocate(Index bytes) {
 void CpuDevice::release(std::byte* memory, Index bytes) noexcept {
   const std::size_t rounded = whole_units(bytes);
   if (memory == nullptr || rounded < least_kept || !keep(memory, rounded)) std::free(memory);
+}
+
+void CpuDevice::use_threads(int threads) { threads_ = std::max(1, threads); }
+
+// Calls work(begin, end) for parts of the rows, which are all of them together.
+template <class Work>
+void CpuDevice::in_portions(const Rows& rows, const Work& work) const {
+  const Index portions = std::min<Index>({threads_, rows.bytes() / least_portion, rows.tokens});
+  if (portions < 2) return work(Index{0}, rows.tokens);
+  for_each_item(threads_, portions,
+                [&](Index n, int) { work(rows.tokens * n / portions, rows.tokens * (n + 1) / portions); });
+}
+
+void CpuDevice::convert(const Rows& from, const Rows& to) {
+  check_same_shape(from, to);
+  in_portions(to, [&](Index a, Index b) { annulus::convert(from.slice(a, b), to.slice(a, b)); });
+}
+void CpuDevice::copy_rows(const Rows& from, const Rows& to) {
+  check_same_type(from, to);
+  in_portions(to, [&](Index a, Index b) { annulus::copy_rows(from.slice(a, b), to.slice(a, b)); });
+}
+void CpuDevice::clear(const Rows& rows) {
+  in_portions(rows, [&](Index a, Index b) { annulus::clear(rows.slice(a, b)); });
+}
+void CpuDevice::add(const Rows& from, const Rows& to) {
+  check_sums(from, to);
+  in_portions(to, [&](Index a, Index b) { annulus::add(from.slice(a, b), to.slice(a, b)); });
 }
 
 std::byte* CpuDevice::take_kept(std::size_t bytes) {
@@ -150,8 +190,7 @@ void convert(const Rows& from, const Rows& to) {
 }
 
 void copy_rows(const Rows& from, const Rows& to) {
-  check_same_shape(from, to);
-  require(from.type == to.type, "rows must have the same type to be copied");
+  check_same_type(from, to);
   if (from.bytes() == 0) return;
   if (from.dense() && to.dense()) {
     std::memcpy(to.data, from.data, static_cast<std::size_t>(from.bytes()));
@@ -171,9 +210,7 @@ void clear(const Rows& rows) {
 }
 
 void add(const Rows& from, const Rows& to) {
-  check_same_shape(from, to);
-  require(from.type == to.type && (to.type == DType::f32 || to.type == DType::f64),
-          "only f32 and f64 rows can be added");
+  check_sums(from, to);
   if (to.type == DType::f32) return add_as<float>(from, to);
   add_as<double>(from, to);
 }

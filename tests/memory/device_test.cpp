@@ -59,6 +59,37 @@ TEST(CpuDevice, WhatIsReleasedServesTheNextPassUnlessItIsLarge) {
   }
 }
 
+// Long rows, which threads share out, and short ones.
+TEST(CpuDevice, ThreadsTogetherDoWhatOneDoes) {
+  for (const Index tokens : {4'001, 3, 0})
+    for (const int threads : {1, 2, 5}) {
+      SCOPED_TRACE(sentence(tokens, " tokens, ", threads, " threads"));
+      CpuDevice cpu;
+      cpu.use_threads(threads);
+      Sheet source(DType::f32, tokens, 2, 150, 3), target(DType::f32, tokens, 2, 150, 1), expected(target),
+          rounded(DType::bf16, tokens, 2, 150, 2), expected_rounded(rounded);
+      const auto value = [](Index i, Index h, Index c) { return static_cast<double>(i - 500 * h + 21 * c) / 7; };
+      source.each(value);
+      target.fill(1);
+      expected.each(value);
+      cpu.copy_rows(source, target);
+      EXPECT_TRUE(target.same_bits(expected));
+      add(source, expected);
+      cpu.add(source, target);
+      EXPECT_TRUE(target.same_bits(expected));
+      convert(source, expected_rounded);
+      cpu.convert(source, rounded);
+      EXPECT_TRUE(rounded.same_bits(expected_rounded));
+      expected.fill(0);
+      cpu.clear(target);
+      EXPECT_TRUE(target.same_bits(expected));
+      const Sheet shorter(DType::f32, tokens + 1, 2, 150);
+      EXPECT_THROW(cpu.convert(source, shorter), Error);
+      EXPECT_THROW(cpu.copy_rows(source, rounded), Error);
+      EXPECT_THROW(cpu.add(rounded, rounded), Error);
+    }
+}
+
 TEST(Array, OwnsItsMemoryUntilItIsMovedOrEnds) {
   CountingDevice device;
   {

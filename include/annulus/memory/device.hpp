@@ -29,12 +29,15 @@ class Device {
   virtual void copy_rows(const Rows& from, const Rows& to);
   virtual void clear(const Rows& rows);
   virtual void add(const Rows& from, const Rows& to);
+  /// The rank's threads, when its device works with them; one until told.
+  virtual void use_threads(int /*threads*/) {}
   /// Waits until everything asked for is done. Throws Error (runtime) when some of it failed.
   virtual void finish() {}
 };
 
-/// Plain host memory. Some of what is released is kept for the next pass, which allocates the same again: pages that the
-/// system has just cleared cost as much as using them.
+/// Plain host memory. A rank's threads clear, copy and add long rows together, and so touch the pages first that they will
+/// use. Some of what is released is kept for the next pass, which allocates the same again: pages that the system has just
+/// cleared cost as much as using them.
 class CpuDevice final : public Device {
  public:
   CpuDevice() = default;
@@ -47,14 +50,22 @@ class CpuDevice final : public Device {
   void release(std::byte* memory, Index bytes) noexcept override;
   void zero(std::byte* memory, Index bytes) override;
   void copy(std::byte* to, const std::byte* from, Index bytes) override;
+  void convert(const Rows& from, const Rows& to) override;
+  void copy_rows(const Rows& from, const Rows& to) override;
+  void clear(const Rows& rows) override;
+  void add(const Rows& from, const Rows& to) override;
+  void use_threads(int threads) override;
 
  private:
+  template <class Work>
+  void in_portions(const Rows& rows, const Work& work) const;
   std::byte* take_kept(std::size_t bytes);
   bool keep(std::byte* memory, std::size_t bytes) noexcept;
   void give_back() noexcept;
   std::mutex mutex_;
   std::multimap<std::size_t, std::byte*> kept_;  // by length, in whole units
   std::size_t kept_bytes_ = 0;
+  int threads_ = 1;
 };
 
 /// Owns rows; move-only; freed by the device that made it. The device must outlive it.

@@ -11,9 +11,9 @@
 #include <thread>
 
 #include "annulus/kernel/partial.hpp"
+#include "base/threads.hpp"
 #include "kernel/cpu/checks.hpp"
 #include "kernel/cpu/groups.hpp"
-#include "kernel/cpu/threads.hpp"
 #include "kernel/cpu/tiled.hpp"
 
 namespace annulus {

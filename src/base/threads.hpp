@@ -4,7 +4,7 @@
 #include <omp.h>
 #endif
 
-namespace annulus::cpu {
+namespace annulus {
 
 /// Calls work(item, thread) for items 0, ..., count - 1, each once, on up to `threads` threads; an idle thread takes
 /// the next item, so that an item may wait for those before it. work must not throw. Without OpenMP: in order, on the caller's thread.
@@ -21,4 +21,4 @@ void for_each_item(int threads, Index count, const Work& work) {
   for (Index item = 0; item < count; ++item) work(item, 0);
 }
 
-}  // namespace annulus::cpu
+}  // namespace annulus
