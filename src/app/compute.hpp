@@ -22,8 +22,8 @@ struct Passes {
   Index visits() const { return 1 + (observe ? 1 : 0) + (backward ? 3 : 0); }
 };
 
-/// What the engine computes between two looks at the exchange with a kernel that does not pause by itself: of the reference
-/// about a second's work per thread; a GPU works on its own while its exchange does the same.
+/// What the engine computes between two looks at the exchange with a kernel that does not pause by itself; a GPU works on its
+/// own while its exchange does the same.
 double operations_per_batch(bool on_gpu, int threads);
 
 /// One rank's engine for a job, with its kernel and progress: what attend and run have in common.

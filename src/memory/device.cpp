@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t alignment = 64;
 constexpr std::size_t huge_page = std::size_t{2} << 20U;
 constexpr std::size_t least_kept = std::size_t{128} << 10U;  // smaller ones the C library keeps by itself
-constexpr Index least_portion = Index{512} << 10U;           // less work than it takes to wake a thread
+constexpr Index least_portion = Index{512} << 10U;           // for a thread of its own
 constexpr std::size_t most_kept = std::size_t{64} << 20U;    // larger ones take longer to use than to allocate
 
 std::size_t unit_of(Index bytes) { return static_cast<std::size_t>(bytes) >= 2 * huge_page ? huge_page : alignment; }

@@ -35,9 +35,9 @@ class Device {
   virtual void finish() {}
 };
 
-/// Plain host memory. A rank's threads clear, copy and add long rows together, and so touch the pages first that they will
-/// use. Some of what is released is kept for the next pass, which allocates the same again: pages that the system has just
-/// cleared cost as much as using them.
+/// Plain host memory. A rank's threads clear, copy and add long rows together, so that not one of them alone touches all
+/// pages first. Some of what is released is kept for the next pass, which allocates the same again: pages that the system
+/// has just cleared cost as much as using them.
 class CpuDevice final : public Device {
  public:
   CpuDevice() = default;
