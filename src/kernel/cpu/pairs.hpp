@@ -13,39 +13,53 @@ struct Pairs {
   }
 };
 
-/// P of words [begin, end) in place: row w holds steps 2 w and 2 w + 1, 0 for those outside the strip. Halves are
-/// rounded up.
+/// Two rows of numbers as a row of words, rounded to nearest, halves up.
+ANNULUS_INLINE Vec pair_of(Vec first, Vec second) {
+  const UintVec half = UintVec{} + 0x8000U;
+  const UintVec low = reinterpret_cast<UintVec>(first) + half, high = reinterpret_cast<UintVec>(second) + half;
+  return reinterpret_cast<Vec>((low >> 16U) | (high & 0xffff0000U));
+}
+
+/// P of words [begin, end) in place: row w holds steps 2 w and 2 w + 1, 0 for those outside the strip.
 [[gnu::noinline]] void round_to_pairs(float* p, const Strip& strip, Index begin, Index end) {
   if (strip.begin % 2 != 0) zero(p + (strip.begin - 1) * lanes, lanes);
   if (strip.end % 2 != 0) zero(p + strip.end * lanes, lanes);
-  const UintVec half = UintVec{} + 0x8000U;
   for (Index word = begin; word < end; ++word)
     for (int n = 0; n < vectors; ++n) {
       const float* from = p + 2 * word * lanes + n * width;
-      const UintVec low = reinterpret_cast<UintVec>(load(from)) + half,
-                    high = reinterpret_cast<UintVec>(load(from + lanes)) + half;
-      store(p + word * lanes + n * width, reinterpret_cast<Vec>((low >> 16U) | (high & 0xffff0000U)));
+      store(p + word * lanes + n * width, pair_of(load(from), load(from + lanes)));
     }
 }
 
-/// Queries as [word][lane]
-void pack_query_words(const ForwardItem& item, Index row, Index count, float* spare, float* q) {
-  const Index words = words_of(item.shape.channels);
-  if (count < lanes) zero(q, words * lanes);
-  for (Index lane = 0; lane < count; ++lane) {
-    copy_row(item.q, row + lane, item.shape.channels, spare);
-    place_lane(spare, words, lane, q);
+/// Rows [begin, begin + count) as [row][padded(words)].
+void copy_rows(const Source& from, Index begin, Index count, Index numbers, float* to) {
+  const Index pitch = padded(words_of(numbers));
+  for (Index r = 0; r < count; ++r) copy_row(from, begin + r, numbers, to + r * pitch);
+}
+
+/// Rows [row, row + count) as [word][lane], lanes beyond count zeros. spare: room for a row
+void pack_word_lanes(const Source& from, Index row, Index count, Index numbers, float* spare, float* to) {
+  const Index words = words_of(numbers);
+  const std::byte* const first = from.data + row * from.pitch;
+  if (count < lanes) zero(to, words * lanes);
+  Index lane = 0;
+  if (numbers % 2 == 0 && from.pitch % 4 == 0 && reinterpret_cast<std::uintptr_t>(first) % 4 == 0)
+    for (; lane + width <= count; lane += width)
+      place_lanes(reinterpret_cast<const float*>(first + lane * from.pitch), from.pitch / 4, words, lane, to);
+  for (; lane < count; ++lane) {
+    copy_row(from, row + lane, numbers, spare);
+    place_lane(spare, words, lane, to);
   }
 }
 
 struct PairOperands {
   static void pack_queries(const ForwardItem& item, Index row, Index count, float* spare, float* q) {
-    pack_query_words(item, row, count, spare, q);
+    pack_word_lanes(item.q, row, count, item.shape.channels, spare, q);
   }
 
   static void pack_chunk(const ForwardItem& item, Index from, Index size, const ForwardRoom& room) {
-    const Index pitch = padded(words_of(item.shape.channels)), values = item.shape.value_channels;
-    for (Index row = 0; row < size; ++row) copy_row(item.k, from + row, item.shape.channels, room.k + row * pitch);
+    const Index values = item.shape.value_channels;
+    copy_rows(item.k, from, size, item.shape.channels, room.k);
     zero(room.row, padded(values));
     for (Index row = 0; row < size; row += 2) {
       pair_rows(item.v.data + (from + row) * item.v.pitch, row + 1 < size ? item.v.pitch : 0, values, room.row);

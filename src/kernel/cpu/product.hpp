@@ -16,6 +16,12 @@ struct Singles {
   ANNULUS_INLINE static Vec add(Vec sum, Vec a, Vec b) { return sum + a * b; }
 };
 
+/// Words that so many numbers fill.
+template <class Words>
+ANNULUS_INLINE Index words_of(Index numbers) {
+  return (numbers + Words::in_word - 1) / Words::in_word;
+}
+
 /// c[r][n] += sum_d a[r][d] b[d][n]: the one matrix product, unit x lanes, that everything here is made of.
 /// b: [depth][lanes], aligned.
 template <class Words>

@@ -63,26 +63,32 @@ ANNULUS_INLINE IntVec sees(const Strip& strip, Index step, int n) {
 /// costs AVX-512 nothing, and the smaller register tiles of the other tiers 2 % of their speed.
 constexpr Index channel_block = width == 16 ? 32 : 64;
 
-/// S^T = K Q^T of the strip (or any product of rows of steps with [channel][lane]), into s[step][lane]. Computes whole
-/// units: up to unit - 1 rows beyond the strip's end are written, for which rows.a and s must have room.
+/// S^T = K Q^T of a unit of steps (or any product of rows of words with [word][lane]), into s[unit][lane].
 template <class Words = Singles>
-[[gnu::noinline]] void score_strip(Broadcast rows, const float* b, Index channels, const Strip& strip, float* s) {
-  for (Index step = strip.begin; step < strip.end; step += unit)
-    for (Index c = 0; c < channels; c += channel_block) {
-      Vec sum[unit][vectors];
-      clear(sum);
-      const Broadcast from{rows.a + step * rows.row_pitch + c, rows.row_pitch, 1};
-      if (c + channel_block <= channels)
-        multiply<Words>(from, b + c * lanes, channel_block, sum);  // the usual depth, known to the compiler
-      else multiply<Words>(from, b + c * lanes, channels - c, sum);
+ANNULUS_INLINE void score_unit(Broadcast rows, const float* b, Index words, float* s) {
+  for (Index c = 0; c < words; c += channel_block) {
+    Vec sum[unit][vectors];
+    clear(sum);
+    const Broadcast from{rows.a + c, rows.row_pitch, 1};
+    if (c + channel_block <= words)
+      multiply<Words>(from, b + c * lanes, channel_block, sum);  // the usual depth, known to the compiler
+    else multiply<Words>(from, b + c * lanes, words - c, sum);
 #pragma GCC unroll 8
-      for (int r = 0; r < unit; ++r)
+    for (int r = 0; r < unit; ++r)
 #pragma GCC unroll 3
-        for (int n = 0; n < vectors; ++n) {
-          float* cell = s + (step + r) * lanes + n * width;
-          store(cell, c == 0 ? sum[r][n] : load(cell) + sum[r][n]);
-        }
-    }
+      for (int n = 0; n < vectors; ++n) {
+        float* cell = s + r * lanes + n * width;
+        store(cell, c == 0 ? sum[r][n] : load(cell) + sum[r][n]);
+      }
+  }
+}
+
+/// The same of a strip, into s[step][lane]. Computes whole units: up to unit - 1 rows beyond the strip's end are written, for
+/// which rows.a and s must have room.
+template <class Words = Singles>
+[[gnu::noinline]] void score_strip(Broadcast rows, const float* b, Index words, const Strip& strip, float* s) {
+  for (Index step = strip.begin; step < strip.end; step += unit)
+    score_unit<Words>({rows.a + step * rows.row_pitch, rows.row_pitch, 1}, b, words, s + step * lanes);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ double peak(Index repeats) {
 }
 
 Index group_lanes(const Shape& shape, Pass pass) {
-  return lanes * (pass == Pass::backward ? backward_blocks_of(shape) : blocks_of(shape));
+  return lanes * (pass == Pass::backward ? SingleGradients::blocks(shape) : blocks_of(shape));
 }
 
 Index scratch_floats(const Shape& shape, Pass pass) {
@@ -32,7 +32,7 @@ Index scratch_floats(const Shape& shape, Pass pass) {
     case Pass::forward:
       return forward_room(shape, nullptr).floats;
     case Pass::backward:
-      return backward_room(shape, backward_blocks_of(shape), nullptr).floats;
+      return backward_room<SingleGradients>(shape, SingleGradients::blocks(shape), nullptr).floats;
     case Pass::observe:
       return trace_room<SingleScores>(shape, nullptr).floats;
   }
@@ -48,7 +48,7 @@ constexpr Tier table = {.lanes = lanes,
                         .group_lanes = group_lanes,
                         .scratch_floats = scratch_floats,
                         .forward = forward<SingleOperands>,
-                        .gradients = gradients,
+                        .gradients = gradients<SingleGradients>,
                         .row_traces = row_traces<SingleScores>,
                         .peak = peak<Singles>,
                         .chunks = no_chunks,

@@ -32,7 +32,7 @@ constexpr Split one_term{1, 0, 0}, two_terms{2, 1, 1}, two_exact_terms{2, 2, 1},
 /// The room behind it, for what does not split.
 BackwardRoom room_without_tiles(const Shape& shape, int terms, const BlockRoom& room, float* scratch) {
   const Index blocks = (side * key_blocks_of(shape, terms) + lanes - 1) / lanes;
-  return backward_room(shape, blocks, scratch == nullptr ? nullptr : scratch + room.floats);
+  return backward_room<SingleGradients>(shape, blocks, scratch == nullptr ? nullptr : scratch + room.floats);
 }
 
 void bound_block(const Piece& piece, Index key, Index count, Index from, BlockBounds& bounds) {
@@ -285,8 +285,8 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
         if (in_tiles) differentiate_part<split>(item, queries, part, rows, ahead, room);
         if constexpr (splits) {  // in one part; of one term, rounding hides what sums lose
           if (!in_tiles) {
-            load_group(item, other);
-            differentiate_chunk(item, queries, rows, other);
+            load_group<SingleGradients>(item, other);
+            differentiate_chunk<SingleGradients>(item, queries, rows, other);
             add_group(item, other);
           }
           if (++chunks % chunks_in_sums != 0) return;
@@ -315,7 +315,7 @@ void gradients_with_tiles(const GradientItem& item, float* scratch) {
   if (item.shape.type == DType::f16) return gradients_in_blocks<two_exact_terms>(item, scratch);
   if (f32_terms == 2) return gradients_in_blocks<two_terms>(item, scratch);
   if (f32_terms == 3) return gradients_in_blocks<three_terms>(item, scratch);
-  gradients(item, scratch);
+  gradients<SingleGradients>(item, scratch);
 }
 
 template <const Tier& base, int f32_terms>
