@@ -65,7 +65,7 @@ TEST(Tiled, TheLargestHeadsAgreeWithTheReference) {
 // 8 u: the standard deviations of agreement.hpp (3 u of the scores, 2 u of the exponential, 3 u inside chunks, 2 u of their
 // sums) over the whole result, where out is as small as its terms' random signs make it.
 TEST(Tiled, LongRowsStayAsAccurateAsShortOnes) {
-  for (const auto& [queries, keys] : {std::pair<Index, Index>{30, 6000}, {9, 65536}}) {
+  for (const auto& [queries, keys] : {std::pair<Index, Index>{60, 6000}, {30, 6000}, {50, 65536}, {9, 65536}}) {
     const std::vector<Tile> tiles{tile({0, queries}, {0, keys})};
     const Inputs in({.channels = 64, .value_channels = 24, .softmax_scale = 0.125}, queries, keys, 12);
     const Truth truth(tiles, in);

@@ -3,8 +3,13 @@
 #include "kernel/cpu/table.hpp"
 
 namespace annulus::cpu {
+namespace {
 
-const Tier* const avx2_tier = &table;
+constexpr Tier narrowing_table = with_narrow(table, &avx2_narrow);
+
+}  // namespace
+
+const Tier* const avx2_tier = &narrowing_table;
 
 }  // namespace annulus::cpu
 #else

@@ -3,8 +3,13 @@
 #include "kernel/cpu/table.hpp"
 
 namespace annulus::cpu {
+namespace {
 
-const Tier* const avx512_tier = &table;
+constexpr Tier narrowing_table = with_narrow(table, &avx512_narrow);
+
+}  // namespace
+
+const Tier* const avx512_tier = &narrowing_table;
 
 }  // namespace annulus::cpu
 #else

@@ -26,6 +26,7 @@ constexpr Tier with_pairs(Tier tier) {
   tier.row_traces = row_traces_with_pairs;
   tier.width = width * Pairs::in_word;
   tier.peak = peak<Pairs>;
+  tier.narrow = &avx512_bf16_narrow;
   return tier;
 }
 constexpr Tier pairs_table = with_pairs(table);

@@ -53,7 +53,13 @@ constexpr Tier table = {.lanes = lanes,
                         .peak = peak<Singles>,
                         .chunks = no_chunks,
                         .pack = nullptr,
-                        .part_grain = no_parts};
+                        .part_grain = no_parts,
+                        .narrow = nullptr};
+
+constexpr Tier with_narrow(Tier tier, const Tier* const* narrow) {
+  tier.narrow = narrow;
+  return tier;
+}
 
 }  // namespace
 }  // namespace annulus::cpu

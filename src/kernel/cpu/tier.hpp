@@ -121,6 +121,7 @@ struct Tier {
   ChunkForm (*chunks)(const Shape&);
   void (*pack)(const PackItem&, float* scratch);  ///< in the scratch of forward; null where chunks never have steps
   Index (*part_grain)(const Shape&);  ///< gradients takes groups of parts of a multiple of so many lanes; 0: of one part
+  const Tier* const* narrow;          ///< forward with fewer lanes, for few rows; null where there is none
 };
 
 /// Forward and traces of the tiers with tile products, in lanes of their own (tile_forward.hpp, tile_observe.hpp): one way of
@@ -150,5 +151,9 @@ extern const Tier* const avx512_bf16_tier;
 extern const Tier* const amx_bf16_tier;  // this and the next two: amx_bf16.cpp
 extern const Tier* const amx_split_tier;
 extern const Tier* const amx_fast_tier;
+/// Tier::narrow of the tiers of these names: nothing but forward.
+extern const Tier* const avx2_narrow;
+extern const Tier* const avx512_narrow;
+extern const Tier* const avx512_bf16_narrow;
 
 }  // namespace annulus::cpu

@@ -4,15 +4,16 @@ target_include_directories(annulus_core PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 
 # Products and sums may be contracted into fused multiply-adds; nothing else is relaxed.
 set(tier_flags -ffp-contract=fast)
-foreach(tier portable avx2 avx512 avx512_bf16 amx_bf16 amx_forward)
+foreach(tier portable avx2 avx2_narrow avx512 avx512_narrow avx512_bf16 avx512_bf16_narrow amx_bf16 amx_forward)
   set_source_files_properties(kernel/cpu/${tier}.cpp PROPERTIES COMPILE_OPTIONS "${tier_flags}")
 endforeach()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
-  set_source_files_properties(kernel/cpu/avx2.cpp PROPERTIES
+  set_source_files_properties(kernel/cpu/avx2.cpp kernel/cpu/avx2_narrow.cpp PROPERTIES
     COMPILE_OPTIONS "${tier_flags};-mavx2;-mfma;-mf16c")
   set(avx512_flags -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
-  set_source_files_properties(kernel/cpu/avx512.cpp PROPERTIES COMPILE_OPTIONS "${tier_flags};${avx512_flags}")
-  set_source_files_properties(kernel/cpu/avx512_bf16.cpp PROPERTIES
+  set_source_files_properties(kernel/cpu/avx512.cpp kernel/cpu/avx512_narrow.cpp PROPERTIES
+    COMPILE_OPTIONS "${tier_flags};${avx512_flags}")
+  set_source_files_properties(kernel/cpu/avx512_bf16.cpp kernel/cpu/avx512_bf16_narrow.cpp PROPERTIES
     COMPILE_OPTIONS "${tier_flags};${avx512_flags};-mavx512bf16")
   set_source_files_properties(kernel/cpu/amx_bf16.cpp kernel/cpu/amx_forward.cpp PROPERTIES
     COMPILE_OPTIONS "${tier_flags};${avx512_flags};-mamx-tile;-mamx-bf16;-DANNULUS_AMX")

@@ -1,52 +1,23 @@
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <exception>
-#include <memory>
-#include <new>
 #include <numbers>
 #include <thread>
 
 #include "annulus/kernel/partial.hpp"
 #include "base/threads.hpp"
 #include "kernel/cpu/checks.hpp"
+#include "kernel/cpu/fold.hpp"
 #include "kernel/cpu/groups.hpp"
+#include "kernel/cpu/pausing.hpp"
+#include "kernel/cpu/scratch.hpp"
 #include "kernel/cpu/tiled.hpp"
 
 namespace annulus {
 namespace {
 
 using namespace cpu;
-
-/// Floats aligned to a cache line, zeroed, kept for the life of the kernel and grown when a pass needs more. Whole huge
-/// pages where the system has them: small ones, wherever they lie in memory, may crowd into few sets of the cache.
-class Scratch {
- public:
-  void grow(Index floats) {
-    if (floats <= floats_) return;
-    memory_.reset();
-    const auto bytes = static_cast<std::size_t>(ceil_div(floats * Index{sizeof(float)}, huge_page) * huge_page);
-    memory_.reset(static_cast<float*>(::operator new(bytes, alignment)));
-#if defined(MADV_HUGEPAGE)
-    madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a wish: nothing is lost when it is not granted
-#endif
-    std::memset(memory_.get(), 0, static_cast<std::size_t>(floats) * sizeof(float));
-    floats_ = floats;
-  }
-  float* data() const { return memory_.get(); }
-
- private:
-  static constexpr Index huge_page = 2 * 1024 * 1024;
-  static constexpr std::align_val_t alignment{huge_page};
-  struct Free {
-    void operator()(float* memory) const { ::operator delete(memory, alignment); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  Index floats_ = 0;
-};
 
 /// Three fifths of a core's second-level cache; the rest is for the chunk that is packed and the next one, on its way.
 Index group_bytes() {
@@ -63,6 +34,12 @@ Source source(const Rows& rows, Index head) { return {rows.data + head * head_by
 Target target(const Rows& rows, Index head) {
   if (rows.absent()) return {nullptr, 0};
   return {rows.data + head * head_bytes(rows), rows.pitch};
+}
+
+Index pairs_of(std::span<const Tile> tiles) {
+  Index pairs = 0;
+  for (const Tile& tile : tiles) pairs += tile.pairs();
+  return pairs;
 }
 
 class Tiled final : public Kernel {
@@ -109,7 +86,7 @@ class Tiled final : public Kernel {
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
     if (problem_.query_heads == 0) return;
     check_backward(problem_, tiles, saved, kv, into);
-    const Index heads = problem_.query_heads, size = group_size(kv.k.tokens, problem_.kv_heads, Pass::backward);
+    const Index heads = problem_.query_heads, size = group_size(tier_, kv.k.tokens, problem_.kv_heads, Pass::backward);
     const auto keys = group_rows(in_lanes(tiles, keys_in_lanes), kv.k.tokens, size);
     std::vector<Index> done_from(keys.size() * static_cast<std::size_t>(heads), saved.q.tokens);
     Pausing pausing{pause_, heads * pairs_of(tiles)};
@@ -117,8 +94,8 @@ class Tiled final : public Kernel {
     const Index grain = tier_.part_grain(shape_);
     const bool joins = scratch_.size() == 1 && grain > 0 && size % grain == 0;
     const auto items = joined(keys, joins ? tier_.group_lanes(shape_, Pass::backward) : 0);
-    run(items, problem_.kv_heads, Pass::backward, [&](const JoinedGroups& item, Index g, float* scratch) {
-      const Range range = query_heads_of(g);
+    run(tier_, items, problem_.kv_heads, Pass::backward, [&](const JoinedGroups& item, Index g, float* scratch) {
+      const Range range = heads_.sharing(g);
       const Turns turns{done_from.data(), item.first, heads, std::this_thread::yield};
       if (pausing.failed()) return give_up(turns, range);
       Group group = keys[static_cast<std::size_t>(item.first)].view();
@@ -154,10 +131,11 @@ class Tiled final : public Kernel {
     check_observe(problem_, tiles, q, k, lse, into);
     const bool map = !into.block_mass.empty();
     const Index tops = into.top_score.absent() ? 0 : into.top_score.channels, heads = problem_.query_heads;
-    const auto queries = group_queries(tiles, group_size(q.tokens, heads, Pass::observe), map ? into.block_tokens : 0);
+    const auto queries =
+        group_queries(tiles, group_size(tier_, q.tokens, heads, Pass::observe), map ? into.block_tokens : 0);
     std::vector<Index> done_from(queries.size() * static_cast<std::size_t>(heads), k.tokens);
     Pausing pausing{pause_, heads * pairs_of(tiles)};
-    run(queries, heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
+    run(tier_, queries, heads, Pass::observe, [&](const RowGroup& group, Index h, float* scratch) {
       const Turns turns{done_from.data(), &group - queries.data(), heads, std::this_thread::yield};
       if (pausing.failed()) return give_up(turns, {h, h + 1});
       auto* top_index = tops == 0 ? nullptr : reinterpret_cast<std::byte*>(into.top_index.data() + h * tops);
@@ -188,39 +166,79 @@ class Tiled final : public Kernel {
   }
 
  private:
-  // In rounds: some packed chunks, for some key/value heads at a time. What chunks a round has depends on shapes only, for
-  // the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
+  // A call of forward.
+  struct Call {
+    const Tier& tier;
+    Heads heads;
+    const Rows& q;
+    const KeyValue& kv;
+    const Partial& into;
+    Pausing pausing;
+  };
+
   void attend(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into, bool last) {
     if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
-    Call call{q, kv, into, {pause_, problem_.query_heads * pairs_of(tiles)}};
-    const ChunkForm form = tier_.chunks(shape_);
+    const Tier& tier = narrow_pays(q.tokens) ? **tier_.narrow : tier_;
+    const auto folding =
+        fold(tiles, {q.tokens, heads_.most_sharing(problem_.kv_heads), problem_.kv_heads, tier_.lanes, tier.lanes});
+    if (folding) return attend_folded(*folding, tier, q, kv, into, last);
+    Call call{tier_, heads_, q, kv, into, {pause_, problem_.query_heads * pairs_of(tiles)}};
+    attend_pieces(in_lanes(tiles, queries_in_lanes), call, last);
+  }
+
+  // Few queries: their rows are copied into the lanes' order, and what each share of the keys gave is merged.
+  void attend_folded(const Folding& folding, const Tier& tier, const Rows& q, const KeyValue& kv, const Partial& into,
+                     bool last) {
+    const FoldedRows rows(folding, problem_, heads_, q);
+    const Index heads = problem_.kv_heads;
+    Call call{tier, {heads, 1, 0}, rows.q(), kv, rows.partial(), {pause_, heads * folding.pairs()}};
+    attend_pieces(folding.pieces, call, false);
+    rows.merge(into);
+    if (last) annulus::finish(into, into.top);
+  }
+
+  // In rounds: some packed chunks, for some key/value heads at a time. What chunks a round has depends on shapes only, for
+  // the sake of the same bits; one thread takes its heads one by one, so that their chunks stay near.
+  void attend_pieces(std::vector<Piece> pieces, Call& call, bool last) {
+    const Tier& tier = call.tier;
+    const Index rows = call.q.tokens;
+    const ChunkForm form = tier.chunks(shape_);
     const Index room = form.steps == 0 ? 0 : std::max<Index>(1, packed_floats_ / form.floats);
-    const Rounds rounds = cut_rounds(in_lanes(tiles, queries_in_lanes), form.steps, room);
+    const Rounds rounds = cut_rounds(std::move(pieces), form.steps, room);
     Index heads_at_once = problem_.kv_heads;
     if (form.steps > 0 && scratch_.size() == 1) heads_at_once = 1;
     else if (rounds.at_once > 0) heads_at_once = std::clamp<Index>(room / rounds.at_once, 1, problem_.kv_heads);
-    const Index heads = ceil_div(problem_.query_heads * heads_at_once, problem_.kv_heads);
-    const Index size = group_size(q.tokens, heads, Pass::forward);
-    const std::vector<std::size_t> final_round = last_rounds(rounds, q.tokens, size);
+    const Index heads = ceil_div(call.heads.count * heads_at_once, problem_.kv_heads);
+    const Index size = group_size(tier, rows, heads, Pass::forward);
+    const std::vector<std::size_t> final_round = last_rounds(rounds, rows, size);
     packed_.grow(heads_at_once * rounds.at_once * form.floats);
     for (std::size_t k = 0; k < rounds.pieces.size(); ++k) {
-      const auto groups = group_rows(rounds.pieces[k], q.tokens, size);
+      const auto groups = group_rows(rounds.pieces[k], rows, size);
       const auto is_last = [&](const RowGroup& group) {
         return last && final_round[static_cast<std::size_t>(group.begin / size)] == k;
       };
       for (Index g = 0; g < problem_.kv_heads; g += heads_at_once) {
         const Packed packed{{g, std::min(g + heads_at_once, problem_.kv_heads)}, rounds.at_once * form.floats};
-        pack(rounds.chunks_of(k), form, packed, kv);
+        pack(rounds.chunks_of(k), form, packed, call);
         forward_round(groups, is_last, call, packed);
       }
     }
     for (std::size_t g = 0; last && g < final_round.size(); ++g) {
       if (final_round[g] < rounds.pieces.size()) continue;
       const Index begin = static_cast<Index>(g) * size;
-      const Partial rest = part(into, {begin, std::min(begin + size, q.tokens)});
+      const Partial rest = part(call.into, {begin, std::min(begin + size, rows)});
       annulus::finish(rest, rest.top);
     }
+  }
+
+  // Whether fewer lanes are computed in narrow blocks.
+  bool narrow_pays(Index queries) const {
+    if (tier_.narrow == nullptr || *tier_.narrow == nullptr) return false;
+    const auto lanes = [rows = queries * heads_.most_sharing(problem_.kv_heads)](const Tier& tier) {
+      return ceil_div(rows, tier.lanes) * tier.lanes;
+    };
+    return lanes(**tier_.narrow) < lanes(tier_);
   }
 
   static Rows part(Rows rows, const Range& of) {
@@ -242,48 +260,10 @@ class Tiled final : public Kernel {
     });
   }
 
-  // The caller's pauses, between items: what they throw waits until no thread is at work.
-  struct Pausing {
-    const Pause& pause;
-    Index pairs;
-    std::thread::id caller = std::this_thread::get_id();
-    std::atomic<Index> done = 0;
-    std::atomic<bool> thrown = false;
-    std::exception_ptr failure = nullptr;
-
-    bool failed() const { return thrown.load(std::memory_order_relaxed); }
-    void after(Index more) {
-      const Index now = done.fetch_add(more, std::memory_order_relaxed) + more;
-      if (!pause || failed() || std::this_thread::get_id() != caller) return;
-      try {
-        pause(std::min(1.0, static_cast<double>(now) / static_cast<double>(std::max<Index>(1, pairs))));
-      } catch (...) {
-        failure = std::current_exception();
-        thrown = true;
-      }
-    }
-    void rethrow() const {
-      if (failure) std::rethrow_exception(failure);
-    }
-  };
-
   // Nobody waits for an item that is left out.
   static void give_up(const Turns& turns, const Range& heads) {
     for (Index h = heads.begin; h < heads.end; ++h)
       std::atomic_ref(turns.done_from[turns.turn * turns.heads + h]).store(-1, std::memory_order_release);
-  }
-
-  struct Call {
-    const Rows& q;
-    const KeyValue& kv;
-    const Partial& into;
-    Pausing pausing;
-  };
-
-  static Index pairs_of(std::span<const Tile> tiles) {
-    Index pairs = 0;
-    for (const Tile& tile : tiles) pairs += tile.pairs();
-    return pairs;
   }
 
   // What lies in packed_: some chunks of some key/value heads.
@@ -292,54 +272,49 @@ class Tiled final : public Kernel {
     Index head_floats;
   };
 
-  void pack(std::span<const Chunk> chunks, const ChunkForm& form, const Packed& packed, const KeyValue& kv) {
+  void pack(std::span<const Chunk> chunks, const ChunkForm& form, const Packed& packed, const Call& call) {
     const auto count = static_cast<Index>(chunks.size());
-    run_items(count * packed.heads.count(), Pass::forward, [&](Index item, float* scratch) {
+    run_items(call.tier, count * packed.heads.count(), Pass::forward, [&](Index item, float* scratch) {
       const Index head = item / count, n = item % count;
       const Chunk& chunk = chunks[static_cast<std::size_t>(n)];
-      tier_.pack({.shape = shape_,
-                  .k = source(kv.k, packed.heads.begin + head),
-                  .v = source(kv.v, packed.heads.begin + head),
-                  .from = chunk.from,
-                  .size = chunk.size,
-                  .to = packed_.data() + head * packed.head_floats + n * form.floats},
-                 scratch);
+      call.tier.pack({.shape = shape_,
+                      .k = source(call.kv.k, packed.heads.begin + head),
+                      .v = source(call.kv.v, packed.heads.begin + head),
+                      .from = chunk.from,
+                      .size = chunk.size,
+                      .to = packed_.data() + head * packed.head_floats + n * form.floats},
+                     scratch);
     });
   }
 
   template <class IsLast>
   void forward_round(const std::vector<RowGroup>& groups, const IsLast& is_last, Call& call, const Packed& packed) {
-    const Range heads{query_heads_of(packed.heads.begin).begin, query_heads_of(packed.heads.end - 1).end};
-    run(groups, heads.count(), Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
+    const Range heads{call.heads.sharing(packed.heads.begin).begin, call.heads.sharing(packed.heads.end - 1).end};
+    run(call.tier, groups, heads.count(), Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
       if (call.pausing.failed()) return;
-      const Index h = heads.begin + n, g = problem_.kv_head(h);
-      tier_.forward({.shape = shape_,
-                     .group = group.view(),
-                     .q = source(call.q, h),
-                     .k = source(call.kv.k, g),
-                     .v = source(call.kv.v, g),
-                     .out = target(call.into.out, h),
-                     .top = target(call.into.top, h),
-                     .sum = target(call.into.sum, h),
-                     .packed = packed_.data() + (g - packed.heads.begin) * packed.head_floats,
-                     .last = is_last(group)},
-                    scratch);
+      const Index h = heads.begin + n, g = call.heads.kv_head(h);
+      call.tier.forward({.shape = shape_,
+                         .group = group.view(),
+                         .q = source(call.q, h),
+                         .k = source(call.kv.k, g),
+                         .v = source(call.kv.v, g),
+                         .out = target(call.into.out, h),
+                         .top = target(call.into.top, h),
+                         .sum = target(call.into.sum, h),
+                         .packed = packed_.data() + (g - packed.heads.begin) * packed.head_floats,
+                         .last = is_last(group)},
+                        scratch);
       call.pausing.after(group.pairs);
     });
     call.pausing.rethrow();
   }
 
-  Range query_heads_of(Index g) const {
-    const Index first = g * problem_.group - problem_.phase;
-    return overlap(Range{0, problem_.query_heads}, Range{first, first + problem_.group});
-  }
-
   // Rows per item: as many as profit from one packed chunk, unless that leaves too few items to share out. Forward
   // computes the same bits in any groups, so there the number of threads may decide; sums over groups may not.
-  Index group_size(Index rows, Index heads, Pass pass) const {
+  Index group_size(const Tier& tier, Index rows, Index heads, Pass pass) const {
     const auto threads = static_cast<Index>(scratch_.size());
     const Index items = pass != Pass::forward ? 32 : threads == 1 ? 1 : 8 * threads;
-    return rows_per_group(rows, tier_.group_lanes(shape_, pass), tier_.lanes, ceil_div(items, heads));
+    return rows_per_group(rows, tier.group_lanes(shape_, pass), tier.lanes, ceil_div(items, heads));
   }
 
   static std::vector<Piece> in_lanes(std::span<const Tile> tiles, Piece (*turned)(const Tile&)) {
@@ -351,19 +326,20 @@ class Tiled final : public Kernel {
 
   // Every (group, head) once; the longest groups of all heads first.
   template <class Groups, class Work>
-  void run(const Groups& groups, Index heads, Pass pass, const Work& work) {
-    run_items(static_cast<Index>(groups.size()) * heads, pass, [&](Index item, float* scratch) {
+  void run(const Tier& tier, const Groups& groups, Index heads, Pass pass, const Work& work) {
+    run_items(tier, static_cast<Index>(groups.size()) * heads, pass, [&](Index item, float* scratch) {
       work(groups[static_cast<std::size_t>(item / heads)], item % heads, scratch);
     });
   }
   template <class Work>
-  void run_items(Index items, Pass pass, const Work& work) {
-    for (Scratch& scratch : scratch_) scratch.grow(tier_.scratch_floats(shape_, pass));
+  void run_items(const Tier& tier, Index items, Pass pass, const Work& work) {
+    for (Scratch& scratch : scratch_) scratch.grow(tier.scratch_floats(shape_, pass));
     for_each_item(static_cast<int>(scratch_.size()), items,
                   [&](Index item, int thread) { work(item, scratch_[static_cast<std::size_t>(thread)].data()); });
   }
 
   Problem problem_;
+  Heads heads_{problem_.query_heads, problem_.group, problem_.phase};
   Shape shape_;
   std::string_view name_;
   const Tier& tier_;

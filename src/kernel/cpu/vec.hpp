@@ -14,15 +14,20 @@ namespace {
 // The register tile: `unit` broadcast numbers times `vectors` vectors, all accumulators in registers. Of 16 registers
 // 4 x 3 leaves 3 for the vectors and 1 for the broadcast; of 32 (AVX-512) 8 x 3 does the same. SSE has no fused
 // multiply-add and needs a register for the product: 4 x 2.
-// Tile products take their lanes a tile at a time: there ANNULUS_VECTORS says how many.
-#if defined(__AVX512F__) && defined(ANNULUS_VECTORS)
-constexpr int width = 16, vectors = ANNULUS_VECTORS, unit = 8;
-#elif defined(__AVX512F__)
-constexpr int width = 16, vectors = 3, unit = 8;
+// ANNULUS_VECTORS says otherwise: tile products take their lanes a tile at a time, and few rows fill one vector (narrow.hpp).
+#if defined(__AVX512F__)
+constexpr int width = 16, unit = 8;
+#elif defined(__AVX2__) && defined(ANNULUS_VECTORS)
+constexpr int width = 8, unit = 8;
 #elif defined(__AVX2__)
-constexpr int width = 8, vectors = 3, unit = 4;
+constexpr int width = 8, unit = 4;
 #else
-constexpr int width = 4, vectors = 2, unit = 4;
+constexpr int width = 4, unit = 4;
+#endif
+#if defined(ANNULUS_VECTORS)
+constexpr int vectors = ANNULUS_VECTORS;
+#else
+constexpr int vectors = width == 4 ? 2 : 3;
 #endif
 constexpr int lanes = width * vectors;
 
