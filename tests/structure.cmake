@@ -42,6 +42,17 @@ add_test(NAME structure.an_installed_package_can_be_used
                  -P ${structure_dir}/consume.cmake)
 set_tests_properties(structure.an_installed_package_can_be_used PROPERTIES LABELS cli TIMEOUT 300)
 
+# --- other processors: the core is compiled for them ---------------------------------------------------------------------
+find_program(AARCH64_CXX aarch64-linux-gnu-g++)
+if(AARCH64_CXX)
+  add_test(NAME structure.the_core_compiles_for_aarch64
+           COMMAND ${CMAKE_COMMAND} -DCXX=${AARCH64_CXX} -DROOT=${PROJECT_SOURCE_DIR}
+                   "-DSOURCES=$<TARGET_PROPERTY:annulus_core,SOURCES>" -P ${structure_dir}/compile_all.cmake)
+  set_tests_properties(structure.the_core_compiles_for_aarch64 PROPERTIES LABELS cli TIMEOUT 600)
+else()
+  structure_skip(the_core_compiles_for_aarch64 cli "no compiler for aarch64 is here")
+endif()
+
 # --- shell scripts ---------------------------------------------------------------------------------------------------
 find_program(SHELLCHECK shellcheck)
 file(GLOB candidates CONFIGURE_DEPENDS LIST_DIRECTORIES false ${PROJECT_SOURCE_DIR}/launch/* ${PROJECT_SOURCE_DIR}/launch/slurm/*
