@@ -45,7 +45,7 @@ Accelerator::Accelerator(const Settings& settings, const Job& job, const RankToo
   bool cpu_kernel = false;
   const std::string reason = gpu_refusal(settings, tools);
   together(tools.transport, [&] {
-    cpu_kernel = kernel != "auto" && kernel_place(kernel) == Place::cpu;
+    cpu_kernel = kernel != "auto" && kernel != "fast" && kernel_place(kernel) == Place::cpu;
     require(!wanted || reason.empty(),
             device == "cuda" ? settings.name_of("device") + " cuda" : settings.name_of("transport") + " nccl",
             " needs a GPU for every rank: ", reason);

@@ -101,8 +101,8 @@ const KernelRow table[] {
       {"tiled-avx512", "blocked online softmax, AVX-512", tier_refusal<avx512>, make_tier<avx512>},
       {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},
       {"tiled-portable", "blocked online softmax, any processor", tier_refusal<portable>, make_tier<portable>},
-      // coarser than f32 arithmetic: behind a kernel that takes everything, so only for those who name it
-      {"tiled-amx-fast", "16 bits of f32 and f16, AMX tiles; only by name", split_refusal<amx_fast>,
+      // coarser than f32 arithmetic: behind a kernel that takes everything, so only for those who name it, or ask for fast
+      {"tiled-amx-fast", "16 bits of f32 and f16, AMX tiles; by name, or as fast", split_refusal<amx_fast>,
        make_tier<amx_fast>},
       {"reference", "naive, float64 inside, one thread: the judge", reference_refusal, make_reference},
 };
@@ -149,11 +149,12 @@ Place kernel_place(std::string_view name) {
     if (name == row.name) return row.place;
     names += sentence(names.empty() ? "" : ", ", row.name);
   }
-  throw Error(Failure::usage, sentence("there is no kernel '", name, "': the kernels are ", names));
+  throw Error(Failure::usage, sentence("there is no kernel '", name, "': the kernels are auto, fast, ", names));
 }
 
 std::unique_ptr<Kernel> make_kernel(std::string_view name, const Problem& problem, const KernelOptions& options) {
   const Place place = options.device != nullptr ? options.device->place() : Place::cpu;
+  if (name == "fast") name = split_refusal<amx_fast>(problem, place).empty() ? "tiled-amx-fast" : "auto";
   std::string names, reasons;
   for (const KernelRow& row : table) {
     names += sentence(names.empty() ? "" : ", ", row.name);
@@ -162,7 +163,7 @@ std::unique_ptr<Kernel> make_kernel(std::string_view name, const Problem& proble
     if (reason.empty()) return row.make(problem, options);
     reasons += sentence(reasons.empty() ? "" : "; ", row.name, ": ", reason);
   }
-  require(!reasons.empty(), "there is no kernel '", name, "': the kernels are ", names);
+  require(!reasons.empty(), "there is no kernel '", name, "': the kernels are auto, fast, ", names);
   throw Error(Failure::usage, sentence("no kernel can run this here: ", reasons));
 }
 

@@ -78,7 +78,8 @@ std::vector<Option> distribution_options() {
        .value = "NAME",
        .fallback = "auto",
        .group = group,
-       .help = "auto or a name that `annulus info` lists"},
+       .help = "auto, or a name that `annulus info` lists, or\n"
+               "fast: as auto, but f32 and f16 may be multiplied to 16 bits where that is faster (AMX)"},
       {.name = "transport",
        .value = "auto|nccl|shared|mpi|threads",
        .fallback = "auto",
