@@ -233,6 +233,7 @@ std::optional<Hardware> hardware_of(const Settings& settings) {
 Prices prices_of(const Settings& settings, const Placement& place, const AttentionShape& shape, bool backward) {
   Prices prices = prices_of(shape, backward);
   prices.ranks_per_node = place.ranks_per_node;
+  prices.weights = weights_of(settings, place.ranks);
   const auto hardware = hardware_of(settings);
   return hardware ? priced(prices, shape.type, *hardware, place.ranks_per_node, hardware->inside()) : prices;
 }
@@ -257,6 +258,7 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   std::string partition = settings.text("partition");
   if (!weights.empty() && partition == "auto") partition = "balanced";
   std::string reason = "as asked for";
+  const bool by_auto = !grid;
   if (!grid || partition == "auto") {
     const Choice choice =
         choose(mask, place.ranks, prices_of(settings, place, shape, backward), grid ? &*grid : nullptr, partition);
@@ -264,12 +266,23 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
     partition = choice.partition;
     reason = choice.reason;
   }
-  Job job{shape, make_schedule(*grid, partition, mask, weights), std::string(strategy_of(*grid)), reason, place};
-  return job;
+  return {.shape = shape,
+          .schedule = make_schedule(*grid, partition, mask, weights),
+          .strategy = std::string(strategy_of(*grid)),
+          .reason = reason,
+          .place = place,
+          .weights = weights,
+          .by_auto = by_auto};
+}
+
+Prices prices_of(const Job& job, bool backward) {
+  Prices prices = prices_of(job.shape, backward);
+  prices.weights = job.weights;
+  return prices;
 }
 
 Index memory_of(const Job& job, bool backward) {
-  const Prices prices = prices_of(job.shape, backward);
+  const Prices prices = prices_of(job, backward);
   return footprint(job.schedule, estimate(job.schedule, prices).buffer_rows, prices).total();
 }
 

@@ -96,7 +96,7 @@ void print_strategies(const Job& job, const Estimate& mine, const Prices& prices
   const Placement& place = job.place;
   const auto price = [&](const Grid& grid) {
     if (grid == job.schedule.grid) return Priced{mine, footprint(job.schedule, mine.buffer_rows, prices).total()};
-    const Schedule other = make_schedule(grid, job.schedule.queries.name(), job.schedule.mask);
+    const Schedule other = make_schedule(grid, job.schedule.queries.name(), job.schedule.mask, job.weights);
     Estimate e = estimate(other, prices);
     const Index memory = footprint(other, e.buffer_rows, prices).total();
     return Priced{std::move(e), memory};
@@ -116,7 +116,8 @@ void print_strategies(const Job& job, const Estimate& mine, const Prices& prices
   }
   std::printf("    %-12s %-12s %10s %8s %13s %14s %12s %7s\n", "strategy", "grid", "time", "exposed", "inside nodes",
               "between nodes", "memory/rank", "steps");
-  const Schedule ring = make_schedule({1, place.ranks, 1}, job.schedule.queries.name(), job.schedule.mask);
+  const Schedule ring =
+      make_schedule({1, place.ranks, 1}, job.schedule.queries.name(), job.schedule.mask, job.weights);
   const Index most = most_memory(ring, prices);
   for (Line& line : lines) {
     if (line.legal()) line.priced = line.pending.get();

@@ -27,6 +27,7 @@ std::vector<Rank> nodes_of(const Grid& grid, const Prices& prices) {
 
 Clock::Clock(const Prices& p, const Grid& grid, Index block_bytes, Index sum_bytes)
     : seats_(index(grid.seats())),
+      speeds_(seat_speeds(grid, p)),
       now_(seats_.size()),
       later_(sum_bytes > 0 ? seats_.size() : 0),
       nodes_(nodes_of(grid, p)),
@@ -78,7 +79,7 @@ void Clock::work(Rank first, int stride, int count, double seconds, Index held_r
   const double clears = steps_ * static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
   seconds *= steps_;
   for (int i = 0, seat = first; i < count; ++i, seat += stride) {
-    seats_[index(seat)].work += seconds;
+    seats_[index(seat)].work += seconds / speeds_[index(seat)];
     seats_[index(seat)].extra += clears;
   }
 }

@@ -59,7 +59,7 @@ void print_steps(const Job& job, const Estimate& e, json& out) {
   for (std::size_t s = 0; s < e.by_step.size(); ++s) {
     const StepSum& step = e.by_step[s];
     const double balance = step.pairs == 0 ? 1.0
-                                           : static_cast<double>(step.most_pairs) * job.schedule.planner.seats() /
+                                           : step.longest * job.schedule.planner.seats() /
                                                  static_cast<double>(step.pairs);
     out["steps"].push_back({{"pairs", step.pairs},
                             {"busiest_over_mean", balance},
