@@ -50,7 +50,7 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
       {.name = "weights",
        .value = "W,W,...",
        .group = group,
-       .help = "relative speeds of the ranks, for --partition balanced"},
+       .help = "relative speeds of the ranks: what --partition balanced shares out by, and plans are priced by"},
       {.name = "ranks",
        .value = "P",
        .fallback = std::move(ranks_fallback),
@@ -64,15 +64,16 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
   };
 }
 
-std::vector<Option> distribution_options() {
+std::vector<Option> machine_options() {
   const std::string group = "Distribution";
-  std::vector<Option> more{
+  return {
       {.name = "threads",
        .value = "N",
        .fallback = "(cores / ranks on the node)",
        .group = group,
        .help = "threads per rank",
-       .check = whole_number(1)},
+       .check =
+           [](std::string_view text) { require(parse_count(text, 1) <= 4096, "must be at most 4096: it is ", text); }},
       {.name = "device", .value = "auto|cpu|cuda", .fallback = "auto", .group = group, .help = "where to compute"},
       {.name = "kernel",
        .value = "NAME",
@@ -102,8 +103,9 @@ std::vector<Option> distribution_options() {
        .group = group,
        .help = "the same plan gives the same bits, whatever the timing (always so on CPUs)"},
   };
-  return joined({plan_options("(mpirun's, else 1)"), std::move(more)});
 }
+
+std::vector<Option> distribution_options() { return joined({plan_options("(mpirun's, else 1)"), machine_options()}); }
 
 Option mask_option(std::string fallback) {
   std::string help = "who sees whom, terms joined by '+':";
@@ -186,16 +188,20 @@ std::vector<Option> trace_options(std::string fallback) {
   };
 }
 
+Option progress_option() {
+  return {.name = "progress",
+          .value = "auto|none|json",
+          .fallback = "auto",
+          .group = "Output",
+          .help = "a bar with ETA on a terminal, plain lines elsewhere"};
+}
+
 std::vector<Option> output_options() {
   const std::string group = "Output";
   return {
       {.name = "output", .value = "FILE", .group = group, .help = "HDF5 file to write"},
       {.name = "overwrite", .group = group, .help = "replace an existing file"},
-      {.name = "progress",
-       .value = "auto|none|json",
-       .fallback = "auto",
-       .group = group,
-       .help = "a bar with ETA on a terminal, plain lines elsewhere"},
+      progress_option(),
       {.name = "timeline", .value = "FILE", .group = group, .help = "Chrome/Perfetto JSON of what each rank did when"},
   };
 }
@@ -217,7 +223,6 @@ std::vector<Index> equal_documents(Index tokens, Index each) {
 Placement placement(const Settings& settings, const Context& context) {
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
-  require(threads <= 4096, settings.name_of("threads"), " must be at most 4096: it is ", threads);
   return {ranks, context.node_divisor(ranks), context.threads_per_rank(ranks, threads)};
 }
 

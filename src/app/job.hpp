@@ -13,7 +13,9 @@ namespace annulus::app {
 
 /// Options that several commands share.
 std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks, hardware
-std::vector<Option> distribution_options();                    ///< those, and threads, device, kernel, transport, ...
+std::vector<Option> machine_options();                         ///< threads, device, kernel, transport, ...
+std::vector<Option> distribution_options();                    ///< both
+Option progress_option();
 Option mask_option(std::string fallback);
 Option dtype_option(std::string fallback);
 std::vector<Option> shape_options();

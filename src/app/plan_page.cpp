@@ -117,6 +117,7 @@ void print_time(const Planned& plan, json& out) {
   std::printf(
       "  time            %s, of which the busiest rank computes %s and %.1f %% are exposed exchange and waiting\n",
       sum.c_str(), time(e.compute_seconds()).c_str(), 100 * e.exposed());
+  if (plan.trace_bytes > 0) std::printf("                  without the pass that collects traces\n");
   out["seconds"] = e.seconds();
   out["forward_seconds"] = e.forward.seconds;
   if (plan.prices.backward) out["backward_seconds"] = e.backward.seconds;

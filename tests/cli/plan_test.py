@@ -204,6 +204,51 @@ class Plan(ProgramTest):
                         _, made_up = self.plan(*shape)
                         self.assertEqual(made_up["file_bytes"], plan["file_bytes"])
 
+    def test_traces_take_memory_and_files(self):
+        random = np.random.default_rng(SEED)
+        path, output = write(self.scratch / "in.h5", "f32", **random_tensors(random, 300, 300, 4, 2, 8, 8)), self.scratch / "out.h5"
+        for level in ["none", "summary", "standard", "edges"]:
+            with self.subTest(level=level):
+                options = ["--trace", level, "--top-k", 5, "--map-blocks", 16]
+                self.succeeds("attend", path, "--output", output, "--overwrite", *options)
+                page, plan = self.plan(path, "--ranks", 2, *options)
+                stored = []
+                with h5py.File(output) as file:
+                    if level != "none":
+                        file["trace"].visititems(lambda _, it: stored.append(it.id.get_storage_size()) if isinstance(it, h5py.Dataset) else None)
+                self.assertEqual(plan["file_bytes"]["written"].get("trace", 0), sum(stored))
+                self.assertEqual(plan["memory_bytes"]["traces"] > 0, level != "none")
+                self.assertEqual("without the pass that collects traces" in page, level != "none")
+
+    def test_one_configuration_file_serves_attend_and_plan(self):
+        random = np.random.default_rng(SEED)
+        path = write(self.scratch / "in.h5", "f32", **random_tensors(random, 64, 64, 4, 4, 8, 8))
+        config = self.scratch / "shared.ini"
+        config.write_text("mask = causal\nstrategy = ulysses\npartition = zigzag\ndtype = bf16\nsoftmax-scale = 0.3\nranks = 2\nthreads = 1\n"
+                          "device = cpu\nkernel = reference\ntransport = threads\ntrace = summary\nprogress = none\ntimeout = 30\n")
+        self.succeeds("attend", path, "--config", config, "--output", self.scratch / "out.h5", "--overwrite")
+        _, plan = self.plan(path, "--config", config)
+        self.assertEqual([plan["strategy"], plan["partition"], plan["dtype"], plan["softmax_scale"]], ["ulysses", "zigzag", "bf16", 0.3])
+        shown = self.succeeds("plan", "--config", config, "--print-config").stdout
+        for line in ["kernel = reference", "device = cpu", "transport = threads", "threads = 1", "progress = none", "trace = summary"]:
+            self.assertRegex(shown, rf"(?m)^{line} .*shared.ini, line")
+        for option, value, *words in [("--kernel", "none", "there is no kernel 'none'"), ("--device", "tpu"), ("--transport", "tcp"),
+                                      ("--progress", "bar"), ("--trace", "some"), ("--threads", "0"), ("--threads", "4097", "4096"),
+                                      ("--top-k", "2000", "1024")]:
+            self.refuses(2, *(words or [option]), command=["plan", "--ranks", 2, "--trace", "full", option, value])
+        self.assertIn("Not used by a plan", self.succeeds("plan", "--help").stdout)
+
+    def test_a_profile_says_which_types_it_knows(self):
+        for profile, wrong, right in [("cpu-100gbe", "bf16", "f32"), ("h200-ib", "f32", "bf16")]:
+            path = ROOT / "configs" / "hardware" / f"{profile}.ini"
+            with self.subTest(profile=profile):
+                self.refuses(2, f"no rates of {wrong} forward", f"it has those of {right} forward, {right} backward", "--dtype",
+                             command=["plan", "--hardware", path, "--dtype", wrong])
+                _, plan = self.plan("--hardware", path)
+                self.assertEqual(plan["dtype"], right)
+        self.refuses(2, "bf16 forward", "--dtype", command=["bench", "strong", "--ranks", 1, "--tokens", 64, "--hardware",
+                                                            ROOT / "configs" / "hardware" / "h200-ib.ini"])
+
     def test_a_shape_that_makes_no_sense_is_refused(self):
         random = np.random.default_rng(SEED)
         path = write(self.scratch / "no_sense.h5", "f32", **random_tensors(random, 30, 30, 2, 2, 8, 8))

@@ -138,6 +138,7 @@ void print_request(const json& r) {
 
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
+  if (settings.text("kernel") != "auto") kernel_place(settings.text("kernel"));
   const bool backward = settings.text("pass") == "backward";
   const std::optional<Hardware> hardware = hardware_of(settings);
   Subject subject = settings.positional().empty() ? subject_of(settings, backward, hardware)
@@ -147,7 +148,9 @@ int run(const Settings& settings, Context& context) {
   const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
   const Prices prices = prices_of(settings, place, job.shape, backward);
   const Estimate e = estimate(job.schedule, prices);
-  const Planned plan{job, prices, e, subject.files};
+  const TraceChoice traces = trace_choice(settings);
+  if (traces.any()) subject.files.write.emplace_back("trace", trace_file_bytes(traces, job));
+  const Planned plan{job, prices, e, subject.files, trace_bytes(traces, job)};
   json out = request_of(settings, job, hardware);
   print_request(out);
   print_schedule(plan, out);
@@ -169,42 +172,53 @@ int run(const Settings& settings, Context& context) {
   return 0;
 }
 
+// What says how run, attend and bench do it, and changes nothing here.
+std::vector<Option> unused_options() {
+  std::vector<Option> options = joined({machine_options(), {progress_option()}});
+  for (Option& option : options)
+    option.group = "Not used by a plan (accepted, so that a --config of attend, run or bench serves)";
+  return options;
+}
+
 }  // namespace
 
 Command plan_command() {
   return {.name = "plan",
           .summary = "what would happen: who computes what when, bytes, memory; starts nothing",
           .arguments = {"[INPUT.h5]", 0, 1},
-          .options = joined({shape_options(),
-                             {{.name = "document-tokens",
-                               .value = "N",
-                               .group = "Shape",
-                               .help = "equal documents of so many tokens, for the mask term documents",
-                               .check = whole_number(1)},
-                              {.name = "pass",
-                               .value = "forward|backward",
-                               .fallback = "forward",
-                               .group = "Attention",
-                               .help = "forward: that pass alone; backward: forward and backward, one after the other"},
-                              {.name = "softmax-scale",
-                               .value = "X",
-                               .fallback = "(1/sqrt(channels))",
-                               .group = "Attention",
-                               .help = "factor on q.k",
-                               .check = positive_number()},
-                              mask_option("causal"),
-                              dtype_option("(as the input, else f32)")},
-                             plan_options("(mpirun's, else 4)"),
-                             {{.name = "ranks-per-node",
-                               .value = "N",
-                               .fallback = "(all)",
-                               .group = "Distribution",
-                               .help = "ranks that share a node",
-                               .check = whole_number(1)},
-                              {.name = "explain",
-                               .group = "Output",
-                               .help = "also what each strategy does in each pass, or why it is refused"},
-                              {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}}}),
+          .options =
+              joined({shape_options(),
+                      {{.name = "document-tokens",
+                        .value = "N",
+                        .group = "Shape",
+                        .help = "equal documents of so many tokens, for the mask term documents",
+                        .check = whole_number(1)},
+                       {.name = "pass",
+                        .value = "forward|backward",
+                        .fallback = "forward",
+                        .group = "Attention",
+                        .help = "forward: that pass alone; backward: forward and backward, one after the other"},
+                       {.name = "softmax-scale",
+                        .value = "X",
+                        .fallback = "(1/sqrt(channels))",
+                        .group = "Attention",
+                        .help = "factor on q.k",
+                        .check = positive_number()},
+                       mask_option("causal"),
+                       dtype_option("(as the input; else f32, or the first of f32, bf16, f16 that --hardware knows)")},
+                      plan_options("(mpirun's, else 4)"),
+                      trace_options("none"),
+                      {{.name = "ranks-per-node",
+                        .value = "N",
+                        .fallback = "(all)",
+                        .group = "Distribution",
+                        .help = "ranks that share a node",
+                        .check = whole_number(1)},
+                       {.name = "explain",
+                        .group = "Output",
+                        .help = "also what each strategy does in each pass, or why it is refused"},
+                       {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}},
+                      unused_options()}),
           .examples = {"annulus plan --tokens 1M --ranks 8 --mask causal",
                        "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",
                        "annulus plan qkv.h5 --ranks 4 --strategy ulysses --json plan.json"},
