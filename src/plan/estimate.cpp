@@ -20,7 +20,7 @@ class Stream {
         spans_(job.planner),
         paces_(prices, job.grid.heads),
         seats_(index(planner_.seats())),
-        speeds_(seat_speeds(job.grid, prices)),
+        slowness_(seat_slowness(job.grid, prices)),
         most_looks_(prices.most_looks),
         blocks_(seats_.size()),
         nodes_(nodes_of(job.grid, prices)) {
@@ -56,7 +56,7 @@ class Stream {
     last_homes();
     for (std::size_t i = 0; i < seats_.size(); ++i) {
       const Seat& seat = seats_[i];
-      e.longest = std::max(e.longest, static_cast<double>(seat.all_pairs) / speeds_[i]);
+      e.longest = std::max(e.longest, static_cast<double>(seat.all_pairs) * slowness_[i]);
       most_received = std::max(most_received, seat.all_rows);
       received += seat.all_rows;
     }
@@ -236,7 +236,7 @@ class Stream {
       if (seat.pairs > 0) seat.busy = step_;
       sum.pairs += seat.pairs;
       sum.most_pairs = std::max(sum.most_pairs, seat.pairs);
-      sum.longest = std::max(sum.longest, static_cast<double>(seat.pairs) / speeds_[i]);
+      sum.longest = std::max(sum.longest, static_cast<double>(seat.pairs) * slowness_[i]);
       rows += seat.rows;
       most_rows = std::max(most_rows, seat.rows);
       seat.pairs = seat.rows = 0;
@@ -287,7 +287,7 @@ class Stream {
   int step_ = 0, every_ = 1, alike_ = 1;  // of so many steps one is looked at; how many this one stands for
   std::vector<Clock> clocks_;             // forward, and backward where it is asked for
   std::vector<Seat> seats_;
-  std::vector<double> speeds_;
+  std::vector<double> slowness_;  // of seats
   Index most_looks_;
   std::vector<Block> blocks_;  // by owner
   std::vector<Rank> nodes_;    // of seats, where there are several
@@ -303,10 +303,12 @@ double least_seconds(const Schedule& job, const Prices& prices) {
   const double each = paces.forward.least() + (prices.backward ? paces.backward.least() : 0);
   const bool strided =
       std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });
-  const std::vector<double> speeds = seat_speeds(job.grid, prices);
-  double most = static_cast<double>(job.mask.pairs()) / std::accumulate(speeds.begin(), speeds.end(), 0.0);
+  const std::vector<double> slowness = seat_slowness(job.grid, prices);
+  double speed = 0;  // of all seats together
+  for (const double slow : slowness) speed += 1 / slow;
+  double most = static_cast<double>(job.mask.pairs()) / speed;
   for (Rank seat = 0; seat < job.planner.seats() && !strided; ++seat)  // a closed form for each
-    most = std::max(most, static_cast<double>(job.planner.pairs_of(seat)) / speeds[static_cast<std::size_t>(seat)]);
+    most = std::max(most, static_cast<double>(job.planner.pairs_of(seat)) * slowness[static_cast<std::size_t>(seat)]);
   return most * each;
 }
 

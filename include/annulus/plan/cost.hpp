@@ -50,13 +50,14 @@ struct Prices {
   std::vector<double> weights =
       {};  ///< relative speeds of the ranks (empty: all equal); the rates are those of their mean
 };
-/// How fast each seat computes, 1 where all ranks are equal. Heads are shared out evenly, so a seat is as fast as its slowest rank.
-std::vector<double> seat_speeds(const Grid& grid, const Prices& prices);
+/// What each seat takes for one second's work of a rank of mean speed. Heads are shared out evenly, so a seat is as slow as its
+/// slowest rank.
+std::vector<double> seat_slowness(const Grid& grid, const Prices& prices);
 
 /// One step of all seats.
 struct StepSum {
   Index pairs = 0, most_pairs = 0;  ///< in all, and of the busiest seat
-  double longest = 0;               ///< most pairs of a seat over its speed
+  double longest = 0;               ///< most pairs of a seat times its slowness
   Index rows = 0, most_rows = 0;    ///< rows that arrive for the next step: in all, and at one seat
 };
 
@@ -71,7 +72,7 @@ struct Estimate {
   Index steps = 0;
   Index pairs = 0;                 ///< visible pairs, all seats
   double path_pairs = 0;           ///< sum over steps of StepSum::longest, as if all waited for the slowest in each
-  double longest = 0;              ///< most pairs of a seat over its speed, all steps
+  double longest = 0;              ///< most pairs of a seat times its slowness, all steps
   Index buffer_rows = 0;           ///< most rows that visit a seat at once
   Index row_bytes = 0;             ///< what travels for every row that visits a rank, sums that follow it included
   Index backward_row_bytes = 0;    ///< of it, in the backward pass
