@@ -76,10 +76,11 @@ std::string reason(const Line& first, const Line& second) {
   std::string why =
       less < 0.5 ? sentence("as fast as ", second.name) : sentence(std::lround(less), " % less than ", second.name);
   const bool by_waiting = waits_b - waits_a >= b.compute_seconds() - a.compute_seconds();
-  why += by_waiting ? sentence(": its exposed exchange and waiting are ", duration_text(waits_a), " and not ",
-                               duration_text(waits_b))
-                    : sentence(": its busiest rank computes ", duration_text(a.compute_seconds()), " and not ",
-                               duration_text(b.compute_seconds()));
+  const std::string mine = duration_text(by_waiting ? waits_a : a.compute_seconds()),
+                    other = duration_text(by_waiting ? waits_b : b.compute_seconds());
+  if (mine != other)
+    why += sentence(by_waiting ? ": its exposed exchange and waiting are " : ": its busiest rank computes ", mine,
+                    " and not ", other);
   return why;
 }
 

@@ -116,10 +116,11 @@ class Plan(ProgramTest):
     def test_a_plan_that_is_not_the_fastest_says_why(self):
         seen = set()
         for options in [["--strategy", "pass-q"], [], ["--mask", "causal+window:300,0", "--partition", "contiguous"],
-                        ["--ranks-per-node", 4], ["--mask", "full", "--query-heads", 1], ["--pass", "backward"],
+                        ["--ranks-per-node", 4], ["--mask", "full", "--query-heads", 1], ["--pass", "backward"], ["--ranks", 1],
                         ["--mask", "full", "--ranks", 6, "--query-heads", 4, "--ranks-per-node", 4, "--tokens", "4k"]]:
             with self.subTest(options=options):
                 page, plan = self.plan(*(["--ranks", 8] if "--ranks" not in options else []), *options)
+                self.assertNotRegex(plan["fastest"]["reason"], r"(\S+ \S+) and not \1$")
                 fastest, best = plan["fastest"], min(row["seconds"] for row in plan["strategies"] if row["legal"])
                 self.assertEqual("why_another_was_taken" in fastest, fastest["name"] != plan["strategy"])
                 if fastest["name"] == plan["strategy"]:
