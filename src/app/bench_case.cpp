@@ -274,7 +274,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     if (hardware) {
       const LinkClass inside = context.under_mpi() ? LinkClass::shared : LinkClass::process;
       const Estimate e = estimate(
-          job->schedule, priced(prices_of(c.shape, c.backward), c.shape.type, *hardware, place.ranks_per_node, inside));
+          job->schedule, priced(prices_of(*job, c.backward), c.shape.type, *hardware, place.ranks_per_node, inside));
       row["predicted_ms"] = 1e3 * (c.backward ? e.backward : e.forward).seconds;
     }
     row["grid"] = to_text(job->schedule.grid);

@@ -107,9 +107,21 @@ Rates Hardware::rates_of(DType type, bool backward) const {
   Rates found;
   if (const auto full = rates.find(stem + "full"); full != rates.end()) found.full = full->second;
   if (const auto causal = rates.find(stem + "causal"); causal != rates.end()) found.causal = causal->second;
-  require(!found.full.empty() || !found.causal.empty(), "the hardware profile '", name, "' has no line kernel.", stem,
-          "full");
+  require(!found.full.empty() || !found.causal.empty(), "the hardware profile '", name, "' has no rates of ",
+          name_of(type), backward ? " backward" : " forward", " (kernel.", stem, "full or .causal); it has those of ",
+          known(), ": name one of these with --dtype, or add the line");
   return found;
+}
+
+std::string Hardware::known() const {
+  std::string names;
+  for (const DType type : {DType::f32, DType::bf16, DType::f16})
+    for (const char* pass : {"forward", "backward"}) {
+      const std::string stem = sentence(name_of(type), ".", pass, ".");
+      if (rates.contains(stem + "full") || rates.contains(stem + "causal"))
+        names += sentence(names.empty() ? "" : ", ", name_of(type), " ", pass);
+    }
+  return names;
 }
 
 DType Hardware::known_type(DType wish) const {

@@ -40,6 +40,8 @@ struct Hardware {
   LinkClass inside() const;
   /// Both passes' rates, full and causal. Throws Error (usage) when nothing is known about the type and pass.
   Rates rates_of(DType type, bool backward) const;
+  /// What rates there are of: "f32 forward, f32 backward".
+  std::string known() const;
   /// The type itself if there are rates for it, else the first of f32, bf16, f16 that has some.
   DType known_type(DType wish) const;
 };

@@ -50,7 +50,7 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
       {.name = "weights",
        .value = "W,W,...",
        .group = group,
-       .help = "relative speeds of the ranks, for --partition balanced"},
+       .help = "relative speeds of the ranks: what --partition balanced shares out by, and plans are priced by"},
       {.name = "ranks",
        .value = "P",
        .fallback = std::move(ranks_fallback),
@@ -64,15 +64,16 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
   };
 }
 
-std::vector<Option> distribution_options() {
+std::vector<Option> machine_options() {
   const std::string group = "Distribution";
-  std::vector<Option> more{
+  return {
       {.name = "threads",
        .value = "N",
        .fallback = "(cores / ranks on the node)",
        .group = group,
        .help = "threads per rank",
-       .check = whole_number(1)},
+       .check =
+           [](std::string_view text) { require(parse_count(text, 1) <= 4096, "must be at most 4096: it is ", text); }},
       {.name = "device", .value = "auto|cpu|cuda", .fallback = "auto", .group = group, .help = "where to compute"},
       {.name = "kernel",
        .value = "NAME",
@@ -103,8 +104,9 @@ std::vector<Option> distribution_options() {
        .group = group,
        .help = "the same plan gives the same bits, whatever the timing (always so on CPUs)"},
   };
-  return joined({plan_options("(mpirun's, else 1)"), std::move(more)});
 }
+
+std::vector<Option> distribution_options() { return joined({plan_options("(mpirun's, else 1)"), machine_options()}); }
 
 Option mask_option(std::string fallback) {
   std::string help = "who sees whom, terms joined by '+':";
@@ -187,16 +189,20 @@ std::vector<Option> trace_options(std::string fallback) {
   };
 }
 
+Option progress_option() {
+  return {.name = "progress",
+          .value = "auto|none|json",
+          .fallback = "auto",
+          .group = "Output",
+          .help = "a bar with ETA on a terminal, plain lines elsewhere"};
+}
+
 std::vector<Option> output_options() {
   const std::string group = "Output";
   return {
       {.name = "output", .value = "FILE", .group = group, .help = "HDF5 file to write"},
       {.name = "overwrite", .group = group, .help = "replace an existing file"},
-      {.name = "progress",
-       .value = "auto|none|json",
-       .fallback = "auto",
-       .group = group,
-       .help = "a bar with ETA on a terminal, plain lines elsewhere"},
+      progress_option(),
       {.name = "timeline", .value = "FILE", .group = group, .help = "Chrome/Perfetto JSON of what each rank did when"},
   };
 }
@@ -218,7 +224,6 @@ std::vector<Index> equal_documents(Index tokens, Index each) {
 Placement placement(const Settings& settings, const Context& context) {
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
-  require(threads <= 4096, settings.name_of("threads"), " must be at most 4096: it is ", threads);
   return {ranks, context.node_divisor(ranks), context.threads_per_rank(ranks, threads)};
 }
 
@@ -234,6 +239,7 @@ std::optional<Hardware> hardware_of(const Settings& settings) {
 Prices prices_of(const Settings& settings, const Placement& place, const AttentionShape& shape, bool backward) {
   Prices prices = prices_of(shape, backward);
   prices.ranks_per_node = place.ranks_per_node;
+  prices.weights = weights_of(settings, place.ranks);
   const auto hardware = hardware_of(settings);
   return hardware ? priced(prices, shape.type, *hardware, place.ranks_per_node, hardware->inside()) : prices;
 }
@@ -258,6 +264,7 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   std::string partition = settings.text("partition");
   if (!weights.empty() && partition == "auto") partition = "balanced";
   std::string reason = "as asked for";
+  const bool by_auto = !grid;
   if (!grid || partition == "auto") {
     const Choice choice =
         choose(mask, place.ranks, prices_of(settings, place, shape, backward), grid ? &*grid : nullptr, partition);
@@ -265,12 +272,23 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
     partition = choice.partition;
     reason = choice.reason;
   }
-  Job job{shape, make_schedule(*grid, partition, mask, weights), std::string(strategy_of(*grid)), reason, place};
-  return job;
+  return {.shape = shape,
+          .schedule = make_schedule(*grid, partition, mask, weights),
+          .strategy = std::string(strategy_of(*grid)),
+          .reason = reason,
+          .place = place,
+          .weights = weights,
+          .by_auto = by_auto};
+}
+
+Prices prices_of(const Job& job, bool backward) {
+  Prices prices = prices_of(job.shape, backward);
+  prices.weights = job.weights;
+  return prices;
 }
 
 Index memory_of(const Job& job, bool backward) {
-  const Prices prices = prices_of(job.shape, backward);
+  const Prices prices = prices_of(job, backward);
   return footprint(job.schedule, estimate(job.schedule, prices).buffer_rows, prices).total();
 }
 

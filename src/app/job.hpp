@@ -13,7 +13,9 @@ namespace annulus::app {
 
 /// Options that several commands share.
 std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks, hardware
-std::vector<Option> distribution_options();                    ///< those, and threads, device, kernel, transport, ...
+std::vector<Option> machine_options();                         ///< threads, device, kernel, transport, ...
+std::vector<Option> distribution_options();                    ///< both
+Option progress_option();
 Option mask_option(std::string fallback);
 Option dtype_option(std::string fallback);
 std::vector<Option> shape_options();
@@ -36,6 +38,8 @@ struct Job {
   Schedule schedule;
   std::string strategy, reason;  ///< what was taken, and why when `auto` chose
   Placement place;
+  std::vector<double> weights = {};  ///< relative speeds of the ranks; empty: all equal
+  bool by_auto = false;              ///< `auto` chose the strategy
 };
 
 /// Resolves strategy, grid and partition; `auto` by --hardware, or at nominal prices. Throws Error (usage) with the reason when they do not fit together.
@@ -43,6 +47,7 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
              bool backward);
 /// Nominal, and as --hardware says.
 Prices prices_of(const AttentionShape& shape, bool backward);
+Prices prices_of(const Job& job, bool backward);
 Prices prices_of(const Settings& settings, const Placement& place, const AttentionShape& shape, bool backward);
 /// --hardware, if given.
 std::optional<Hardware> hardware_of(const Settings& settings);

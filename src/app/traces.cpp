@@ -55,6 +55,21 @@ Index trace_bytes(const TraceChoice& choice, const Job& job) {
   return bytes;
 }
 
+Index trace_file_bytes(const TraceChoice& choice, const Job& job) {
+  const Index heads = job.shape.query_heads, keys = job.schedule.mask.keys(),
+              rows = job.schedule.mask.queries() * heads;
+  constexpr Index number = sizeof(float);
+  Index bytes = 0;
+  if (choice.any()) bytes += 5 * number * rows;  // lse and four statistics
+  if (choice.received) bytes += number * keys * heads;
+  if (choice.edges) bytes += (bytes_of(key_element(keys)) + number) * rows * choice.top_k;
+  if (choice.map) {
+    const Blocks blocks = blocks_of(job.schedule.mask, choice.map_blocks);
+    bytes += number * heads * blocks.queries * blocks.keys;
+  }
+  return bytes;
+}
+
 Traces::Traces(const TraceChoice& choice, const Job& job, const RankTools& tools, std::string group)
     : choice_(choice), job_(job), rank_(tools.transport.rank()), group_(std::move(group)) {
   const Index rows = job.schedule.queries.rows(rank_), keys = job.schedule.keys.rows(rank_),

@@ -22,6 +22,9 @@ TraceChoice trace_choice(const Settings& settings);
 /// Bytes of memory that a rank's traces need at most.
 Index trace_bytes(const TraceChoice& choice, const Job& job);
 
+/// Bytes of the datasets that all ranks' traces become.
+Index trace_file_bytes(const TraceChoice& choice, const Job& job);
+
 /// One rank's attention traces: made neutral, filled by Attention::observe, written under a group of the result.
 class Traces {
  public:

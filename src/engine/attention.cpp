@@ -71,11 +71,7 @@ Attention::Attention(const Schedule& schedule, Plan plan, const AttentionShape& 
 
 const Plan& Attention::ring_plan() {
   if (!queries_travel(schedule_.grid.travel)) return plan_;
-  if (!ring_plan_) {
-    Grid ring = schedule_.grid;
-    ring.travel = Travel::keys;
-    ring_plan_ = Planner(ring, schedule_.planner.queries(), schedule_.planner.keys(), schedule_.mask).plan(seat_);
-  }
+  if (!ring_plan_) ring_plan_ = ring_of(schedule_).plan_of(seat_);
   return *ring_plan_;
 }
 

@@ -66,4 +66,22 @@ std::string bytes_text(double bytes) {
   return text.data();
 }
 
+std::string duration_text(double seconds) {
+  struct Unit {
+    double seconds, end;  // used below
+    const char* name;
+  };
+  static constexpr std::array units{Unit{1e-6, 999.5e-6, "us"}, Unit{1e-3, 0.9995, "ms"}, Unit{1, 120, "s"},
+                                    Unit{60, 120 * 60, "min"}, Unit{3600, 48 * 3600, "h"}};
+  Unit unit{24 * 3600, 0, "days"};
+  for (auto it = units.rbegin(); it != units.rend(); ++it)
+    if (seconds < it->end) unit = *it;
+  const double value = seconds / unit.seconds;
+  const int decimals = value == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), value < 1e6 ? "%.*f %s" : "%.*e %s", value < 1e6 ? decimals : 2, value,
+                unit.name);
+  return text.data();
+}
+
 }  // namespace annulus

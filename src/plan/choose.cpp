@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
 
@@ -19,6 +20,10 @@ struct Candidate {
   Index most_bytes = 0;
   double least = 0;
 };
+
+std::span<const double> weights_for(std::string_view partition, const Prices& prices) {
+  return partition == "balanced" ? std::span<const double>(prices.weights) : std::span<const double>{};
+}
 
 // Every row of the table of strategies, and all even splits of heads. The plainer a grid is, the earlier it comes.
 std::vector<Grid> grids_for(int ranks, const Prices& prices) {
@@ -52,7 +57,8 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
   const std::vector<Grid> grids = grid != nullptr ? std::vector<Grid>{*grid} : grids_for(ranks, prices);
   std::vector<Candidate> candidates;
   for (const Grid& candidate : grids)
-    for (const std::string& name : partitions) candidates.push_back({make_schedule(candidate, name, mask), name});
+    for (const std::string& name : partitions)
+      candidates.push_back({make_schedule(candidate, name, mask, weights_for(name, prices)), name});
   for (std::size_t i = 0; i < candidates.size() && candidates.size() > 1; ++i) {
     const Schedule& ring = candidates[i % partitions.size()].job;  // what a fixed grid needs is not questioned
     candidates[i].most_bytes = grid != nullptr ? std::numeric_limits<Index>::max() : most_memory(ring, prices);
@@ -80,14 +86,16 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
     winner = &c;
   }
   std::string reason =
-      sentence("least time of ", candidates.size(), candidates.size() == 1 ? " candidate" : " candidates");
+      candidates.size() == 1 ? "the only candidate" : sentence("least time of ", candidates.size(), " candidates");
   if (simulated < candidates.size())
-    reason += sentence(", ", candidates.size() - simulated, " of which are too slow even without exchange");
+    reason += sentence(", ", candidates.size() - simulated, " of which cannot be 2 % faster whatever they exchange");
   if (too_large > 0)
     reason += sentence(", ", too_large, " faster, in more than ", roomy, " times the memory of a ring");
-  const auto thousandths = static_cast<Index>(best->imbalance(winner->job.planner.seats()) * 1000);
-  reason += sentence(": ", best->steps, best->steps == 1 ? " step" : " steps", ", imbalance ",
-                     static_cast<double>(thousandths) / 1000);
+  const int seats = winner->job.planner.seats();
+  const auto rounded = [](double ratio) { return static_cast<double>(std::llround(ratio * 1000)) / 1000; };
+  reason +=
+      sentence(": ", best->steps, best->steps == 1 ? " step" : " steps", ", imbalance ",
+               rounded(best->imbalance(seats)), " step by step, ", rounded(best->imbalance_in_all(seats)), " in all");
   return {winner->job.grid, winner->partition, reason};
 }
 

@@ -40,6 +40,8 @@ Clock::Clock(const Prices& p, const Grid& grid, Index block_bytes, Index sum_byt
       workers_(p.workers_per_node),
       ports_(p.network_ports),
       ranks_here_(std::min(p.ranks_per_node, grid.ranks())) {
+  const std::vector<double> slowness = seat_slowness(grid, p);
+  for (std::size_t i = 0; i < seats_.size(); ++i) seats_[i].slowness = slowness[i];
   const double crowd = std::max(1.0, static_cast<double>(ranks_here_) / workers_);
   near_.bytes_per_second /= crowd;  // a copy is work, too
   seconds_per_byte_ *= crowd;
@@ -78,7 +80,7 @@ void Clock::work(Rank first, int stride, int count, double seconds, Index held_r
   const double clears = steps_ * static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
   seconds *= steps_;
   for (int i = 0, seat = first; i < count; ++i, seat += stride) {
-    seats_[index(seat)].work += seconds;
+    seats_[index(seat)].work += seconds * seats_[index(seat)].slowness;
     seats_[index(seat)].extra += clears;
   }
 }

@@ -37,7 +37,7 @@ class Clock {
   void repeat(int steps) { steps_ = steps; }
   void block(const Messages& messages, Index rows);
   void sums(const Messages& messages, Index rows);
-  /// of seats first, first + stride, ...; held_rows: what follows them is cleared first.
+  /// of seats first, first + stride, ...; seconds: of a rank of mean speed; held_rows: what follows them is cleared first.
   void work(Rank first, int stride, int count, double seconds, Index held_rows);
   /// The block of every seat goes to all others at once.
   void gather_all(std::span<const Index> rows);
@@ -62,6 +62,7 @@ class Clock {
     double ready = 0, done = 0, next = 0;  // when its step began, when it has computed, when the next begins
     double work = 0, extra = 0;            // computing, and clearing and adding, in the step that comes
     double compute = 0;                    // all computing so far
+    double slowness = 1;                   // times what a rank of mean speed takes
   };
   static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
   void send(std::vector<Load>& loads, const Messages& messages, double bytes, double Seat::*sent);

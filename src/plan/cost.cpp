@@ -1,6 +1,9 @@
 #include "annulus/plan/cost.hpp"
 
 #include <algorithm>
+#include <numeric>
+
+#include "annulus/base/error.hpp"
 
 namespace annulus {
 
@@ -13,6 +16,18 @@ Index largest_kv_share(const Prices& p, int lanes) {
     most = std::max(most, end > begin ? ceil_div(end, group) - begin / group : 0);
   }
   return most;
+}
+
+std::vector<double> seat_slowness(const Grid& grid, const Prices& p) {
+  std::vector<double> slowness(static_cast<std::size_t>(grid.seats()), 1.0);
+  if (p.weights.empty()) return slowness;
+  require(p.weights.size() == static_cast<std::size_t>(grid.ranks()),
+          "prices need one weight per rank: weights = ", p.weights.size(), ", ranks = ", grid.ranks());
+  const double mean = std::accumulate(p.weights.begin(), p.weights.end(), 0.0) / grid.ranks();
+  const std::vector<double> weights = weights_in_seats(p.weights, grid.heads);
+  for (std::size_t seat = 0; seat < slowness.size(); ++seat)
+    slowness[seat] = mean / weights[seat * static_cast<std::size_t>(grid.heads)];
+  return slowness;
 }
 
 Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {

@@ -36,6 +36,22 @@ std::string cell(const Step& step, Index most) {
   return padded(std::to_string(step.origin()), 3) + ' ' + bar(pairs(step.tiles), most) + "  ";
 }
 
+std::string caption(const Schedule& job) {
+  switch (job.grid.travel) {
+    case Travel::keys:
+      return "each cell: whose keys and values are worked on, and how much work that is";
+    case Travel::gather:
+      return "each cell: the first of those whose keys and values are worked on, and how much work all of it is";
+    case Travel::queries:
+      return "each cell: whose queries are worked on, and how much work that is";
+    case Travel::tree:
+      break;
+  }
+  const std::size_t rounds = job.planner.merges(0).size();
+  return sentence("all queries come to everybody; each bar: their work with its keys and values; then ", rounds,
+                  rounds == 1 ? " round" : " rounds", " of pairwise merges");
+}
+
 std::string column(std::string text) {
   text.insert(0, 1, ' ');
   text.resize(std::max<std::size_t>(text.size(), cell_width), ' ');
@@ -63,8 +79,7 @@ std::string draw(const Schedule& job, int most_seats, int most_steps) {
   }
   if (seats > shown_seats) text += sentence("  ... ", seats - shown_seats, " more\n");
   if (steps > shown_steps) text += sentence("  ... ", steps - shown_steps, " more steps\n");
-  text += "       (each cell: whose keys and values are worked on, and how much work that is)\n";
-  return text;
+  return text + "       (" + caption(job) + ")\n";
 }
 
 }  // namespace annulus

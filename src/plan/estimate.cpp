@@ -20,6 +20,7 @@ class Stream {
         spans_(job.planner),
         paces_(prices, job.grid.heads),
         seats_(index(planner_.seats())),
+        slowness_(seat_slowness(job.grid, prices)),
         most_looks_(prices.most_looks),
         blocks_(seats_.size()),
         nodes_(nodes_of(job.grid, prices)) {
@@ -53,8 +54,9 @@ class Stream {
     }
     for (Clock& clock : clocks_) clock.repeat(1);
     last_homes();
-    for (const Seat& seat : seats_) {
-      e.most_pairs = std::max(e.most_pairs, seat.all_pairs);
+    for (std::size_t i = 0; i < seats_.size(); ++i) {
+      const Seat& seat = seats_[i];
+      e.longest = std::max(e.longest, static_cast<double>(seat.all_pairs) * slowness_[i]);
       most_received = std::max(most_received, seat.all_rows);
       received += seat.all_rows;
     }
@@ -226,24 +228,27 @@ class Stream {
   void end_step(Estimate& e, int first) {
     StepSum sum;
     Index rows = 0, most_rows = 0;
-    for (Seat& seat : seats_) {
+    for (std::size_t i = 0; i < seats_.size(); ++i) {
+      Seat& seat = seats_[i];
       if (grid_.travel == Travel::tree) seat.pairs *= alike_;
       seat.all_pairs += seat.pairs * steps_alike();
       seat.all_rows += seat.rows * steps_alike();
       if (seat.pairs > 0) seat.busy = step_;
       sum.pairs += seat.pairs;
       sum.most_pairs = std::max(sum.most_pairs, seat.pairs);
+      sum.longest = std::max(sum.longest, static_cast<double>(seat.pairs) * slowness_[i]);
       rows += seat.rows;
       most_rows = std::max(most_rows, seat.rows);
       seat.pairs = seat.rows = 0;
     }
     for (Clock& clock : clocks_) clock.step();
     e.pairs += sum.pairs * steps_alike();
-    e.path_pairs += sum.most_pairs * steps_alike();
+    e.path_pairs += sum.longest * steps_alike();
     e.buffer_rows = std::max(e.buffer_rows, most_rows);
     for (int step = first; step < first + steps_alike(); ++step) {
       e.by_step[index(step)].pairs = sum.pairs;
       e.by_step[index(step)].most_pairs = sum.most_pairs;
+      e.by_step[index(step)].longest = sum.longest;
       if (step == 0) continue;
       e.by_step[index(step) - 1].rows = rows;  // they travel in the batch of the step before
       e.by_step[index(step) - 1].most_rows = most_rows;
@@ -282,6 +287,7 @@ class Stream {
   int step_ = 0, every_ = 1, alike_ = 1;  // of so many steps one is looked at; how many this one stands for
   std::vector<Clock> clocks_;             // forward, and backward where it is asked for
   std::vector<Seat> seats_;
+  std::vector<double> slowness_;  // of seats
   Index most_looks_;
   std::vector<Block> blocks_;  // by owner
   std::vector<Rank> nodes_;    // of seats, where there are several
@@ -290,13 +296,6 @@ class Stream {
   Sight sight_;
 };
 
-// Traces and gradients of the tree are those of a ring over the same shards.
-Schedule ring_of(const Schedule& job) {
-  Grid grid = job.grid;
-  grid.travel = Travel::keys;
-  return {grid, job.mask, job.queries, job.keys, Planner(grid, job.planner.queries(), job.planner.keys(), job.mask)};
-}
-
 }  // namespace
 
 double least_seconds(const Schedule& job, const Prices& prices) {
@@ -304,10 +303,13 @@ double least_seconds(const Schedule& job, const Prices& prices) {
   const double each = paces.forward.least() + (prices.backward ? paces.backward.least() : 0);
   const bool strided =
       std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });
-  Index most = job.mask.pairs() / job.planner.seats();
+  const std::vector<double> slowness = seat_slowness(job.grid, prices);
+  double speed = 0;  // of all seats together
+  for (const double slow : slowness) speed += 1 / slow;
+  double most = static_cast<double>(job.mask.pairs()) / speed;
   for (Rank seat = 0; seat < job.planner.seats() && !strided; ++seat)  // a closed form for each
-    most = std::max(most, job.planner.pairs_of(seat));
-  return static_cast<double>(most) * each;
+    most = std::max(most, static_cast<double>(job.planner.pairs_of(seat)) * slowness[static_cast<std::size_t>(seat)]);
+  return most * each;
 }
 
 Estimate estimate(const Schedule& job, const Prices& p) {
@@ -315,6 +317,7 @@ Estimate estimate(const Schedule& job, const Prices& p) {
   const Passes passes(job, p);
   Estimate e;
   e.row_bytes = passes.row_bytes();
+  if (passes.backward) e.backward_row_bytes = passes.backward->block_bytes + passes.backward->sum_bytes;
   Stream stream(job, p, passes);
   stream.run(e);
   e.forward.seconds += passes.forward.fixed_seconds;
@@ -333,7 +336,7 @@ Estimate estimate(const Schedule& job, const Prices& p) {
   if (job.grid.travel != Travel::tree || !p.backward) return e;
   const Schedule ring = ring_of(job);
   const Estimate both = estimate(ring, p);
-  const Index more = Passes(ring, p).backward->block_bytes + Passes(ring, p).backward->sum_bytes;
+  const Index more = both.backward_row_bytes;
   e.backward = both.backward;
   e.block_bytes_received += both.block_bytes_received / both.row_bytes * more;
   e.total_bytes += both.total_bytes / both.row_bytes * more;

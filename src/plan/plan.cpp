@@ -279,14 +279,29 @@ Index count(std::span<const Move> moves) {
   return total;
 }
 
-Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask& mask,
-                       std::span<const double> weights) {
+Schedule ring_of(const Schedule& job) {
+  Grid grid = job.grid;
+  grid.travel = Travel::keys;
+  return {grid, job.mask, job.queries, job.keys, Planner(grid, job.planner.queries(), job.planner.keys(), job.mask)};
+}
+
+std::vector<double> weights_in_seats(std::span<const double> given, int heads) {
+  std::vector<double> weights(given.begin(), given.end());
+  for (auto seat = weights.begin(); seat != weights.end();) {
+    const auto end = seat + std::min<std::ptrdiff_t>(heads, weights.end() - seat);
+    std::fill(seat, end, *std::min_element(seat, end));
+    seat = end;
+  }
+  return weights;
+}
+
+Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask& mask, std::span<const double> given) {
   const int ranks = grid.ranks();
+  const std::vector<double> weights = weights_in_seats(given, grid.heads);
   Partition queries = make_partition(partition, mask.queries(), ranks, mask, weights);
   Partition keys = mask.queries() == mask.keys()
                        ? queries
-                       : make_partition(partition, mask.keys(), ranks, mask,
-                                        partition == "balanced" ? std::span<const double>{} : weights);
+                       : make_partition(partition, mask.keys(), ranks, mask);
   Planner planner(grid, queries.joined(grid.heads), keys.joined(grid.heads), mask);
   return {grid, mask, std::move(queries), std::move(keys), std::move(planner)};
 }

@@ -39,8 +39,8 @@ class Plan(ProgramTest):
                         continue
                     with self.subTest(mask=mask, ranks=ranks, tokens=tokens):
                         partition = ["contiguous", "zigzag", "striped", "balanced"][(number + ranks) % 4]
-                        page, plan = self.plan("--tokens", tokens, "--mask", mask, "--ranks", ranks, "--document-tokens", each,
-                                               "--partition", partition)
+                        more = ["--document-tokens", each] if "documents" in mask else []
+                        page, plan = self.plan("--tokens", tokens, "--mask", mask, "--ranks", ranks, "--partition", partition, *more)
                         documents = [*range(0, tokens, each), tokens]
                         pairs = int(visible(mask, tokens, tokens, documents).sum())
                         self.assertEqual(plan["pairs"], pairs)
@@ -62,6 +62,11 @@ class Plan(ProgramTest):
             for row in plan["strategies"]:
                 self.assertTrue(row["verdict"])
                 self.assertEqual(row["verdict"].startswith("legal: "), row["grid"] != "-", row)
+                self.assertEqual(row["legal"], row["grid"] != "-", row)
+                self.assertNotIn("<-", row["verdict"])
+                self.assertEqual(row["chosen"], row["name"] == plan["strategy"])
+            self.assertEqual(page.count("<- this plan"), 1)
+            for row in plan["strategies"]:
                 self.assertRegex(page, rf"(?m)^    {row['name']} ")
             for promised in ["visible pairs", "imbalance", "exchange", "memory", " per rank", "busiest/mean", "step"]:
                 self.assertIn(promised, page)
@@ -107,6 +112,152 @@ class Plan(ProgramTest):
                 self.assertEqual(plan["seconds"], mine["seconds"])
                 # auto tries them all, and prefers the plainer of two that differ by less than 2 %
                 self.assertLessEqual(plan["seconds"], min(row["seconds"] for row in legal if not row["more_memory_than_auto_spends"]) / 0.98)
+
+    def test_a_plan_that_is_not_the_fastest_says_why(self):
+        seen = set()
+        for options in [["--strategy", "pass-q"], [], ["--mask", "causal+window:300,0", "--partition", "contiguous"],
+                        ["--ranks-per-node", 4], ["--mask", "full", "--query-heads", 1], ["--pass", "backward"], ["--ranks", 1],
+                        ["--mask", "full", "--ranks", 6, "--query-heads", 4, "--ranks-per-node", 4, "--tokens", "4k"]]:
+            with self.subTest(options=options):
+                page, plan = self.plan(*(["--ranks", 8] if "--ranks" not in options else []), *options)
+                self.assertNotRegex(plan["fastest"]["reason"], r"(\S+ \S+) and not \1$")
+                fastest, best = plan["fastest"], min(row["seconds"] for row in plan["strategies"] if row["legal"])
+                self.assertEqual("why_another_was_taken" in fastest, fastest["name"] != plan["strategy"])
+                if fastest["name"] == plan["strategy"]:
+                    self.assertEqual(plan["seconds"], best)
+                    continue
+                why = fastest["why_another_was_taken"]
+                self.assertIn(why, page)
+                self.assertIn(f"{plan['strategy']} {plan['grid']}", why)
+                if "--strategy" in options:
+                    self.assertIn("was asked for", why)
+                elif "memory" not in why:
+                    self.assertLess(plan["seconds"], best / 0.98 * (1 + 1e-9))
+                    self.assertRegex(why, r"auto took .*, [012]\.?\d* % slower: it keeps the plainer of two that differ by less than 2 %")
+                seen.add("asked" if "--strategy" in options else "auto")
+        self.assertEqual(seen, {"asked", "auto"}, "these cases do not tell much")
+
+    def test_weights_are_in_every_price(self):
+        _, plan = self.plan("--tokens", "4k", "--ranks", 6, "--query-heads", 4, "--kv-heads", 4, "--ranks-per-node", 4, "--mask",
+                            "documents+causal", "--document-tokens", 1000, "--partition", "balanced", "--weights", "1,1,1,1,2,2")
+        best = min(row["seconds"] for row in plan["strategies"] if row["legal"] and not row["more_memory_than_auto_spends"])
+        self.assertLessEqual(plan["seconds"], best / 0.98 * (1 + 1e-9))
+        self.assertEqual(plan["weights"], [1, 1, 1, 1, 2, 2])
+        _, plan = self.plan("--ranks", 2, "--weights", "1,3", "--mask", "full")
+        rows = {row["name"]: row for row in plan["strategies"] if row["legal"]}
+        self.assertLess(plan["imbalance_in_all"], 1.02)
+        self.assertEqual(plan["partition"], "balanced")
+        self.assertEqual(plan["seconds"], rows[plan["strategy"]]["seconds"])
+        _, even = self.plan("--ranks", 2, "--mask", "full", "--strategy", "ring")
+        self.assertLess(rows["ring"]["compute_seconds"], 1.02 * even["compute_seconds"])
+        self.assertGreater(rows["ulysses"]["compute_seconds"], 1.98 * even["compute_seconds"])  # heads are shared out evenly
+
+    def test_both_passes_are_told_apart(self):
+        page, plan = self.plan("--ranks", 4, "--strategy", "ring", "--pass", "backward")
+        self.assertAlmostEqual(plan["seconds"], plan["forward_seconds"] + plan["backward_seconds"])
+        self.assertGreater(plan["backward_seconds"], plan["forward_seconds"])
+        self.assertRegex(page, r"  time            forward \S+ \S+ \+ backward \S+ \S+ = \S+ \S+, of which")
+        _, alone = self.plan("--ranks", 4, "--strategy", "ring")
+        self.assertAlmostEqual(alone["seconds"], plan["forward_seconds"])
+        self.assertNotIn("backward_seconds", alone)
+
+    def test_gradients_of_a_tree_are_drawn_as_the_ring_they_run_as(self):
+        page, plan = self.plan("--ranks", 4, "--strategy", "tree", "--partition", "zigzag", "--pass", "backward")
+        _, ring = self.plan("--ranks", 4, "--strategy", "ring", "--partition", "zigzag", "--pass", "backward")
+        self.assertIn("backward, as a ring over the same shards", page)
+        self.assertEqual(plan["backward_as_ring"]["visits"], ring["visits"])
+        self.assertEqual([step["rows_moved"] for step in plan["backward_as_ring"]["steps"]], [step["rows_moved"] for step in ring["steps"]])
+        self.assertAlmostEqual(plan["backward_seconds"], ring["backward_seconds"])
+
+    def test_the_twin_holds_what_was_resolved(self):
+        _, plan = self.plan("--tokens", 60, "--keys", 80, "--ranks", 4, "--strategy", "ring", "--partition", "contiguous", "--mask", "full",
+                            "--query-heads", 6, "--kv-heads", 2, "--channels", 16, "--dtype", "bf16")
+        expected = {"tokens": 60, "keys": 80, "query_heads": 6, "kv_heads": 2, "channels": 16, "value_channels": 16, "dtype": "bf16",
+                    "softmax_scale": 0.25, "mask": "full", "pass": "forward", "ranks": 4, "ranks_per_node": 4, "prices": "nominal",
+                    "version": self.succeeds("--version").stdout.split()[1]}
+        self.assertEqual({name: plan[name] for name in expected}, expected)
+        self.assertEqual(sum(plan["memory_bytes"].values()), plan["memory_bytes_per_rank"])
+        self.assertTrue(plan["visits"]["complete"])
+        self.assertEqual(plan["visits"]["by_seat_and_step"],
+                         [[{"blocks_of": [(seat - step) % 4], "pairs": 15 * 20} for step in range(4)] for seat in range(4)])
+
+    def test_file_bytes_are_those_of_the_files(self):
+        random = np.random.default_rng(SEED)
+        for dtype, documents in [("f32", None), ("bf16", [0, 10, 30])]:
+            for backward in [False, True]:
+                with self.subTest(dtype=dtype, backward=backward):
+                    tensors = random_tensors(random, 30, 30, 6, 3, 16, 8, dout=True)
+                    path = write(self.scratch / "in.h5", dtype, *([documents] if documents else []), **tensors)
+                    output = self.scratch / "out.h5"
+                    self.succeeds("attend", path, "--output", output, "--overwrite", *(["--backward"] if backward else []))
+                    page, plan = self.plan(path, "--ranks", 2, "--pass", "backward" if backward else "forward")
+                    for key, file in [("read", path), ("written", output)]:
+                        bytes_of = dict(plan["file_bytes"][key])
+                        total = bytes_of.pop("total")
+                        with h5py.File(file) as opened:
+                            stored = {name: opened[name].id.get_storage_size() for name in opened if name != "dout" or backward}
+                        self.assertEqual(bytes_of, stored)
+                        self.assertEqual(total, sum(stored.values()))
+                    self.assertRegex(page, r"(?m)^  files           attend reads .* and writes .* \(out, lse")
+                    shape = ["--tokens", 30, "--query-heads", 6, "--kv-heads", 3, "--channels", 16, "--value-channels", 8, "--dtype", dtype,
+                             "--ranks", 2, "--pass", "backward" if backward else "forward"]
+                    if not documents:
+                        _, made_up = self.plan(*shape)
+                        self.assertEqual(made_up["file_bytes"], plan["file_bytes"])
+
+    def test_traces_take_memory_and_files(self):
+        random = np.random.default_rng(SEED)
+        path, output = write(self.scratch / "in.h5", "f32", **random_tensors(random, 300, 300, 4, 2, 8, 8)), self.scratch / "out.h5"
+        for level in ["none", "summary", "standard", "edges"]:
+            with self.subTest(level=level):
+                options = ["--trace", level, "--top-k", 5, "--map-blocks", 16]
+                self.succeeds("attend", path, "--output", output, "--overwrite", *options)
+                page, plan = self.plan(path, "--ranks", 2, *options)
+                stored = []
+                with h5py.File(output) as file:
+                    if level != "none":
+                        file["trace"].visititems(lambda _, it: stored.append(it.id.get_storage_size()) if isinstance(it, h5py.Dataset) else None)
+                self.assertEqual(plan["file_bytes"]["written"].get("trace", 0), sum(stored))
+                self.assertEqual(plan["memory_bytes"]["traces"] > 0, level != "none")
+                self.assertEqual("without the pass that collects traces" in page, level != "none")
+
+    def test_one_configuration_file_serves_attend_and_plan(self):
+        random = np.random.default_rng(SEED)
+        path = write(self.scratch / "in.h5", "f32", **random_tensors(random, 64, 64, 4, 4, 8, 8))
+        config = self.scratch / "shared.ini"
+        config.write_text("mask = causal\nstrategy = ulysses\npartition = zigzag\ndtype = bf16\nsoftmax-scale = 0.3\nranks = 2\nthreads = 1\n"
+                          "device = cpu\nkernel = reference\ntransport = threads\ntrace = summary\nprogress = none\ntimeout = 30\n")
+        self.succeeds("attend", path, "--config", config, "--output", self.scratch / "out.h5", "--overwrite")
+        _, plan = self.plan(path, "--config", config)
+        self.assertEqual([plan["strategy"], plan["partition"], plan["dtype"], plan["softmax_scale"]], ["ulysses", "zigzag", "bf16", 0.3])
+        shown = self.succeeds("plan", "--config", config, "--print-config").stdout
+        for line in ["kernel = reference", "device = cpu", "transport = threads", "threads = 1", "progress = none", "trace = summary"]:
+            self.assertRegex(shown, rf"(?m)^{line} .*shared.ini, line")
+        for option, value, *words in [("--kernel", "none", "there is no kernel 'none'"), ("--device", "tpu"), ("--transport", "tcp"),
+                                      ("--progress", "bar"), ("--trace", "some"), ("--threads", "0"), ("--threads", "4097", "4096"),
+                                      ("--top-k", "2000", "1024")]:
+            self.refuses(2, *(words or [option]), command=["plan", "--ranks", 2, "--trace", "full", option, value])
+        self.assertIn("Not used by a plan", self.succeeds("plan", "--help").stdout)
+
+    def test_a_profile_says_which_types_it_knows(self):
+        for profile, wrong, right in [("cpu-100gbe", "bf16", "f32"), ("h200-ib", "f32", "bf16")]:
+            path = ROOT / "configs" / "hardware" / f"{profile}.ini"
+            with self.subTest(profile=profile):
+                self.refuses(2, f"no rates of {wrong} forward", f"it has those of {right} forward, {right} backward", "--dtype",
+                             command=["plan", "--hardware", path, "--dtype", wrong])
+                _, plan = self.plan("--hardware", path)
+                self.assertEqual(plan["dtype"], right)
+        self.refuses(2, "bf16 forward", "--dtype", command=["bench", "strong", "--ranks", 1, "--tokens", 64, "--hardware",
+                                                            ROOT / "configs" / "hardware" / "h200-ib.ini"])
+
+    def test_a_shape_that_makes_no_sense_is_refused(self):
+        random = np.random.default_rng(SEED)
+        path = write(self.scratch / "no_sense.h5", "f32", **random_tensors(random, 30, 30, 2, 2, 8, 8))
+        for option in ["--tokens", "--keys", "--query-heads", "--kv-heads", "--channels", "--value-channels", "--document-tokens"]:
+            self.refuses(2, option, str(path), "must not be given beside an input", command=["plan", path, option, 8])
+        self.refuses(2, "--document-tokens", "needs the mask term documents", "causal", command=["plan", "--document-tokens", 100])
+        self.refuses(2, "--mask", "documents needs --document-tokens N", command=["plan", "--mask", "causal+documents"])
+        self.refuses(2, "the input has none", command=["plan", path, "--mask", "documents"])
 
     def test_auto_gathers_where_that_is_fastest_and_fits(self):
         profile = self.scratch / "slow.ini"

@@ -108,5 +108,25 @@ TEST(Numbers, BytesAreWrittenInTheUnitThatKeepsThemShort) {
   for (const auto& [bytes, text] : sizes) EXPECT_EQ(bytes_text(bytes), text);
 }
 
+TEST(Numbers, DurationsHaveThreeDigitsAndFittingUnits) {
+  const std::vector<std::pair<double, std::string>> durations{{0, "0 us"},
+                                                              {1.234e-8, "0.01 us"},
+                                                              {9.994e-6, "9.99 us"},
+                                                              {9.996e-6, "10.0 us"},
+                                                              {99.96e-6, "100 us"},
+                                                              {999.4e-6, "999 us"},
+                                                              {999.6e-6, "1.00 ms"},
+                                                              {0.0123456, "12.3 ms"},
+                                                              {0.9996, "1.00 s"},
+                                                              {22.04, "22.0 s"},
+                                                              {119, "119 s"},
+                                                              {150, "2.50 min"},
+                                                              {7199, "120 min"},
+                                                              {7200, "2.00 h"},
+                                                              {86400 * 10, "10.0 days"},
+                                                              {1e15, "1.16e+10 days"}};
+  for (const auto& [seconds, text] : durations) EXPECT_EQ(duration_text(seconds), text);
+}
+
 }  // namespace
 }  // namespace annulus

@@ -50,16 +50,21 @@ TEST(Choose, NothingThatFitsIsFasterByMoreThanTwoPercent) {
     p.ranks_per_node = of(std::array{2, 4, 1 << 30});
     p.far.bytes_per_second /= of(std::array{1, 20});
     p.backward = random() % 2 == 0;
+    if (random() % 3 == 0)
+      for (int rank = 0; rank < ranks; ++rank) p.weights.push_back(of(std::array{1, 1, 2, 3}));
+    const auto scheduled = [&](const Grid& grid, std::string_view partition) {
+      return make_schedule(grid, partition, mask, partition == "balanced" ? p.weights : std::vector<double>{});
+    };
     const Choice choice = choose(mask, ranks, p, nullptr, "auto");
-    const Schedule job = make_schedule(choice.grid, choice.partition, mask);
+    const Schedule job = scheduled(choice.grid, choice.partition);
     const Estimate mine = estimate(job, p);
     ++chosen[strategy_of(choice.grid)];
     for (const char* partition : partitions) {
-      const Index most = most_memory(make_schedule({1, ranks, 1}, partition, mask), p);
+      const Index most = most_memory(scheduled({1, ranks, 1}, partition), p);
       ASSERT_TRUE(choice.partition != partition || footprint(job, mine.buffer_rows, p).total() <= most)
           << "seed " << seed;
       for (const Grid& grid : table(ranks, p)) {
-        const Schedule other = make_schedule(grid, partition, mask);
+        const Schedule other = scheduled(grid, partition);
         const Estimate e = estimate(other, p);
         if (footprint(other, e.buffer_rows, p).total() > most) continue;
         ASSERT_LE(mine.seconds(), e.seconds() / worth_it * (1 + 1e-12))
@@ -71,6 +76,18 @@ TEST(Choose, NothingThatFitsIsFasterByMoreThanTwoPercent) {
   }
   for (const char* name : {"ring", "ulysses", "hybrid", "all-gather", "pass-q", "tree"})
     EXPECT_GT(chosen[name], 0) << name << " was never the fastest: these cases do not tell much";
+}
+
+TEST(Choose, SharesWorkByTheWeightsOfTheRanks) {
+  Prices p = prices(2, 2, {0, 1e12, 1, false}, {});
+  p.weights = {1, 3};
+  const Mask mask = Mask::parse("full", {2048, 2048});
+  const Choice choice = choose(mask, 2, p, nullptr, "auto");
+  EXPECT_EQ(choice.partition, "balanced");
+  EXPECT_EQ(choice.grid.heads, 1) << "heads are shared out evenly, so the fast rank would wait";
+  const Estimate e = estimate(make_schedule(choice.grid, choice.partition, mask, p.weights), p);
+  EXPECT_LE(e.imbalance_in_all(2), 1.02);
+  EXPECT_LE(e.seconds(), 1.02 * least_seconds(make_schedule({1, 2, 1}, "balanced", mask), prices(2, 2, {}, {})));
 }
 
 // A slow link and a backward pass: gradients of gathered blocks go straight home, those of a ring ride on behind them.

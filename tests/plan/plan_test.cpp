@@ -350,6 +350,14 @@ TEST(Plan, BalancedSharesAnyMaskInProportionToTheWeights) {
   }
 }
 
+TEST(Plan, RanksOfASeatCountAsTheSlowestOfThem) {
+  EXPECT_EQ(weights_in_seats(std::vector<double>{1, 3, 2, 2}, 2), (std::vector<double>{1, 1, 2, 2}));
+  const Mask mask = Mask::parse("full", {1200, 1200});
+  const std::vector<double> weights{1, 3, 2, 8};
+  const Schedule job = make_schedule({2, 2, 1}, "balanced", mask, weights);
+  EXPECT_NEAR(static_cast<double>(job.planner.pairs_of(1)) / static_cast<double>(job.planner.pairs_of(0)), 2, 0.1);
+}
+
 TEST(Plan, GridsAndStrategiesSayWhyTheyRefuse) {
   EXPECT_EQ(parse_grid("2x4x1"), (Grid{2, 4, 1}));
   for (const char* bad : {"", "2", "2x4", "2x4x", "0x1x1", "2x4x1x1", "ax1x1", "-1x2x3", "99999x99999x1"})

@@ -60,6 +60,36 @@ TEST(Time, OfRanksThatShareCoresIsThatOfTheirWork) {
   EXPECT_DOUBLE_EQ(estimate(job, p).seconds(), 20 + 16);
 }
 
+TEST(Time, OfSeatsIsTheirWorkOverTheSpeedOfTheirSlowestRank) {
+  Prices p = plain({0, endless, 1, false});
+  p.weights = {1, 3};  // half and one and a half times the mean speed; two steps of 16 pairs each
+  EXPECT_DOUBLE_EQ(estimate(ring(2, "full", 8), p).seconds(), 2 * 16 / 0.5);
+  EXPECT_DOUBLE_EQ(estimate(ring(2, "full", 8), p).imbalance(2), 2);
+  EXPECT_DOUBLE_EQ(estimate(ring(2, "full", 8), p).imbalance_in_all(2), 2);
+  const Mask mask = Mask::parse("full", {8, 8});
+  p.query_heads = p.kv_heads = 2;
+  const Estimate shared = estimate(make_schedule({2, 1, 1}, "balanced", mask, p.weights), p);  // one head for each rank
+  EXPECT_DOUBLE_EQ(shared.seconds(), 64 / 0.5);
+  EXPECT_DOUBLE_EQ(shared.imbalance(1), 2);
+}
+
+TEST(Time, OfAWeightedPartitionIsAboutTheSameOnAllRanks) {
+  for (const char* terms : {"full", "causal", "causal+window:500,0"})
+    for (const auto& weights : {std::vector<double>{1, 3}, {1, 1, 1, 1, 2, 2}, {5, 2, 2}}) {
+      const Mask mask = Mask::parse(terms, {4096, 4096});
+      const auto ranks = static_cast<int>(weights.size());
+      Prices p = plain({0, endless, 1, false});
+      p.weights = weights;
+      // one step, so that nobody waits for another but at the end
+      const Schedule job = make_schedule({1, ranks, 1, Travel::gather}, "balanced", mask, weights);
+      const double ideal = static_cast<double>(mask.pairs()) / ranks;
+      EXPECT_LE(estimate(job, p).seconds(), 1.1 * ideal) << terms << " " << ranks;
+      EXPECT_GE(estimate(job, p).seconds(), 0.999 * ideal) << terms << " " << ranks;
+      const Schedule even = make_schedule({1, ranks, 1, Travel::gather}, "balanced", mask);
+      EXPECT_GE(estimate(even, p).seconds(), 1.3 * ideal) << terms << " " << ranks;
+    }
+}
+
 TEST(Time, OfAPortThatANodeSharesIsThatOfAllItsRanks) {
   Prices p = plain(
       {0, 4, 1, false});  // two nodes of two; every block of 16 rows takes 32 s, and computing nothing to speak of
@@ -219,16 +249,22 @@ TEST(Time, LiesBetweenTheLargerAndTheSumOfComputingAndExchange) {
     Random random{std::mt19937(seed)};
     const Schedule job = random_schedule(random, false);
     const LinkPrice link{1, 5, random.of({0.0, 0.4, 1.0}), random.below(2) == 0};
-    const Estimate both = estimate(job, plain(link));
-    const Estimate computing = estimate(job, plain({0, endless, 1, false}));
+    Prices mine = plain(link);
+    if (random.below(2) == 0)
+      for (int rank = 0; rank < job.grid.ranks(); ++rank) mine.weights.push_back(1 + random.below(4));
+    const Estimate both = estimate(job, mine);
+    Prices alone = plain({0, endless, 1, false});
+    alone.weights = mine.weights;
+    const Estimate computing = estimate(job, alone);
     Prices idle = plain({link.latency_seconds, link.bytes_per_second, 1, false});
     idle.forward = {{{1, 1e18}}, {}};
     const double exchange = estimate(job, idle).forward.seconds;
     ASSERT_GE(both.forward.seconds * (1 + 1e-9), std::max(computing.forward.seconds, exchange)) << "seed " << seed;
     // everybody computes, and then everybody exchanges, step after step
     Prices apart = plain({link.latency_seconds, link.bytes_per_second, 0, false});
+    apart.weights = mine.weights;
     ASSERT_LE(both.forward.seconds, estimate(job, apart).forward.seconds * (1 + 1e-9)) << "seed " << seed;
-    ASSERT_LE(least_seconds(job, plain(link)), both.forward.seconds * (1 + 1e-9)) << "seed " << seed;
+    ASSERT_LE(least_seconds(job, mine), both.forward.seconds * (1 + 1e-9)) << "seed " << seed;
   }
 }
 

@@ -18,5 +18,7 @@ std::vector<Range> parse_list(std::string_view text);
 std::string grouped(Index value);
 /// 1536 -> "1.5 KiB".
 std::string bytes_text(double bytes);
+/// Three digits in us, ms, s, min, h or days: 0.0012345 -> "1.23 ms", 22 -> "22.0 s", 150 -> "2.50 min".
+std::string duration_text(double seconds);
 
 }  // namespace annulus

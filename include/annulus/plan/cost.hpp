@@ -47,11 +47,17 @@ struct Prices {
       std::numeric_limits<double>::infinity();  ///< of passes over memory: clear, add, copy
   double seconds_per_pass = 0;                  ///< what a pass takes besides
   Index most_looks = 300'000'000;  ///< of seats at blocks, some seconds; beyond, a fifth of it, of sampled steps
+  std::vector<double> weights =
+      {};  ///< relative speeds of the ranks (empty: all equal); the rates are those of their mean
 };
+/// What each seat takes for one second's work of a rank of mean speed. Heads are shared out evenly, so a seat is as slow as its
+/// slowest rank.
+std::vector<double> seat_slowness(const Grid& grid, const Prices& prices);
 
 /// One step of all seats.
 struct StepSum {
   Index pairs = 0, most_pairs = 0;  ///< in all, and of the busiest seat
+  double longest = 0;               ///< most pairs of a seat times its slowness
   Index rows = 0, most_rows = 0;    ///< rows that arrive for the next step: in all, and at one seat
 };
 
@@ -65,10 +71,11 @@ struct PassTime {
 struct Estimate {
   Index steps = 0;
   Index pairs = 0;                 ///< visible pairs, all seats
-  Index path_pairs = 0;            ///< sum over steps of the busiest seat's pairs: nobody can be faster
-  Index most_pairs = 0;            ///< of the busiest seat
+  double path_pairs = 0;           ///< sum over steps of StepSum::longest, as if all waited for the slowest in each
+  double longest = 0;              ///< most pairs of a seat times its slowness, all steps
   Index buffer_rows = 0;           ///< most rows that visit a seat at once
   Index row_bytes = 0;             ///< what travels for every row that visits a rank, sums that follow it included
+  Index backward_row_bytes = 0;    ///< of it, in the backward pass
   Index block_bytes_received = 0;  ///< bytes between seats, the rank that receives most
   Index exchange_bytes = 0;        ///< bytes of the head exchange, the rank that receives most
   Index total_bytes = 0;           ///< bytes between seats, received by all ranks
@@ -86,17 +93,17 @@ struct Estimate {
   double exposed() const { return seconds() > 0 ? 1 - compute_seconds() / seconds() : 0; }
   Index network_bytes() const { return node_bytes + exchange_node_bytes; }
   Index inside_bytes() const { return total_bytes + exchange_total - network_bytes(); }
-  /// Time lost to imbalance: path_pairs over the ideal; 1.0 is ideal.
-  double imbalance(int seats) const {
-    return pairs == 0 ? 1.0 : static_cast<double>(path_pairs) * seats / static_cast<double>(pairs);
-  }
+  /// Over the time in which every rank, computing all the time at its own speed, would have done: if all waited for the slowest
+  /// in each step, and if nobody waited before the end. Both are 1 where the work is shared out evenly.
+  double imbalance(int seats) const { return pairs == 0 ? 1.0 : path_pairs * seats / static_cast<double>(pairs); }
+  double imbalance_in_all(int seats) const { return pairs == 0 ? 1.0 : longest * seats / static_cast<double>(pairs); }
 };
 /// Simulates the very plans that the engine executes, step by step and seat by seat: a seat goes on when it has computed
 /// and its next block is there, and a block leaves when its sender is in that step, too. Memory grows with the number of
 /// seats, time with the pairs of seats that see each other, and no plan is made. Exact up to 17,320 seats; beyond,
 /// steps are sampled (Prices::most_looks) and counts of rows and bytes are close, not exact.
 Estimate estimate(const Schedule& schedule, const Prices& prices);
-/// A time that no schedule of these seats can beat: the busiest seat's pairs, at the best rate.
+/// A time that no schedule of these seats can beat: the pairs of the seat that computes longest, at the best rate.
 double least_seconds(const Schedule& schedule, const Prices& prices);
 
 /// Bytes a rank needs at its peak, forward (and backward), without what the caller keeps besides and without what kernels and
@@ -123,7 +130,7 @@ Index most_memory(const Schedule& ring, const Prices& prices);
 /// even splits of heads on the sensible partitions, among those that keep to most_memory(). The plainer of two wins when they
 /// differ by less than 2 %. Candidates whose least_seconds are too long already are not simulated, and above 2,000 seats steps
 /// are sampled; above 1,024 ranks the partition `balanced` is not tried.
-/// A fixed grid or partition (non-empty) is kept.
+/// A fixed grid or partition (non-empty) is kept. Where ranks have weights only `balanced` candidates use them.
 struct Choice {
   Grid grid;
   std::string partition, reason;

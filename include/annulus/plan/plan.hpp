@@ -131,7 +131,16 @@ struct Schedule {
   Plan plan_of(Rank seat) const { return planner.plan(seat); }
 };
 
-/// Partitions by name. Throws Error (usage) when something does not fit together.
+/// The same shards on the same grid, with K/V blocks that travel from seat to seat: as traces run where queries travel, and
+/// the gradients of a tree.
+Schedule ring_of(const Schedule& schedule);
+
+/// The weight of each rank where so many neighbours share tokens and split the heads evenly: that of the slowest of them.
+///   weights 1 3 2 2, heads = 2:   1 1 2 2
+std::vector<double> weights_in_seats(std::span<const double> weights, int heads);
+
+/// Partitions by name. weights: relative speeds of the ranks (empty: all equal), for `balanced`; ranks of a seat count as the
+/// slowest of them. Throws Error (usage) when something does not fit together.
 Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask& mask,
                        std::span<const double> weights = {});
 
