@@ -272,9 +272,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     row["max_error"] = samples > 0 ? Row(most[4]) : Row(nullptr);
     row["predicted_ms"] = nullptr;
     if (hardware) {
-      const LinkClass inside = context.under_mpi() ? LinkClass::shared : LinkClass::process;
-      const Estimate e = estimate(
-          job->schedule, priced(prices_of(*job, c.backward), c.shape.type, *hardware, place.ranks_per_node, inside));
+      const Estimate e = estimate(job->schedule, prices_of(*job, context, *hardware, c.backward));
       row["predicted_ms"] = 1e3 * (c.backward ? e.backward : e.forward).seconds;
     }
     row["grid"] = to_text(job->schedule.grid);

@@ -7,6 +7,8 @@
 #include <filesystem>
 
 #include "annulus/base/error.hpp"
+#include "annulus/geometry/numbers.hpp"
+#include "annulus/plan/cost.hpp"
 #include "annulus/transport/collectives.hpp"
 #include "app/backends.hpp"
 #include "app/finishing_kernel.hpp"
@@ -91,7 +93,9 @@ std::string Compute::description() const {
 
 void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
   progress_.begin();
+  const double begins = tools_.timeline.now();
   attention_.forward(q, kv, out, lse);
+  seconds_.forward = tools_.timeline.now() - begins;
   const auto runs = job_.schedule.queries.runs(tools_.transport.rank());
   together(tools_.transport, [&] {
     for (Index i = 0; i < lse.tokens; ++i)
@@ -109,7 +113,27 @@ void Compute::observe(const Rows& q, const Rows& k, const Rows& lse, Traces& tra
 
 void Compute::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                        const Gradients& into) {
+  const double begins = tools_.timeline.now();
   attention_.backward(q, kv, dout, out, lse, into);
+  seconds_.backward = tools_.timeline.now() - begins;
+}
+
+std::string Compute::compare_with_prediction(const Settings& settings, const Context& context, Draft& draft) const {
+  const auto hardware = hardware_of(settings);
+  if (!hardware) return {};
+  const bool backward = seconds_.backward > 0;
+  const Estimate e = estimate(job_.schedule, prices_of(job_, context, *hardware, backward));
+  std::string line;
+  const auto compare = [&](const std::string& pass, double predicted, double measured) {
+    draft.attribute("/", "predicted_" + pass + "_seconds", predicted);
+    draft.attribute("/", "measured_" + pass + "_seconds", measured);
+    const double hundredths = std::round(100 * measured / std::max(predicted, 1e-9));
+    line += sentence(line.empty() ? "" : "; ", pass, " ", duration_text(predicted), ", measured ",
+                     duration_text(measured), " (", hundredths / 100, " x)");
+  };
+  compare("forward", e.forward.seconds, seconds_.forward);
+  if (backward) compare("backward", e.backward.seconds, seconds_.backward);
+  return "  predicted " + line + "\n";
 }
 
 void describe_result(Draft& draft, const Settings& settings, const Context& context, const Job& job,

@@ -43,8 +43,15 @@ class Compute {
   std::string transport() const { return std::string(accelerator_.transport().name()); }
   /// "tiled-avx2", or "cuda-simt on cuda:0 NAME, nccl".
   std::string description() const;
+  /// What --hardware predicted of the passes and what they took on this rank, as a line to print and as root attributes. Nothing
+  /// without --hardware.
+  std::string compare_with_prediction(const Settings& settings, const Context& context, Draft& draft) const;
 
  private:
+  /// Of the last call of each pass.
+  struct Taken {
+    double forward = 0, backward = 0;
+  };
   Machine machine();
   const Job& job_;
   RankTools& tools_;
@@ -53,6 +60,7 @@ class Compute {
   std::unique_ptr<Kernel> kernel_;
   HostAttention attention_;
   Progress progress_;
+  Taken seconds_;
 };
 
 /// Root attributes every result has: versions, command line, configuration, plan, mask, scale, dtype.

@@ -287,6 +287,11 @@ Prices prices_of(const Job& job, bool backward) {
   return prices;
 }
 
+Prices prices_of(const Job& job, const Context& context, const Hardware& hardware, bool backward) {
+  const LinkClass inside = context.under_mpi() ? LinkClass::shared : LinkClass::process;
+  return priced(prices_of(job, backward), job.shape.type, hardware, job.place.ranks_per_node, inside);
+}
+
 Index memory_of(const Job& job, bool backward) {
   const Prices prices = prices_of(job, backward);
   return footprint(job.schedule, estimate(job.schedule, prices).buffer_rows, prices).total();

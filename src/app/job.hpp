@@ -48,6 +48,8 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
 /// Nominal, and as --hardware says.
 Prices prices_of(const AttentionShape& shape, bool backward);
 Prices prices_of(const Job& job, bool backward);
+/// On this hardware, as the program runs now: ranks of a node are threads, or processes that share memory.
+Prices prices_of(const Job& job, const Context& context, const Hardware& hardware, bool backward);
 Prices prices_of(const Settings& settings, const Placement& place, const AttentionShape& shape, bool backward);
 /// --hardware, if given.
 std::optional<Hardware> hardware_of(const Settings& settings);

@@ -1,15 +1,19 @@
 """attend against attention in float64, written independently in oracle.py."""
+import pathlib
 import unittest
 
 from program import needs
 
 needs("numpy", "h5py")
 
+import h5py
 import numpy as np
 
 from attending import BACKWARD, COARSENESS, GRIDS, HEADS, MASKS, PARTITIONS, ROUNDING, SEED, TERMS, UNUSED, AttendTest, case, rounding_of_weights, worst
 from oracle import Attention, visible
 from tensors import rounded
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Forward(AttendTest):
@@ -140,6 +144,22 @@ class Backward(AttendTest):
 
 
 class Said(AttendTest):
+    def test_what_a_profile_predicted_stands_beside_what_was_measured(self):
+        random = np.random.default_rng(SEED + 17)
+        path, output = self.scratch / "in.h5", self.scratch / "out.h5"
+        case(random, path, "f32", 64, 64, (4, 2), 8, 8, dout=True)
+        profile = ROOT / "configs" / "hardware" / "cpu-100gbe.ini"
+        for options, passes in [([], ["forward"]), (["--backward"], ["forward", "backward"])]:
+            with self.subTest(passes=passes):
+                page = self.succeeds("attend", path, "--output", output, "--overwrite", "--ranks", 2, "--hardware", profile, *options).stdout
+                line = next(line for line in page.splitlines() if line.startswith("  predicted "))
+                with h5py.File(output) as file:
+                    for one in ["forward", "backward"]:
+                        self.assertEqual(f"{one} " in line, one in passes, line)
+                        for word in ["predicted", "measured"]:
+                            self.assertEqual(file.attrs.get(f"{word}_{one}_seconds", 0) > 0, one in passes, (word, one))
+        self.assertNotIn("predicted", self.succeeds("attend", path, "--output", output, "--overwrite").stdout)
+
     def test_a_config_file_stands_for_the_command_line(self):
         random = np.random.default_rng(SEED + 18)
         path, config = self.scratch / "in.h5", self.scratch / "job.ini"

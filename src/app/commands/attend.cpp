@@ -153,9 +153,11 @@ void attend(const Settings& settings, const Context& context, const Placement& p
     write(layout, *job, t, traces, tools.transport.rank(), backward);
     if (appends) write_cache(cache_layout, *job, t, tools.transport.rank());
   });
+  std::string prediction;
   together(tools.transport, [&] {
     if (!tools.lead) return;
     traces.write_small(*draft);
+    prediction = compute.compare_with_prediction(settings, context, *draft);
     draft->attribute("/", "input_hash", hash.get());
     draft->commit();
     if (appends) cache->commit();  // last: whoever repeats what failed before does not append twice
@@ -171,9 +173,10 @@ void attend(const Settings& settings, const Context& context, const Placement& p
               std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
   std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
               compute.description().c_str());
-  std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", seconds_text(computes - begins).c_str(),
-              seconds_text(writes - computes).c_str(), operations / (writes - computes) * 1e-9,
-              seconds_text(tools.timeline.now() - writes).c_str());
+  std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", duration_text(computes - begins).c_str(),
+              duration_text(writes - computes).c_str(), operations / (writes - computes) * 1e-9,
+              duration_text(tools.timeline.now() - writes).c_str());
+  std::fputs(prediction.c_str(), stdout);
   if (choice.received) std::printf("  check     attention received = queries, off by %.1e\n", traces.deviation());
   std::printf("  wrote     %s\n", settings.text("output").c_str());
   if (appends)

@@ -104,10 +104,12 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
     sequence->write(writer, runs);
     writer.finish();
   });
+  std::string prediction;
   together(tools.transport, [&] {
     if (!tools.lead) return;
     traces.write_small(*draft);
     sequence->write_small(*draft);
+    prediction = compute.compare_with_prediction(settings, context, *draft);
     draft->commit();
   });
   if (!tools.lead) return;
@@ -120,8 +122,9 @@ void run_rank(const Settings& settings, const Context& context, const Placement&
   std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
               compute.description().c_str());
   std::printf("  time      read and embed %s, attention %s (%.1f GFLOP/s), read out and write %s\n",
-              seconds_text(computes - begins).c_str(), seconds_text(reads - computes).c_str(),
-              operations / (reads - computes) * 1e-9, seconds_text(tools.timeline.now() - reads).c_str());
+              duration_text(computes - begins).c_str(), duration_text(reads - computes).c_str(),
+              operations / (reads - computes) * 1e-9, duration_text(tools.timeline.now() - reads).c_str());
+  std::fputs(prediction.c_str(), stdout);
   if (traces_choice.received)
     std::printf("  check     attention received = queries, off by %.1e\n", traces.deviation());
   sequence->print();
