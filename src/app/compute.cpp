@@ -161,6 +161,7 @@ void describe_result(Draft& draft, const Settings& settings, const Context& cont
       {"softmax_scale", job.shape.softmax_scale},
   };
   draft.attributes(values);
+  if (!job.weights.empty()) draft.attribute("/", "weights", job.weights);
 }
 
 Layout share_layout(Transport& transport, const Layout& mine) {

@@ -12,6 +12,8 @@ std::vector<double> weights_of(const Settings& settings, int ranks) {
   std::vector<double> weights;
   if (!settings.has("weights")) return weights;
   const std::string& text = settings.text("weights");
+  require(text != measured_weights, settings.name_of("weights"),
+          " measured needs ranks that run: give the numbers that a run wrote down (attribute weights of its result)");
   const char* at = text.data();
   const char* end = at + text.size();
   for (; at < end; ++at) {
@@ -48,9 +50,10 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
        .group = group,
        .help = "which rank owns which tokens"},
       {.name = "weights",
-       .value = "W,W,...",
+       .value = "W,W,...|measured",
        .group = group,
-       .help = "relative speeds of the ranks: what --partition balanced shares out by, and plans are priced by"},
+       .help = "relative speeds of the ranks: what --partition balanced shares out by, and plans are priced by;\n"
+               "measured: as their processors' arithmetic is now (run, attend, bench)"},
       {.name = "ranks",
        .value = "P",
        .fallback = std::move(ranks_fallback),

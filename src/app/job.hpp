@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "annulus/engine/heads.hpp"
@@ -22,6 +23,9 @@ std::vector<Option> shape_options();
 std::vector<Option> trace_options(std::string fallback);
 std::vector<Option> output_options();
 std::vector<Option> joined(std::vector<std::vector<Option>> groups);
+
+/// What --weights says for speeds.hpp to measure.
+inline constexpr std::string_view measured_weights = "measured";
 
 /// Document offsets for a mask with `documents` but no input: equal documents of so many tokens.
 std::vector<Index> equal_documents(Index tokens, Index each);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/meet.hpp"
@@ -292,6 +293,16 @@ std::vector<double> weights_in_seats(std::span<const double> given, int heads) {
     std::fill(seat, end, *std::min_element(seat, end));
     seat = end;
   }
+  return weights;
+}
+
+std::vector<double> weights_of_rates(std::span<const double> rates) {
+  constexpr double alike = 1.05, least_weight = 0.001;
+  const auto [least, most] = std::ranges::minmax(rates);
+  if (most < alike * least) return {};
+  const double mean = std::accumulate(rates.begin(), rates.end(), 0.0) / static_cast<double>(rates.size());
+  std::vector<double> weights;
+  for (const double rate : rates) weights.push_back(std::max(least_weight, rate / mean));
   return weights;
 }
 

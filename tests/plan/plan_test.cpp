@@ -369,5 +369,12 @@ TEST(Plan, GridsAndStrategiesSayWhyTheyRefuse) {
   EXPECT_EQ(find_strategy("hybrid").grid({8, 4, 8, 8}), (Grid{4, 2, 1}));
 }
 
+TEST(Weights, AreNoneForRanksThatAreAlikeAndHaveTheMeanOneForOthers) {
+  EXPECT_TRUE(weights_of_rates(std::vector{1e11, 1.04e11, 1.02e11}).empty());
+  EXPECT_TRUE(weights_of_rates(std::vector{7e10}).empty());
+  EXPECT_EQ(weights_of_rates(std::vector{1e11, 3e11}), (std::vector{0.5, 1.5}));
+  EXPECT_EQ(weights_of_rates(std::vector{2e11, 1e11, 1e11, 0.0}), (std::vector{2.0, 1.0, 1.0, 0.001}));
+}
+
 }  // namespace
 }  // namespace annulus

@@ -139,6 +139,10 @@ Schedule ring_of(const Schedule& schedule);
 ///   weights 1 3 2 2, heads = 2:   1 1 2 2
 std::vector<double> weights_in_seats(std::span<const double> weights, int heads);
 
+/// Weights, their mean being 1, of ranks that were measured to work at these rates; empty, all equal, where these differ by less
+/// than 5 %, which is what equal processors seem to differ by from one moment to the next.
+std::vector<double> weights_of_rates(std::span<const double> rates);
+
 /// Partitions by name. weights: relative speeds of the ranks (empty: all equal), for `balanced`; ranks of a seat count as the
 /// slowest of them. Throws Error (usage) when something does not fit together.
 Schedule make_schedule(const Grid& grid, std::string_view partition, const Mask& mask,

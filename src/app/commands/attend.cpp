@@ -10,6 +10,7 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
+#include "app/speeds.hpp"
 #include "app/tensors.hpp"
 #include "app/timeline_file.hpp"
 
@@ -103,7 +104,8 @@ void write_cache(const Layout& layout, const Job& job, const Tensors& t, Rank ra
   writer.finish();
 }
 
-void attend(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
+void attend(const Settings& given, const Context& context, const Placement& place, RankTools& tools) {
+  const Settings settings = with_measured_weights(given, place, tools);
   const std::string& path = settings.positional().front();
   const bool backward = settings.flag("backward");
   const bool appends = settings.has("append");

@@ -7,6 +7,7 @@
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
 #include "app/sequence.hpp"
+#include "app/speeds.hpp"
 #include "app/timeline_file.hpp"
 
 namespace annulus::app {
@@ -46,7 +47,8 @@ void describe_input(Draft& draft, const Sequence& sequence) {
   draft.attribute("/", "token_kind", sequence.token_kind());
 }
 
-void run_rank(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
+void run_rank(const Settings& given, const Context& context, const Placement& place, RankTools& tools) {
+  const Settings settings = with_measured_weights(given, place, tools);
   const Rank rank = tools.transport.rank();
   const TraceChoice traces_choice = trace_choice(settings);
   const SequenceChoice choice = choice_of(settings);
