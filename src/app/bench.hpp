@@ -43,6 +43,8 @@ class Report {
   /// The verdict line and the files. holds: absent when nothing was checked. Returns the exit code: 0, or 3 when it does not
   /// hold.
   int finish(std::optional<bool> holds, const std::string& verdict);
+  /// Runs what measures. Asked to stop, it still writes the finished rows and passes the stop on, saying so.
+  void collect(const std::function<void()>& measure);
   const std::vector<Row>& rows() const { return rows_; }
 
  private:
@@ -57,7 +59,8 @@ class Report {
 /// "host-a host-a host-b" by rank. All processes.
 std::vector<std::string> hosts_of_ranks(Context& context, double patience_seconds);
 
-/// Runs body on the first `ranks` ranks of an mpirun, the others wait; without mpirun on so many threads.
+/// Runs body on the first `ranks` ranks of an mpirun, the others wait; without mpirun on so many threads. Stops before it when
+/// any rank was asked to.
 void on_first_ranks(Context& context, int ranks, double patience_seconds, const std::function<void(RankTools&)>& body);
 
 /// One attention job to measure.
@@ -78,15 +81,20 @@ struct Outcome {
   double error_over_tolerance = 0;
 };
 Outcome measure(const Settings& settings, Context& context, const Case& job, const std::optional<Hardware>& hardware);
-/// A case on one rank without any exchange. between: called before every repetition and after the last.
+/// How a case is measured on one rank without any exchange.
+struct AloneChoice {
+  Index warm_ups = 1, repetitions = 1;
+  std::function<void()> between = {};  ///< called before every repetition and after the last
+  bool stops = true;  ///< within a pass, by itself: not where other ranks do the same and wait for this one
+};
 struct Alone {
   std::vector<double> seconds;          ///< in order
   std::vector<double> compute_seconds;  ///< of them, inside the kernel
   double operations = 0;        ///< of one pass
   std::string kernel;
 };
-Alone run_alone(const Settings& settings, const Case& job, int threads, Index warm_ups, Index repetitions,
-                const std::function<void()>& between = {});
+/// Throws Error (stopped) when this process is asked to stop.
+Alone run_alone(const Settings& settings, const Case& job, int threads, const AloneChoice& choice);
 /// The formulas behind the columns, as notes.
 void explain_attention_columns(Report& report, const Settings& settings);
 

@@ -11,6 +11,7 @@
 #include "app/backends.hpp"
 #include "app/bench_pass.hpp"
 #include "app/common_start.hpp"
+#include "app/stop.hpp"
 #include "app/timeline_file.hpp"
 
 namespace annulus::app {
@@ -58,6 +59,7 @@ Repeated repeat(BenchPass& bench, RankTools& tools, Index repetitions) {
   Repeated all;
   CommonStart start(tools.transport);
   for (Index i = 0; i < repetitions; ++i) {
+    stop_together(tools.transport);
     start.wait();
     const auto messages = static_cast<std::ptrdiff_t>(tools.timeline.messages().size());
     const double begins = tools.timeline.now();
@@ -130,7 +132,7 @@ std::vector<double> single_rank_rates(const Settings& settings, const Job& job, 
     } catch (const Error&) {
       small.mask = "causal";  // global tokens or a prefix beyond what one rank owns
     }
-    const Alone alone = run_alone(settings, small, job.place.threads, 1, static_cast<Index>(rates.size()));
+    const Alone alone = run_alone(settings, small, job.place.threads, {1, static_cast<Index>(rates.size())});
     for (std::size_t i = 0; i < rates.size(); ++i) rates[i] = alone.operations / alone.seconds[i];
   });
   all_max(tools.transport, rates);
@@ -141,7 +143,12 @@ std::vector<double> single_rank_rates(const Settings& settings, const Job& job, 
 
 void on_first_ranks(Context& context, int ranks, double patience_seconds, const std::function<void(RankTools&)>& body) {
   const int all = context.under_mpi() ? context.ranks(0) : ranks;
-  if (ranks == all) return context.on_every_rank(all, patience_seconds, body);
+  if (ranks == all) {
+    return context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
+      stop_together(tools.transport);
+      body(tools);
+    });
+  }
   std::optional<Agreed> failure;
   context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
     if (tools.transport.rank() >= ranks) return;
@@ -153,10 +160,11 @@ void on_first_ranks(Context& context, int ranks, double patience_seconds, const 
       failure = e;
     }
   });
-  // those that waited learn of a failure, too
+  // those that waited learn of a failure, too; those that measured, of a stop that only others were asked for
   context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
     together(tools.transport, [&] {
       if (failure) throw Error(*failure);
+      if (stop_requested()) throw Error(Failure::stopped, "stopped on request");
     });
   });
 }
@@ -226,7 +234,10 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     });
     std::vector<double> kernel_rates = single_rank_rates(settings, *job, c, tools);
     peak_memory();
-    together(tools.transport, [&] { bench.emplace(settings, *job, tools, *accelerator, c.backward); });
+    const auto pause = [] {
+      if (stop_requested()) throw_stopped();
+    };
+    together(tools.transport, [&] { bench.emplace(settings, *job, tools, *accelerator, pause, c.backward); });
     bench->prepare();
     for (Index i = 0; i < warm_ups; ++i) bench->run();
     const double begins = tools.timeline.now();

@@ -64,14 +64,18 @@ BenchPass::Tensors BenchPass::make_tensors(const Job& job, const Accelerator& ac
 }
 
 BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator,
-                     bool backward)
+                     const std::function<void()>& pause, bool backward)
     : backward_(backward),
       device_(accelerator.device()),
+      transport_(accelerator.transport(), tools.transport),
       kernel_(kernel_of(settings, job, tools.transport.rank(), accelerator)),
       tensors_(make_tensors(job, accelerator, backward)),
-      attention_(job.schedule, job.shape,
-                 {device_, *kernel_, accelerator.transport(), tools.timeline,
-                  operations_per_batch(accelerator.on_gpu(), job.place.threads)}) {}
+      attention_(
+          job.schedule, job.shape,
+          {device_, *kernel_, transport_, tools.timeline, operations_per_batch(accelerator.on_gpu(), job.place.threads),
+           [pause, alone = job.place.ranks == 1](Index) {
+             if (alone) pause();
+           }}) {}
 
 void BenchPass::prepare() {
   if (backward_) attention_.forward(tensors_.q, tensors_.kv, tensors_.out, tensors_.lse);
@@ -136,8 +140,7 @@ BenchPass::Checked BenchPass::check(const Job& job, Rank rank, Index samples) co
   return {error / allowed, error};
 }
 
-Alone run_alone(const Settings& settings, const Case& c, int threads, Index warm_ups, Index repetitions,
-                const std::function<void()>& between) {
+Alone run_alone(const Settings& settings, const Case& c, int threads, const AloneChoice& choice) {
   Fabric fabric(1);
   const auto transport = fabric.transport(0);
   CpuDevice device;
@@ -149,18 +152,21 @@ Alone run_alone(const Settings& settings, const Case& c, int threads, Index warm
                 "",
                 {1, 1, threads}};
   const Accelerator accelerator(settings, job, tools, memory_of(job, c.backward));
-  BenchPass bench(settings, job, tools, accelerator, c.backward);
+  const auto pause = [&] {
+    if (choice.stops && stop_requested()) throw Error(Failure::stopped, "stopped on request");
+  };
+  BenchPass bench(settings, job, tools, accelerator, pause, c.backward);
   bench.prepare();
-  for (Index i = 0; i < warm_ups; ++i) bench.run();
+  for (Index i = 0; i < choice.warm_ups; ++i) bench.run();
   Alone alone{{}, {}, pass_operations(job, c.backward), bench.kernel()};
-  for (Index i = 0; i < repetitions; ++i) {
-    if (between) between();
+  for (Index i = 0; i < choice.repetitions; ++i) {
+    if (choice.between) choice.between();
     const double begins = timeline.now();
     bench.run();
     alone.seconds.push_back(timeline.now() - begins);
     alone.compute_seconds.push_back(timeline.total("compute", begins));
   }
-  if (between) between();
+  if (choice.between) choice.between();
   return alone;
 }
 

@@ -5,14 +5,17 @@
 #include "annulus/engine/attention.hpp"
 #include "app/accelerator.hpp"
 #include "app/bench.hpp"
+#include "app/stop.hpp"
 
 namespace annulus::app {
 
 /// One rank's engine with synthetic inputs, ready to be timed.
 class BenchPass {
  public:
-  /// accelerator: of the same job.
-  BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator, bool backward);
+  /// accelerator: of the same job. pause: called now and then within a pass of a single rank; several stop by themselves
+  /// when any is asked to.
+  BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator,
+            const std::function<void()>& pause, bool backward);
   /// What a backward pass needs of the forward pass. All ranks.
   void prepare();
   /// The pass itself. All ranks.
@@ -33,6 +36,7 @@ class BenchPass {
   static Tensors make_tensors(const Job& job, const Accelerator& accelerator, bool backward);
   bool backward_;
   Device& device_;
+  StoppableTransport transport_;
   std::unique_ptr<Kernel> kernel_;
   Tensors tensors_;
   Attention attention_;

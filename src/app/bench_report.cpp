@@ -123,7 +123,9 @@ void Report::head(const Settings& settings, Context& context) {
 }
 
 void Report::note(const std::string& text) {
-  if (lead_) std::printf("# %s\n", text.c_str());
+  if (!lead_) return;
+  std::printf("# %s\n", text.c_str());
+  std::fflush(stdout);  // who reads along in a pipe sees what is being measured
 }
 
 void Report::row(const Row& row) {
@@ -148,6 +150,18 @@ void Report::row(const Row& row) {
   }
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
+}
+
+void Report::collect(const std::function<void()>& measure) {
+  try {
+    measure();
+  } catch (const Agreed& e) {
+    if (e.failure() != Failure::stopped) throw;
+    const std::string finished = sentence(rows_.size(), rows_.size() == 1 ? " row was" : " rows were", " measured");
+    finish(std::nullopt, "stopped on request: " + finished);
+    throw Agreed(Error(Failure::stopped, sentence("stopped on request: ", finished, csv_ || json_ ? " and written" : "",
+                                                  "; start it again for the rest")));
+  }
 }
 
 int Report::finish(std::optional<bool> holds, const std::string& verdict) {

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "annulus/transport/collectives.hpp"
 #include "app/context.hpp"
 
 namespace annulus::app {
@@ -30,6 +31,12 @@ bool stop_requested() { return asked != 0; }
 
 void throw_stopped() {
   throw Agreed(Error(Failure::stopped, "stopped on request: nothing was written; start it again"));
+}
+
+void stop_together(Transport& transport) {
+  double anybody = stop_requested() ? 1 : 0;
+  all_max(transport, {&anybody, 1});
+  if (anybody > 0) throw_stopped();
 }
 
 struct StoppableTransport::Rounds {

@@ -1,10 +1,14 @@
 """annulus bench: its tables, their twins in CSV and JSON, and what it refuses."""
 import csv
 import json
+import os
 import pathlib
+import signal
+import threading
+import time
 import unittest
 
-from program import ProgramTest
+from program import ProgramTest, patience, start
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = ["--repeats", 2, "--threads", 1, "--query-heads", 2, "--channels", 16]
@@ -174,6 +178,58 @@ class Profiles(BenchTest):
                 profile.write_text(text)
                 self.refuses(2, "bad profile.ini", *words, command=["bench", "strong", "--hardware", profile])
         self.refuses(2, "--hardware", "cannot be opened", command=["bench", "strong", "--hardware", self.scratch / "none.ini"])
+
+
+class Stopping(ProgramTest):
+    """Asked to stop, a benchmark ends on all ranks, says so once, and keeps the rows it has."""
+
+    def stopped(self, how, *arguments, ranks=0, one_rank=False, finished=1):
+        """Starts a benchmark of so many finished cases and an endless one and asks it to stop in that; one_rank: tells one process of
+        mpirun."""
+        table, document = self.scratch / "b.csv", self.scratch / "b.json"
+        process = start("bench", *arguments, "--kernel", "tiled-portable", "--channels", 64, "--threads", 1, "--rows", 0, "--csv", table,
+                        "--json", document, ranks=ranks)
+        end = threading.Timer(60, lambda: os.killpg(process.pid, signal.SIGKILL))
+        end.start()
+        try:
+            while (line := process.stdout.readline()) and line.startswith("#") and finished:
+                pass
+            time.sleep(1.0)
+            self.assertIsNone(process.poll(), "the benchmark is over before it could be stopped")
+            asked = time.monotonic()
+            if one_rank:
+                children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                os.kill(int(children[-1]), how)
+            else:
+                process.send_signal(how)
+        finally:
+            _, errors = process.communicate()
+            end.cancel()
+        self.assertEqual(process.returncode, 75, errors)
+        self.assertEqual(errors.count(f"stopped on request: {finished} row"), 1, errors)
+        self.assertLess(time.monotonic() - asked, patience(15))
+        rows = list(csv.DictReader(table.read_text().splitlines()))
+        self.assertEqual([row["tokens"] for row in rows], ["64"] * finished)
+        self.assertIn("stopped on request", json.loads(document.read_text())["verdict"]["text"])
+
+    def test_within_long_passes(self):
+        case = ["--query-heads", 1, "--tokens", "64,16000", "--mask", "full", "--repeats", 100]
+        strategies = ["strategies", "--strategy", "ring", *case]
+        for how in [signal.SIGUSR1, signal.SIGTERM]:
+            with self.subTest(signal=how):
+                self.stopped(how, "kernel", "--dtype", "f32", "--pass", "forward", *case)
+                self.stopped(how, *strategies, "--ranks", 2)
+
+    def test_between_short_passes(self):
+        self.stopped(signal.SIGUSR1, "strategies", "--strategy", "ring", "--tokens", 64, "--ranks", 2, "--repeats", 1_000_000, finished=0)
+
+    def test_processes_stop_together(self):
+        self.needs_mpirun()
+        case = ["--query-heads", 1, "--tokens", "64,16000", "--mask", "full", "--repeats", 100]
+        self.stopped(signal.SIGUSR1, "strategies", "--strategy", "ring", *case, ranks=2)  # mpirun passes this one on
+        self.stopped(signal.SIGTERM, "strategies", "--strategy", "ring", *case, ranks=2, one_rank=True)
+        # only rank 0 measures: the other one waits, and may be the one that is told
+        self.stopped(signal.SIGUSR1, "kernel", "--dtype", "f32", "--pass", "forward", *case, ranks=2)
 
 
 class Refusals(ProgramTest):

@@ -5,6 +5,7 @@
 #include "annulus/geometry/numbers.hpp"
 #include "app/bench.hpp"
 #include "app/commands/commands.hpp"
+#include "app/stop.hpp"
 
 namespace annulus::app {
 namespace {
@@ -112,6 +113,7 @@ std::vector<Option> bench_output_options() {
 int run(const Settings& settings, Context& context) {
   const std::string& name = settings.positional().front();
   std::string names;
+  catch_stop_signals();
   for (const Benchmark& benchmark : benchmarks) {
     if (benchmark.name == name) {
       if (benchmark.on_gpu) return benchmark.run(settings, context);

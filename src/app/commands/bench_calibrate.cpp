@@ -9,6 +9,7 @@
 #include "annulus/transport/in_process.hpp"
 #include "app/bench.hpp"
 #include "app/link_times.hpp"
+#include "app/stop.hpp"
 
 namespace annulus::app {
 namespace {
@@ -91,6 +92,7 @@ void measure_links(const Settings& settings, Context& context, Hardware& found, 
     LinkPrice link;
     context.on_every_rank(context.ranks(0), patience, [&](RankTools& tools) {
       const auto [a, b] = *pair;
+      stop_together(tools.transport);
       link = link_between(tools.transport, a, b, kind, repetitions);
       if (kind == LinkClass::network) measure_announced(tools.transport, a, b, link, repetitions);
       link.hidden = hidden_between(tools.transport, a, b, link, repetitions);
@@ -107,7 +109,8 @@ struct Busy {
 Busy measure_busy(const Settings& settings, const Case& c, int threads, Transport& transport, Index repetitions) {
   Busy busy;
   Alone alone;
-  together(transport, [&] { alone = run_alone(settings, c, threads, 1, repetitions, [&] { barrier(transport); }); });
+  const AloneChoice choice{1, repetitions, [&] { stop_together(transport); }, false};
+  together(transport, [&] { alone = run_alone(settings, c, threads, choice); });
   std::vector<double> compute = alone.compute_seconds, rest = alone.seconds;
   for (std::size_t i = 0; i < rest.size(); ++i) rest[i] -= compute[i];
   all_max(transport, compute);
@@ -181,11 +184,13 @@ int bench_calibrate(const Settings& settings, Context& context) {
   });
   Hardware found;
   found.name = hosts_of_ranks(context, patience).front();
-  measure_links(settings, context, found, report);
+  report.collect([&] { measure_links(settings, context, found, report); });
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   found.ranks_per_node = context.ranks_per_node(ranks);
-  context.on_every_rank(ranks, patience,
-                        [&](RankTools& tools) { measure_kernels(settings, context, tools, found, report); });
+  report.collect([&] {
+    context.on_every_rank(ranks, patience,
+                          [&](RankTools& tools) { measure_kernels(settings, context, tools, found, report); });
+  });
   if (!context.lead()) return 0;
   std::string command = "annulus";
   for (const std::string& argument : context.arguments()) command += " " + argument;

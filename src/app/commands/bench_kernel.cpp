@@ -31,7 +31,7 @@ Row measured(const Settings& settings, const Case& c, int threads) {
     kernel = settings.text("kernel");
   }
   const auto peak = [&] { peaks.push_back(processor_peak(kernel, threads)); };
-  const Alone alone = run_alone(settings, c, threads, settings.count("warmup"), settings.count("repeats", 1), peak);
+  const Alone alone = run_alone(settings, c, threads, {settings.count("warmup"), settings.count("repeats", 1), peak});
   std::vector<double> fractions;
   for (std::size_t i = 0; i < alone.seconds.size(); ++i)
     fractions.push_back(2 * alone.operations / alone.seconds[i] / std::max(1.0, peaks[i] + peaks[i + 1]));
@@ -99,7 +99,7 @@ int bench_kernel(const Settings& settings, Context& context) {
             const Settings asked =
                 settings.with("kernel", kernel).with("dtype", type).with("pass", pass).with("mask", mask);
             try {
-              one(asked, tokens);
+              report.collect([&] { one(asked, tokens); });
             } catch (const Agreed& e) {
               if (settings.text("kernel") != "all" || e.failure() != Failure::usage) throw;
               report.note(sentence(kernel, ", ", type, ": refused: ", e.what()));

@@ -23,7 +23,7 @@ class Table {
   void add(const Case& c, const std::function<void(Row&)>& finish = {}) {
     Outcome outcome;
     try {
-      outcome = measure(settings_, context_, c, hardware_);
+      report_.collect([&] { outcome = measure(settings_, context_, c, hardware_); });
     } catch (const Agreed& e) {
       if (e.failure() != Failure::usage || !optional_) throw;
       return report_.note(sentence(c.strategy, " on ", c.ranks, " ranks: refused: ", e.what()));
