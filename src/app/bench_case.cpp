@@ -213,7 +213,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
   const Index warm_ups = settings.count("warmup"), repetitions = settings.count("repeats", 1),
               samples = settings.count("rows");
   Placement place{c.ranks, context.ranks_per_node(c.ranks), 1};
-  place.threads = context.threads_per_rank(c.ranks, settings.has("threads") ? settings.count("threads", 1) : 0);
+  place.threads = threads_of(settings, context, c.ranks);
   Outcome outcome;
   const auto body = [&](RankTools& given) {
     RecordedTransport transport(given.transport, given.timeline);

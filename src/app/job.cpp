@@ -8,6 +8,8 @@
 namespace annulus::app {
 namespace {
 
+constexpr Index most_threads = 4096, most_nccl_blocks = 1024;
+
 std::vector<double> weights_of(const Settings& settings, int ranks) {
   std::vector<double> weights;
   if (!settings.has("weights")) return weights;
@@ -72,7 +74,7 @@ std::vector<Option> distribution_options() {
        .fallback = "(cores / ranks on the node)",
        .group = group,
        .help = "threads per rank",
-       .check = whole_number(1)},
+       .check = whole_number(1, most_threads)},
       {.name = "device", .value = "auto|cpu|cuda", .fallback = "auto", .group = group, .help = "where to compute"},
       {.name = "kernel",
        .value = "NAME",
@@ -91,7 +93,7 @@ std::vector<Option> distribution_options() {
        .fallback = "(by tokens per rank)",
        .group = group,
        .help = "blocks of threads of a GPU that NCCL may use",
-       .check = whole_number(1)},
+       .check = whole_number(1, most_nccl_blocks)},
       {.name = "timeout",
        .value = "SECONDS",
        .fallback = "600",
@@ -216,9 +218,11 @@ std::vector<Index> equal_documents(Index tokens, Index each) {
 
 Placement placement(const Settings& settings, const Context& context) {
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
-  const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
-  require(threads <= 4096, settings.name_of("threads"), " must be at most 4096: it is ", threads);
-  return {ranks, context.node_divisor(ranks), context.threads_per_rank(ranks, threads)};
+  return {ranks, context.node_divisor(ranks), threads_of(settings, context, ranks)};
+}
+
+int threads_of(const Settings& settings, const Context& context, int ranks) {
+  return context.threads_per_rank(ranks, settings.has("threads") ? settings.count("threads", 1) : 0);
 }
 
 Prices prices_of(const AttentionShape& shape, bool backward) {

@@ -29,6 +29,8 @@ struct Placement {
   int ranks = 1, ranks_per_node = 1, threads = 1;
 };
 Placement placement(const Settings& settings, const Context& context);
+/// --threads, or each rank's share of its node's cores.
+int threads_of(const Settings& settings, const Context& context, int ranks);
 
 /// What is computed and by whom.
 struct Job {

@@ -238,7 +238,9 @@ class Refusals(ProgramTest):
                                (["two ranks"], ["exchange"]), (["two ranks"], ["overlap"]), (["--grid"], ["weak", "--grid", "2x1x1"]),
                                (["no kernel 'abacus'"], ["kernel", "--kernel", "abacus", "--dtype", "f32"]),
                                (["divide"], ["strategies", "--query-heads", 3, "--kv-heads", 2]),
-                               (["--repeats"], ["strong", "--repeats", 0]), (["kernel", "CPU"], ["kernel", "--device", "cuda"]), (["exchange", "CPU"], ["exchange", "--transport", "nccl"]), (["BENCHMARK"], [])]:
+                               (["--repeats"], ["strong", "--repeats", 0]), (["kernel", "CPU"], ["kernel", "--device", "cuda"]), (["exchange", "CPU"], ["exchange", "--transport", "nccl"]), (["BENCHMARK"], []),
+                               (["--threads", "99999", "4096"], ["strong", "--tokens", 128, "--threads", 99999]),
+                               (["--threads", "99999999999", "4096"], ["kernel", "--threads", 99999999999])]:
             with self.subTest(command=command):
                 self.refuses(2, *words, command=["bench", *command])
 

@@ -130,8 +130,7 @@ Busy measure_busy(const Settings& settings, const Case& c, int threads, Transpor
 // Rates of the kernels by the size of a tile, all ranks of a node at work; and what a pass takes beside them.
 void measure_kernels(const Settings& settings, const Context& context, RankTools& tools, Hardware& found,
                      Report& report) {
-  const int threads =
-      context.threads_per_rank(tools.transport.ranks(), settings.has("threads") ? settings.count("threads", 1) : 0);
+  const int threads = threads_of(settings, context, tools.transport.ranks());
   const std::vector<Index> lengths =
       settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{64, 256, 1024, 4096};
   double rest = 0, bytes = 0;

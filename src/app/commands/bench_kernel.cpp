@@ -61,7 +61,7 @@ Row measured(const Settings& settings, const Case& c, int threads) {
 }  // namespace
 
 int bench_kernel(const Settings& settings, Context& context) {
-  const int threads = settings.has("threads") ? narrow(settings.count("threads", 1)) : context.threads_per_rank(1, 0);
+  const int threads = threads_of(settings, context, 1);
   Report report(settings, context,
                 {{"kernel", 16},
                  {"dtype", 5},
