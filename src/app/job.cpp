@@ -121,6 +121,23 @@ Option dtype_option(std::string fallback) {
           .help = "storage and exchange; accumulation is f32"};
 }
 
+Option softmax_scale_option() {
+  return {.name = "softmax-scale",
+          .value = "X",
+          .fallback = "(1/sqrt(channels))",
+          .group = "Attention",
+          .help = "factor on q.k before the softmax",
+          .check = positive_number()};
+}
+
+Option progress_option() {
+  return {.name = "progress",
+          .value = "auto|none|json",
+          .fallback = "auto",
+          .group = "Output",
+          .help = "a bar with ETA on a terminal, plain lines elsewhere"};
+}
+
 std::vector<Option> shape_options() {
   const std::string group = "Shape";
   return {
@@ -193,11 +210,7 @@ std::vector<Option> output_options() {
   return {
       {.name = "output", .value = "FILE", .group = group, .help = "HDF5 file to write"},
       {.name = "overwrite", .group = group, .help = "replace an existing file"},
-      {.name = "progress",
-       .value = "auto|none|json",
-       .fallback = "auto",
-       .group = group,
-       .help = "a bar with ETA on a terminal, plain lines elsewhere"},
+      progress_option(),
       {.name = "timeline", .value = "FILE", .group = group, .help = "Chrome/Perfetto JSON of what each rank did when"},
   };
 }

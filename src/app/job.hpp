@@ -16,6 +16,8 @@ std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, gr
 std::vector<Option> distribution_options();                    ///< those, and threads, device, kernel, transport, ...
 Option mask_option(std::string fallback);
 Option dtype_option(std::string fallback);
+Option softmax_scale_option();
+Option progress_option();
 std::vector<Option> shape_options();
 std::vector<Option> trace_options(std::string fallback);
 std::vector<Option> output_options();
