@@ -8,6 +8,7 @@
 #include "app/context.hpp"
 #include "app/hardware.hpp"
 #include "app/job.hpp"
+#include "app/progress.hpp"
 #include "app/text_draft.hpp"
 
 namespace annulus::app {
@@ -26,9 +27,10 @@ struct Samples {
 };
 
 struct Column {
-  std::string name;  ///< key in CSV and JSON, heading in the table
-  int width = 8;
-  int digits = 2;  ///< after the point, for numbers that are not whole
+  std::string name;  ///< key in CSV and JSON
+  int width = 8;     ///< in the printed table; 0: not shown there
+  int digits = 2;    ///< after the point, for numbers that are not whole
+  std::string heading = {};  ///< in the printed table, if not the name
 };
 
 /// The output of one benchmark: '#' lines with versions, hosts and command, a table of fixed columns, a verdict, and the same
@@ -39,7 +41,13 @@ class Report {
   Report(const Settings& settings, Context& context, std::vector<Column> columns);
   /// "# text"
   void note(const std::string& text);
+  /// So many rows or refusals will come: --progress tells how far it is.
+  void expect(Index cases);
   void row(const Row& row);
+  /// A case that will not be measured, as a note.
+  void refused(const std::string& text);
+  /// What an option stood for that has no single value, in the JSON's arguments.
+  void used(const std::string& option, const std::vector<std::string>& values);
   /// The verdict line and the files. holds: absent when nothing was checked. Returns the exit code: 0, or 3 when it does not
   /// hold.
   int finish(std::optional<bool> holds, const std::string& verdict);
@@ -52,6 +60,8 @@ class Report {
   std::vector<Column> columns_;
   std::vector<Row> rows_;
   bool lead_, head_printed_ = false;
+  std::string progress_mode_;
+  std::optional<Progress> progress_;
   nlohmann::ordered_json document_;
   std::optional<TextDraft> csv_, json_;
 };
@@ -74,8 +84,10 @@ struct Case {
   bool backward = false;
 };
 
-/// Measures a case and returns its row (lead): all columns of attention_columns().
-std::vector<Column> attention_columns();
+/// Measures a case and returns its row (lead): all columns of attention_columns() and hidden_columns().
+std::vector<Column> attention_columns(const Settings& settings);
+/// Of CSV alone: what "# job" says in the printed table, and the fastest and slowest repetition.
+std::vector<Column> hidden_columns();
 struct Outcome {
   Row row;
   double error_over_tolerance = 0;

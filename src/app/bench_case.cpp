@@ -169,43 +169,47 @@ void on_first_ranks(Context& context, int ranks, double patience_seconds, const 
   });
 }
 
-std::vector<Column> attention_columns() {
-  return {{"tokens", 9},
+// Printed, they fit into 140 columns.
+std::vector<Column> attention_columns(const Settings& settings) {
+  return {{"tokens", 8},
           {"ranks", 5},
           {"strategy", 11},
           {"partition", 10},
-          {"mask", 16},
-          {"heads", 6},
-          {"dtype", 5},
-          {"median_ms", 10},
-          {"p99_ms", 10},
-          {"tflops_per_rank", 15, 4},
-          {"percent_of_kernel", 17, 1},
-          {"tokens_per_s", 12, 0},
-          {"mb_per_rank", 11},
-          {"exposed_percent", 15, 1},
-          {"imbalance", 9, 3},
-          {"peak_mb", 9, 1},
-          {"max_error", 9, -1},
-          {"predicted_ms", 12}};
+          {"mask", static_cast<int>(std::max<std::size_t>(6, settings.text("mask").size()))},
+          {"heads", 0},
+          {"dtype", 0},
+          {"median_ms", 9},
+          {"p99_ms", 8},
+          {"tflops_per_rank", 8, 4, "TFLOP/s"},
+          {"percent_of_kernel", 7, 1, "kernel%"},
+          {"tokens_per_s", 9, 0, "tokens/s"},
+          {"mb_per_rank", 7, 2, "MB/rank"},
+          {"exposed_percent", 8, 1, "exposed%"},
+          {"imbalance", 6, 3, "imbal."},
+          {"peak_mb", 7, 1, "peak_MB"},
+          {"max_error", 7, -1, "error"},
+          {"predicted_ms", 9, 2, "predicted"}};
+}
+
+std::vector<Column> hidden_columns() {
+  return {{"pass", 0},    {"kernel", 0}, {"channels", 0}, {"value_channels", 0},
+          {"threads", 0}, {"min_ms", 0}, {"max_ms", 0}};
 }
 
 void explain_attention_columns(Report& report, const Settings& settings) {
   report.note("each repetition starts together and takes as long as its slowest rank; warm-ups " +
               settings.text("warmup") + ", repetitions " + settings.text("repeats"));
-  report.note(sentence("tflops_per_rank = ", settings.text("pass") == "backward" ? "2.5 x " : "",
+  report.note(sentence("TFLOP/s (of a rank) = ", settings.text("pass") == "backward" ? "2.5 x " : "",
                        "2 x visible pairs x query heads x (channels + value channels) / median / ranks"));
   report.note(
-      "percent_of_kernel: of one rank's kernel rate with the same mask over one rank's tokens, measured just before "
-      "and after");
+      "kernel%: of one rank's kernel rate with the same mask over one rank's tokens, measured just before and after");
+  report.note("MB/rank: received by the busiest rank in one pass; peak_MB: largest resident memory of a process");
   report.note(
-      "mb_per_rank: bytes received by the busiest rank in one pass; peak_mb: largest resident memory of a process");
-  report.note(
-      "exposed_percent: of the pass, when even the busiest rank does not compute, median of the repetitions; "
-      "imbalance: busiest / mean compute "
-      "time");
-  report.note(sentence("max_error: of ", settings.text("rows"), " sampled rows of ",
-                       settings.text("pass") == "backward" ? "dq" : "out", " against float64; predicted_ms: by ",
+      "exposed%: of the pass, when even the busiest rank does not compute, median of the repetitions; imbal.: busiest "
+      "/ "
+      "mean compute time");
+  report.note(sentence("error: the largest of ", settings.text("rows"), " sampled rows of ",
+                       settings.text("pass") == "backward" ? "dq" : "out", " against float64; predicted: ms by ",
                        settings.has("hardware") ? settings.text("hardware") : "no one (--hardware FILE)"));
 }
 

@@ -73,7 +73,7 @@ std::vector<std::string> hosts_of_ranks(Context& context, double patience_second
 }
 
 Report::Report(const Settings& settings, Context& context, std::vector<Column> columns)
-    : columns_(std::move(columns)), lead_(context.lead()) {
+    : columns_(std::move(columns)), lead_(context.lead()), progress_mode_(settings.text("progress")) {
   context.on_every_rank(context.ranks(0), settings.number("timeout"), [&](RankTools& tools) {
     together(tools.transport, [&] {
       if (!tools.lead) return;
@@ -124,25 +124,46 @@ void Report::head(const Settings& settings, Context& context) {
 
 void Report::note(const std::string& text) {
   if (!lead_) return;
+  if (progress_) progress_->hide();
   std::printf("# %s\n", text.c_str());
   std::fflush(stdout);  // who reads along in a pipe sees what is being measured
+}
+
+void Report::expect(Index cases) {
+  progress_.emplace(progress_mode_, lead_, "bench", cases);
+  progress_->begin();
+}
+
+void Report::refused(const std::string& text) {
+  note(text);
+  if (progress_) progress_->add(1);
+}
+
+void Report::used(const std::string& option, const std::vector<std::string>& values) {
+  std::string text;
+  for (const std::string& value : values) text += sentence(text.empty() ? "" : ",", value);
+  document_["arguments"][option] = text;
 }
 
 void Report::row(const Row& row) {
   rows_.push_back(row);
   if (!lead_) return;
+  if (progress_) progress_->hide();
   if (!head_printed_) {
     std::string line = "#";
     for (const Column& column : columns_) {
+      if (column.width == 0) continue;
+      const std::string& heading = column.heading.empty() ? column.name : column.heading;
       line += line.size() > 1 ? " " : "";
-      line.append(std::max(0, column.width - static_cast<int>(column.name.size()) - (line.size() == 1 ? 1 : 0)), ' ');
-      line += column.name;
+      line.append(std::max(0, column.width - static_cast<int>(heading.size()) - (line.size() == 1 ? 1 : 0)), ' ');
+      line += heading;
     }
     std::printf("#\n%s\n", line.c_str());
     head_printed_ = true;
   }
   std::string line;
   for (const Column& column : columns_) {
+    if (column.width == 0) continue;
     const std::string text = shown(column, row.value(column.name, Row(nullptr)));
     line += line.empty() ? "" : " ";
     line.append(static_cast<std::size_t>(std::max(0, column.width - static_cast<int>(text.size()))), ' ');
@@ -150,6 +171,7 @@ void Report::row(const Row& row) {
   }
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
+  if (progress_) progress_->add(1);
 }
 
 void Report::collect(const std::function<void()>& measure) {
@@ -165,6 +187,7 @@ void Report::collect(const std::function<void()>& measure) {
 }
 
 int Report::finish(std::optional<bool> holds, const std::string& verdict) {
+  if (progress_) progress_->finish();
   const char* word = !holds ? "MEASURED, nothing to check" : *holds ? "PASSED" : "FAILED";
   if (lead_) std::printf("#\n");
   note(sentence("verdict: ", word, "; ", verdict));

@@ -14,14 +14,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = ["--repeats", 2, "--threads", 1, "--query-heads", 2, "--channels", 16]
 ATTENTION = ["tokens", "ranks", "strategy", "partition", "mask", "heads", "dtype", "median_ms", "p99_ms", "tflops_per_rank",
              "percent_of_kernel", "tokens_per_s", "mb_per_rank", "exposed_percent", "imbalance", "peak_mb", "max_error",
-             "predicted_ms"]
+             "predicted_ms", "pass", "kernel", "channels", "value_channels", "threads", "min_ms", "max_ms"]
+TERMINAL = 140  # columns
 
 
 class BenchTest(ProgramTest):
     def bench(self, *arguments, ranks=0):
         """Runs a small benchmark; returns its lines, its CSV rows and its JSON, which must tell the same."""
         table, document = self.scratch / "b.csv", self.scratch / "b.json"
-        done = self.succeeds("bench", *arguments, *SMALL, "--csv", table, "--json", document, ranks=ranks)
+        small = SMALL[:2] if arguments[0] == "exchange" else SMALL
+        done = self.succeeds("bench", *arguments, *small, "--csv", table, "--json", document, ranks=ranks)
+        self.assertEqual(done.stderr, "", "a short benchmark has no progress to tell of")
         lines = done.stdout.splitlines()
         rows = list(csv.DictReader(table.read_text().splitlines()))
         twin = json.loads(document.read_text())
@@ -29,7 +32,11 @@ class BenchTest(ProgramTest):
         shown = [line.split() for line in lines if not line.startswith("#") and "=" not in line]
         self.assertEqual(len(rows), len(twin["results"]))
         self.assertEqual(len(shown), len(rows), done.stdout)
-        self.assertEqual(heading.lstrip("# ").split(), list(rows[0]))
+        self.assertEqual(len(heading.lstrip("# ").split()), len(shown[0]))
+        for line in done.stdout.splitlines():
+            if not line.startswith(("# command", "# verdict")):
+                longest = max(len(row.get("mask", "")) for row in rows)
+                self.assertLessEqual(len(line), TERMINAL + max(0, longest - len("causal")), line)
         for row, result in zip(rows, twin["results"]):
             for name, text in row.items():
                 value = result.get(name)
@@ -42,7 +49,12 @@ class BenchTest(ProgramTest):
         self.assertTrue(any(line.startswith("# verdict: ") for line in lines), lines)
         for word in ["version", "time", "hosts", "processor", "cores", "mpi", "device"]:
             self.assertIn(word, twin["environment"])
-        self.assertEqual(twin["arguments"]["channels"], "16")
+        if arguments[0] != "exchange":
+            self.assertEqual(twin["arguments"]["channels"], "16")
+            for name, value in [("kv-heads", "2"), ("value-channels", "16"), ("softmax-scale", "0.25")]:  # what was used
+                self.assertEqual(twin["arguments"][name], value)
+            for name in ["tokens", "mask", "dtype", "pass", "kernel"]:
+                self.assertIsNotNone(twin["arguments"][name])
         return lines, rows, twin
 
     def check_attention(self, rows, twin, tokens, ranks):
@@ -69,9 +81,15 @@ class Tables(BenchTest):
             for mask, backward in [("causal", False), ("full", True)]:
                 with self.subTest(ranks=ranks, mask=mask):
                     more = ["--pass", "backward"] if backward else []
-                    _, rows, twin = self.bench("strategies", "--tokens", 96, "--mask", mask, *more, *options, ranks=ranks)
+                    lines, rows, twin = self.bench("strategies", "--tokens", 96, "--mask", mask, *more, *options, ranks=ranks)
                     self.assertLessEqual({"ring", "double-ring", "ulysses", "hybrid"}, {row["strategy"] for row in rows})
                     self.assertEqual(list(rows[0]), ATTENTION)
+                    self.assertEqual({row["pass"] for row in rows}, {"backward" if backward else "forward"})
+                    self.assertEqual(twin["arguments"]["ranks"], "4")
+                    job = [line for line in lines if line.startswith("# job: ")]
+                    self.assertEqual(len(job), 1, lines)
+                    for word in [rows[0]["pass"], rows[0]["kernel"], "f32", "2:2 heads x 16:16 channels", "1 thread per rank"]:
+                        self.assertIn(word, job[0])
                     self.check_attention(rows, twin, 96, 4)
                     self.assertTrue(twin["verdict"]["passed"])
                     # operations: 2 (or 5) x pairs x heads x (channels + value channels)
@@ -126,6 +144,39 @@ class Tables(BenchTest):
             self.assertGreater(result["peak_gflops"], 0)
             self.assertTrue(0 < result["fraction"] < 1.5, result)
         self.assertIsNone(twin["verdict"]["passed"], "a measurement is not a check")
+
+    def test_a_scale_is_used_and_checked(self):
+        """One --config serves attend and bench; the float64 oracle has the same scale."""
+        config = self.scratch / "shared.ini"
+        config.write_text("softmax-scale = 0.5\nmask = full\ntrace = none\nprogress = none\noutput = out.h5\nstrategy = ring\n")
+        errors = {}
+        for more in [[], ["--softmax-scale", 0.125]]:
+            _, rows, twin = self.bench_scaled(config, *more)
+            self.assertTrue(twin["verdict"]["passed"])
+            errors[twin["arguments"]["softmax-scale"]] = rows[0]["max_error"]
+        self.assertEqual(set(errors), {"0.5", "0.125"})
+        self.assertEqual(len(set(errors.values())), 2, "another scale rounds differently")
+        self.refuses(5, "in.h5", command=["attend", "in.h5", "--config", config])  # it gets as far as its input
+
+    def bench_scaled(self, config, *more):
+        table, document = self.scratch / "s.csv", self.scratch / "s.json"
+        done = self.succeeds("bench", "strategies", "--config", config, "--tokens", 64, "--ranks", 2, *SMALL, "--csv", table, "--json",
+                             document, *more)
+        return done, list(csv.DictReader(table.read_text().splitlines())), json.loads(document.read_text())
+
+    def test_progress_is_told_between_cases(self):
+        process = start("bench", "strategies", "--strategy", "ring", "--tokens", ",".join(["512"] * 60), "--ranks", 2, "--threads", 1, "--repeats",
+                        100, "--progress", "json")
+        end = threading.Timer(patience(60), process.kill)
+        end.start()
+        try:
+            line = json.loads(process.stderr.readline())
+        finally:
+            process.kill()
+            process.communicate()
+            end.cancel()
+        self.assertEqual(line["progress"], "bench")
+        self.assertTrue(0 < line["share"] <= 1, line)
 
     def test_the_last_case_leaves_a_timeline(self):
         timeline = self.scratch / "t.json"
@@ -239,6 +290,13 @@ class Refusals(ProgramTest):
                                (["no kernel 'abacus'"], ["kernel", "--kernel", "abacus", "--dtype", "f32"]),
                                (["divide"], ["strategies", "--query-heads", 3, "--kv-heads", 2]),
                                (["--repeats"], ["strong", "--repeats", 0]), (["kernel", "CPU"], ["kernel", "--device", "cuda"]), (["exchange", "CPU"], ["exchange", "--transport", "nccl"]), (["BENCHMARK"], []),
+                               (["--mask", "exchange"], ["exchange", "--ranks", 2, "--mask", "foo"]),
+                               (["--ranks", "kernel"], ["kernel", "--ranks", 2]), (["--output", "strong"], ["strong", "--output", "x.ini"]),
+                               (["--transport mpi", "mpirun"], ["kernel", "--transport", "mpi"]),
+                               (["--document-tokens", "the mask is causal"], ["strong", "--document-tokens", 10]),
+                               (["--mask", "--document-tokens N"], ["strong", "--mask", "documents"]),
+                               (["--trace", "none"], ["strong", "--trace", "full"]),
+                               (["--softmax-scale", "above zero"], ["strong", "--softmax-scale", 0]),
                                (["--threads", "99999", "4096"], ["strong", "--tokens", 128, "--threads", 99999]),
                                (["--threads", "99999999999", "4096"], ["kernel", "--threads", 99999999999])]:
             with self.subTest(command=command):

@@ -131,8 +131,7 @@ Busy measure_busy(const Settings& settings, const Case& c, int threads, Transpor
 void measure_kernels(const Settings& settings, const Context& context, RankTools& tools, Hardware& found,
                      Report& report) {
   const int threads = threads_of(settings, context, tools.transport.ranks());
-  const std::vector<Index> lengths =
-      settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{64, 256, 1024, 4096};
+  const std::vector<Index> lengths = counts_of(settings, "tokens");
   double rest = 0, bytes = 0;
   std::vector<double> starts;
   for (const char* type : {"f32", "bf16", "f16"})

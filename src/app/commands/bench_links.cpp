@@ -9,7 +9,7 @@
 namespace annulus::app {
 namespace {
 
-constexpr Index most_bytes = Index{16} << 20;
+constexpr Index least_bytes = 8, most_bytes = Index{16} << 20;
 
 int ranks_of(const Settings& settings, Context& context) {
   return context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
@@ -33,8 +33,11 @@ int bench_exchange(const Settings& settings, Context& context) {
       "every rank sends to its right neighbour while it receives from its left; gb_per_s = bytes / median, one "
       "direction");
   const Index repetitions = std::max<Index>(settings.count("repeats", 1), 1);
+  Index lengths = 0;
+  for (Index bytes = least_bytes; bytes <= most_bytes; bytes *= 8) ++lengths;
+  report.expect(lengths);
   const auto body = recorded(settings, [&](RankTools& tools) {
-    for (Index bytes = 8; bytes <= most_bytes; bytes *= 8) {
+    for (Index bytes = least_bytes; bytes <= most_bytes; bytes *= 8) {
       stop_together(tools.transport);
       const Samples times(shift_seconds(tools.transport, bytes, 1, repetitions));
       if (!tools.lead) continue;
