@@ -43,6 +43,8 @@ class Report {
   void note(const std::string& text);
   /// So many rows or refusals will come: --progress tells how far it is.
   void expect(Index cases);
+  /// What is the same for the rows that follow, so that they can be understood without the command: "# job".
+  void describe(const Row& row);
   void row(const Row& row);
   /// A case that will not be measured, as a note.
   void refused(const std::string& text);
@@ -59,12 +61,16 @@ class Report {
   void head(const Settings& settings, Context& context);
   std::vector<Column> columns_;
   std::vector<Row> rows_;
+  std::string described_;
   bool lead_, head_printed_ = false;
   std::string progress_mode_;
   std::optional<Progress> progress_;
   nlohmann::ordered_json document_;
   std::optional<TextDraft> csv_, json_;
 };
+
+/// The lead's exit code, on all ranks. All processes.
+int shared_code(Context& context, int code, double patience_seconds);
 
 /// "host-a host-a host-b" by rank. All processes.
 std::vector<std::string> hosts_of_ranks(Context& context, double patience_seconds);
@@ -98,12 +104,19 @@ struct AloneChoice {
   Index warm_ups = 1, repetitions = 1;
   std::function<void()> between = {};  ///< called before every repetition and after the last
   bool stops = true;  ///< within a pass, by itself: not where other ranks do the same and wait for this one
+  Index block_tokens = 0;  ///< keys of one call of the kernel, as a step of a ring brings them; 0: all
+  Index samples = 0;       ///< rows checked against float64
+};
+/// The largest error of sampled own rows against float64: as it is, and over what `annulus verify` allows.
+struct Checked {
+  double over_tolerance = 0, error = 0;
 };
 struct Alone {
   std::vector<double> seconds;          ///< in order
   std::vector<double> compute_seconds;  ///< of them, inside the kernel
   double operations = 0;        ///< of one pass
   std::string kernel;
+  Checked checked;
 };
 /// Throws Error (stopped) when this process is asked to stop.
 Alone run_alone(const Settings& settings, const Case& job, int threads, const AloneChoice& choice);
@@ -117,6 +130,7 @@ std::vector<Index> counts_of(const Settings& settings, const std::string& option
 
 /// The benchmarks. Each returns the exit code.
 int bench_kernel(const Settings& settings, Context& context);
+int bench_blocks(const Settings& settings, Context& context);
 int bench_strategies(const Settings& settings, Context& context);
 int bench_strong(const Settings& settings, Context& context);
 int bench_weak(const Settings& settings, Context& context);

@@ -241,7 +241,9 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     const auto pause = [] {
       if (stop_requested()) throw_stopped();
     };
-    together(tools.transport, [&] { bench.emplace(settings, *job, tools, *accelerator, pause, c.backward); });
+    together(tools.transport, [&] {
+      bench.emplace(settings, *job, tools, *accelerator, PassChoice{c.backward, pause});
+    });
     bench->prepare();
     for (Index i = 0; i < warm_ups; ++i) bench->run();
     const double begins = tools.timeline.now();
@@ -259,7 +261,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     };
     replay();  // warms up
     const double exchange = replay();
-    const BenchPass::Checked checked = bench->check(*job, tools.transport.rank(), samples);
+    const Checked checked = bench->check(*job, tools.transport.rank(), samples);
     for (double rate : single_rank_rates(settings, *job, c, tools)) kernel_rates.push_back(rate);
     const double kernel_rate = Samples(kernel_rates).median();
     std::vector<double> most{compute, received / passes, memory, checked.over_tolerance, checked.error}, sum{compute};

@@ -9,23 +9,25 @@
 
 namespace annulus::app {
 
+struct PassChoice {
+  bool backward = false;
+  /// Called now and then within a pass of a single rank; several stop by themselves when any is asked to.
+  std::function<void()> pause;
+  std::optional<Plan> plan = {};  ///< if not the schedule's
+};
+
 /// One rank's engine with synthetic inputs, ready to be timed.
 class BenchPass {
  public:
-  /// accelerator: of the same job. pause: called now and then within a pass of a single rank; several stop by themselves
-  /// when any is asked to.
+  /// accelerator: of the same job.
   BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator,
-            const std::function<void()>& pause, bool backward);
+            const PassChoice& choice);
   /// What a backward pass needs of the forward pass. All ranks.
   void prepare();
   /// The pass itself. All ranks.
   void run();
   std::string kernel() const { return std::string(kernel_->name()); }
 
-  /// The largest error of sampled own rows against float64: as it is, and over what `annulus verify` allows.
-  struct Checked {
-    double over_tolerance = 0, error = 0;
-  };
   Checked check(const Job& job, Rank rank, Index samples) const;
 
  private:

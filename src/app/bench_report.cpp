@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <ctime>
 #include <fstream>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -70,6 +71,16 @@ std::vector<std::string> hosts_of_ranks(Context& context, double patience_second
       hosts.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   });
   return hosts;
+}
+
+int shared_code(Context& context, int code, double patience_seconds) {
+  std::vector<double> codes{static_cast<double>(code)};
+  context.on_every_rank(context.ranks(0), patience_seconds, [&](RankTools& tools) {
+    std::vector<double> mine = codes;
+    all_max(tools.transport, mine);
+    codes = mine;
+  });
+  return static_cast<int>(codes[0]);
 }
 
 Report::Report(const Settings& settings, Context& context, std::vector<Column> columns)
@@ -143,6 +154,17 @@ void Report::used(const std::string& option, const std::vector<std::string>& val
   std::string text;
   for (const std::string& value : values) text += sentence(text.empty() ? "" : ",", value);
   document_["arguments"][option] = text;
+}
+
+void Report::describe(const Row& row) {
+  const auto word = [&](const char* name) {
+    return row[name].is_string() ? row[name].get<std::string>() : row[name].dump();
+  };
+  const std::string threads = word("threads");
+  const std::string job = sentence("job: ", word("pass"), " pass, ", word("dtype"), ", ", word("heads"), " heads x ",
+                                   word("channels"), ":", word("value_channels"), " channels, kernel ", word("kernel"),
+                                   ", ", threads, threads == "1" ? " thread" : " threads", " per rank");
+  if (job != std::exchange(described_, job)) note(job);
 }
 
 void Report::row(const Row& row) {

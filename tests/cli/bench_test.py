@@ -145,6 +145,24 @@ class Tables(BenchTest):
             self.assertTrue(0 < result["fraction"] < 1.5, result)
         self.assertIsNone(twin["verdict"]["passed"], "a measurement is not a check")
 
+    def test_blocks_of_keys_beside_the_whole(self):
+        for more in [[], ["--pass", "backward", "--mask", "window:300,0+sink:3"],
+                           ["--mask", "causal+documents", "--document-tokens", 500]]:
+            with self.subTest(more=more):
+                lines, rows, twin = self.bench("blocks", "--tokens", "300,1100", "--kernel", "tiled-portable", *more)
+                self.assertEqual([(int(row["tokens"]), int(row["block_tokens"]), int(row["blocks"])) for row in rows],
+                                 [(300, 300, 1), (300, 256, 2), (1100, 1100, 1), (1100, 1024, 2), (1100, 512, 3), (1100, 256, 5)])
+                for row, result in zip(rows, twin["results"]):
+                    self.assertTrue(0 < result["max_error"] < 1e-4, result)
+                    self.assertGreater(float(row["tflops"]), 0)
+                    self.assertEqual(row["percent_of_whole"] == "100.0", row["blocks"] == "1")
+                    self.assertLessEqual(float(row["min_ms"]), float(row["median_ms"]))
+                self.assertTrue(twin["verdict"]["passed"])
+                self.assertEqual(sum(line.startswith("# job: ") for line in lines), 1)
+        self.needs_mpirun()
+        _, rows, _ = self.bench("blocks", "--tokens", 600, ranks=2)
+        self.assertEqual(len(rows), 3)
+
     def test_a_scale_is_used_and_checked(self):
         """One --config serves attend and bench; the float64 oracle has the same scale."""
         config = self.scratch / "shared.ini"
@@ -238,7 +256,7 @@ class Stopping(ProgramTest):
         """Starts a benchmark of so many finished cases and an endless one and asks it to stop in that; one_rank: tells one process of
         mpirun."""
         table, document = self.scratch / "b.csv", self.scratch / "b.json"
-        process = start("bench", *arguments, "--kernel", "tiled-portable", "--channels", 64, "--threads", 1, "--rows", 0, "--csv", table,
+        process = start("bench", *arguments, "--kernel", "tiled-portable", "--channels", 64, "--threads", 1, "--csv", table,
                         "--json", document, ranks=ranks)
         end = threading.Timer(60, lambda: os.killpg(process.pid, signal.SIGKILL))
         end.start()
@@ -285,13 +303,13 @@ class Stopping(ProgramTest):
 
 class Refusals(ProgramTest):
     def test_bad_requests_are_one_sentence(self):
-        for words, command in [(["'speed'", "kernel, strategies"], ["speed"]), (["--tokens", "x"], ["strong", "--tokens", "1Ki,x"]),
+        for words, command in [(["'speed'", "kernel, blocks, strategies"], ["speed"]), (["--tokens", "x"], ["strong", "--tokens", "1Ki,x"]),
                                (["two ranks"], ["exchange"]), (["two ranks"], ["overlap"]), (["--grid"], ["weak", "--grid", "2x1x1"]),
                                (["no kernel 'abacus'"], ["kernel", "--kernel", "abacus", "--dtype", "f32"]),
                                (["divide"], ["strategies", "--query-heads", 3, "--kv-heads", 2]),
                                (["--repeats"], ["strong", "--repeats", 0]), (["kernel", "CPU"], ["kernel", "--device", "cuda"]), (["exchange", "CPU"], ["exchange", "--transport", "nccl"]), (["BENCHMARK"], []),
                                (["--mask", "exchange"], ["exchange", "--ranks", 2, "--mask", "foo"]),
-                               (["--ranks", "kernel"], ["kernel", "--ranks", 2]), (["--output", "strong"], ["strong", "--output", "x.ini"]),
+                               (["--rows", "kernel"], ["kernel", "--rows", 2]), (["--ranks", "blocks"], ["blocks", "--ranks", 2]), (["--output", "strong"], ["strong", "--output", "x.ini"]),
                                (["--transport mpi", "mpirun"], ["kernel", "--transport", "mpi"]),
                                (["--document-tokens", "the mask is causal"], ["strong", "--document-tokens", 10]),
                                (["--mask", "--document-tokens N"], ["strong", "--mask", "documents"]),

@@ -21,16 +21,21 @@ struct Benchmark {
   bool counts_ranks = false;  ///< measures on several numbers of ranks
 };
 constexpr std::string_view no_profile = " output overwrite ";
-constexpr std::string_view one_rank = " strategy grid partition weights hardware rows ranks timeline output overwrite ";
-constexpr std::array<Benchmark, 7> benchmarks{{
-    {"kernel", "one rank's kernels beside the processor's own peak", bench_kernel, "1Ki,4Ki", one_rank, false, true},
+constexpr std::string_view one_rank = " strategy grid partition weights hardware ranks timeline output overwrite ",
+                           one_rank_unchecked =
+                               " rows strategy grid partition weights hardware ranks timeline output overwrite ";
+constexpr std::array<Benchmark, 8> benchmarks{{
+    {"kernel", "one rank's kernels beside the processor's own peak", bench_kernel, "1Ki,4Ki", one_rank_unchecked, false,
+     true},
+    {"blocks", "one rank's kernel with keys in ever smaller blocks, as more ranks would bring them", bench_blocks,
+     "4Ki", one_rank},
     {"strategies", "every strategy that is legal for the request, side by side", bench_strategies, "4Ki", no_profile,
      true},
     {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong, "4Ki", no_profile, true, false, true},
     {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, "2Ki", no_profile, true, false, true},
     {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange, "",
      " tokens query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale warmup rows "
-     "strategy grid partition weights hardware threads kernel output overwrite "},
+     "strategy grid partition weights hardware kernel output overwrite "},
     {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, "1Ki,2Ki,4Ki,8Ki",
      no_profile, true},
     {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate, "64,256,1Ki,4Ki",
@@ -69,7 +74,7 @@ std::vector<Option> bench_shape_options() {
     if (option.name == "tokens") {
       option = {.name = "tokens",
                 .value = "N,N,...",
-                .fallback = "(kernel: 1Ki,4Ki; strategies, strong: 4Ki; weak: 2Ki; overlap: 1Ki to 8Ki)",
+                .fallback = "(kernel: 1Ki,4Ki; blocks, strategies, strong: 4Ki; weak: 2Ki; overlap: 1Ki to 8Ki)",
                 .group = option.group,
                 .help = "queries and keys; of each rank in bench weak",
                 .check = counts()};
@@ -242,6 +247,7 @@ Command bench_command() {
                              distribution_options(),
                              bench_output_options()}),
           .examples = {"annulus bench kernel --dtype f32 --threads 1 --json kernel.json",
+                       "annulus bench blocks --tokens 16Ki --dtype bf16 --pass backward",
                        "mpirun -n 4 annulus bench strategies --tokens 16Ki --query-heads 8 --mask causal",
                        "annulus bench strong --ranks 4 --threads 1 --tokens 8Ki --csv strong.csv",
                        "mpirun -n 2 annulus bench calibrate --output here.ini"},

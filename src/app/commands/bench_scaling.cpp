@@ -35,7 +35,7 @@ class Table {
       return report_.refused(sentence(c.strategy, " on ", c.ranks, " ranks: refused: ", e.what()));
     }
     if (!context_.lead()) return;
-    describe(outcome.row);
+    report_.describe(outcome.row);
     worst_ = std::max(worst_, outcome.error_over_tolerance);
     if (finish) finish(outcome.row);
     report_.row(outcome.row);
@@ -51,36 +51,14 @@ class Table {
     int code = 0;
     if (context_.lead())
       code = report_.finish(worst_ <= 1, sentence(cases, cases == 1 ? " case, " : " cases, ", errors, more));
-    return shared_code(code);
+    return shared_code(context_, code, settings_.number("timeout"));
   }
 
  private:
-  // What is the same for the rows that follow, so that they can be understood without the command.
-  void describe(const Row& row) {
-    const auto word = [&](const char* name) {
-      return row[name].is_string() ? row[name].get<std::string>() : row[name].dump();
-    };
-    const std::string threads = word("threads");
-    const std::string job =
-        sentence("job: ", word("pass"), " pass, ", word("dtype"), ", ", word("heads"), " heads x ", word("channels"),
-                 ":", word("value_channels"), " channels, kernel ", word("kernel"), ", ", threads,
-                 threads == "1" ? " thread" : " threads", " per rank");
-    if (job != std::exchange(described_, job)) report_.note(job);
-  }
-  int shared_code(int code) {
-    std::vector<double> codes{static_cast<double>(code)};
-    context_.on_every_rank(context_.ranks(0), settings_.number("timeout"), [&](RankTools& tools) {
-      std::vector<double> mine = codes;
-      all_max(tools.transport, mine);
-      codes = mine;
-    });
-    return static_cast<int>(codes[0]);
-  }
   const Settings& settings_;
   Context& context_;
   std::optional<Hardware> hardware_;
   Report report_;
-  std::string described_;
   double worst_ = 0;
   bool optional_ = false;
 };
