@@ -252,7 +252,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     const auto passes = static_cast<double>(repetitions);
     double received = 0;
     for (const Message& m : repeated.messages)
-      if (!m.sent && m.peer != tools.transport.rank()) received += static_cast<double>(m.bytes);
+      if (!m.sent && !m.control && m.peer != tools.transport.rank()) received += static_cast<double>(m.bytes);
     const double compute = (tools.timeline.total("compute", begins) + tools.timeline.total("merge", begins)) / passes;
     const double memory = peak_memory();
     const auto replay = [&] {

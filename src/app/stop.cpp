@@ -84,8 +84,11 @@ Pending StoppableTransport::start(std::span<const Send> sends, std::span<const R
   if (ranks() == 1 || rounds.under_way) return inner_.start(sends, recvs);
   if (rounds.distance == 1) rounds.mine = static_cast<std::byte>(stop_requested() ? 1 : 0);
   rounds.under_way = true;
-  const Send to{(rank() + rounds.distance) % ranks(), std::span(&rounds.mine, 1)};
-  const Recv from{(rank() - rounds.distance + ranks()) % ranks(), std::span(&rounds.theirs, 1)};
+  const Send to{
+      .to = (rank() + rounds.distance) % ranks(), .bytes = std::span(&rounds.mine, 1), .control = true};
+  const Recv from{.from = (rank() - rounds.distance + ranks()) % ranks(),
+                  .bytes = std::span(&rounds.theirs, 1),
+                  .control = true};
   if (&inner_ != &host_) {
     Pending moving = inner_.start(sends, recvs);
     return Pending(std::make_unique<Riding<Rounds>>(std::move(moving), host_.start({&to, 1}, {&from, 1}), rounds_, ranks()));

@@ -101,8 +101,8 @@ class Tables(BenchTest):
     def test_the_ring_moves_the_bytes_of_its_closed_form(self):
         _, rows, twin = self.bench("strategies", "--strategy", "ring", "--partition", "contiguous", "--mask", "full", "--tokens",
                                    120, "--ranks", 4)
-        # 3 blocks of 30 tokens x 2 heads x (16 + 16) channels x 4 bytes, and the barrier's lengths
-        self.assertAlmostEqual(twin["results"][0]["mb_per_rank"] * 1e6, 3 * 30 * 2 * 32 * 4, delta=100)
+        # 3 blocks of 30 tokens x 2 heads x (16 + 16) channels x 4 bytes
+        self.assertAlmostEqual(twin["results"][0]["mb_per_rank"] * 1e6, 3 * 30 * 2 * 32 * 4, places=3)
 
     def test_strong_and_weak_scaling_use_fewer_ranks_of_an_mpirun(self):
         for what, tokens in [("strong", [60, 60, 60]), ("weak", [60, 120, 180])]:
