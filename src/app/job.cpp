@@ -113,6 +113,10 @@ Option mask_option(std::string fallback) {
   return {.name = "mask", .value = "TERMS", .fallback = std::move(fallback), .group = "Attention", .help = help};
 }
 
+bool names_documents(std::string_view mask) {
+  return sentence("+", mask, "+").find("+documents+") != std::string::npos;
+}
+
 Option dtype_option(std::string fallback) {
   return {.name = "dtype",
           .value = "f32|bf16|f16",

@@ -15,6 +15,8 @@ namespace annulus::app {
 std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks, hardware
 std::vector<Option> distribution_options();                    ///< those, and threads, device, kernel, transport, ...
 Option mask_option(std::string fallback);
+/// Whether --mask has the term documents, whose offsets have to come from somewhere.
+bool names_documents(std::string_view mask);
 Option dtype_option(std::string fallback);
 Option softmax_scale_option();
 Option progress_option();

@@ -128,10 +128,6 @@ std::vector<Option> bench_output_options() {
   };
 }
 
-bool has_documents(const Settings& settings) {
-  return ("+" + settings.text("mask") + "+").find("+documents+") != std::string::npos;
-}
-
 // What cannot be meant. A --config file may hold options for other benchmarks and commands.
 void check_options(const Settings& settings, const Context& context, const Benchmark& benchmark) {
   for (const Setting& setting : settings.all())
@@ -140,7 +136,7 @@ void check_options(const Settings& settings, const Context& context, const Bench
             settings.name_of(setting.option.name), " means nothing to bench ", benchmark.name, ", which measures ",
             benchmark.what);
   context.ranks(0, settings.text("transport"));
-  const bool documents = has_documents(settings), lengths = settings.has("document-tokens");
+  const bool documents = names_documents(settings.text("mask")), lengths = settings.has("document-tokens");
   require(!documents || lengths, settings.name_of("mask"),
           ": the term documents needs --document-tokens N, the tokens of a document");
   require(documents || !lengths || settings.name_of("document-tokens") != "--document-tokens",
@@ -206,7 +202,7 @@ Case case_of(const Settings& s, Index tokens) {
   check(c.shape);
   c.tokens = c.keys = tokens;
   c.mask = s.has("mask") ? s.text("mask") : "causal";
-  if (has_documents(s)) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
+  if (names_documents(s.text("mask"))) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
   c.strategy = s.text("strategy");
   c.backward = s.has("pass") && s.text("pass") == "backward";
   return c;

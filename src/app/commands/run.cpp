@@ -20,7 +20,7 @@ SequenceChoice choice_of(const Settings& settings) {
   choice.tokens = settings.text("tokens");
   choice.files = settings.positional();
   choice.type = parse_dtype(settings.text("dtype"));
-  choice.documents_apart = ("+" + settings.text("mask") + "+").find("+documents+") != std::string::npos;
+  choice.documents_apart = names_documents(settings.text("mask"));
   choice.passage_tokens = settings.count("passage-tokens", 1);
   return choice;
 }
