@@ -171,6 +171,11 @@ int bench_calibrate(const Settings& settings, Context& context) {
   Report report(
       settings, context,
       {{"what", 28}, {"tokens", 7}, {"gflops", 10, 1}, {"latency_us", 11}, {"gb_per_s", 9, 3}, {"hidden", 7}});
+  for (const auto& [option, values] :
+       {std::pair<const char*, std::vector<std::string>>{"dtype", {"f32", "bf16", "f16"}},
+        {"pass", {"forward", "backward"}},
+        {"mask", {"full", "causal"}}})
+    if (!settings.has(option)) report.used(option, values);
   std::optional<TextDraft> draft;
   on_first_ranks(context, 1, patience, [&](RankTools& tools) {
     together(tools.transport, [&] {
