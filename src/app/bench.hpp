@@ -10,6 +10,7 @@
 #include "app/job.hpp"
 #include "app/progress.hpp"
 #include "app/text_draft.hpp"
+#include "app/traces.hpp"
 
 namespace annulus::app {
 
@@ -88,6 +89,8 @@ struct Case {
   std::string strategy = "auto";
   int ranks = 1;
   bool backward = false;
+  std::string trace = "none";
+  TraceChoice traces = {};  ///< what follows the pass
 };
 
 /// Measures a case and returns its row (lead): all columns of attention_columns() and hidden_columns().

@@ -192,15 +192,16 @@ std::vector<Column> attention_columns(const Settings& settings) {
 }
 
 std::vector<Column> hidden_columns() {
-  return {{"pass", 0},    {"kernel", 0}, {"channels", 0}, {"value_channels", 0},
-          {"threads", 0}, {"min_ms", 0}, {"max_ms", 0}};
+  return {{"pass", 0},           {"trace", 0},   {"kernel", 0}, {"channels", 0},
+          {"value_channels", 0}, {"threads", 0}, {"min_ms", 0}, {"max_ms", 0}};
 }
 
 void explain_attention_columns(Report& report, const Settings& settings) {
   report.note("each repetition starts together and takes as long as its slowest rank; warm-ups " +
               settings.text("warmup") + ", repetitions " + settings.text("repeats"));
   report.note(sentence("TFLOP/s (of a rank) = ", settings.text("pass") == "backward" ? "2.5 x " : "",
-                       "2 x visible pairs x query heads x (channels + value channels) / median / ranks"));
+                       "2 x visible pairs x query heads x (channels + value channels) / median / ranks",
+                       settings.text("trace") == "none" ? "" : "; traces: channels more"));
   report.note(
       "kernel%: of one rank's kernel rate with the same mask over one rank's tokens, measured just before and after");
   report.note("MB/rank: received by the busiest rank in one pass; peak_MB: largest resident memory of a process");
@@ -229,10 +230,12 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     together(tools.transport, [&] {
       job = make_job(settings.with("strategy", c.strategy), place, c.shape,
                      Mask::parse(c.mask, {c.tokens, c.keys, c.documents}), c.backward);
-      check_memory(*job, c.backward, 0);
+      check_memory(*job, c.backward, trace_bytes(c.traces, *job));
     });
     accelerator.emplace(settings, *job, tools, memory_of(*job, c.backward));
     together(tools.transport, [&] {
+      require(!accelerator->on_gpu() || !c.traces.any(), settings.name_of("trace"),
+              ": bench measures traces on CPUs only, and this is a GPU (--device cpu)");
       make_kernel(settings.text("kernel"), problem_of(c.shape, {1, 1, 1}, 0, 0),
                   {1, &accelerator->device()});  // or says why not
     });
@@ -242,7 +245,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
       if (stop_requested()) throw_stopped();
     };
     together(tools.transport, [&] {
-      bench.emplace(settings, *job, tools, *accelerator, PassChoice{c.backward, pause});
+      bench.emplace(settings, *job, tools, *accelerator, PassChoice{c.backward, c.traces, pause});
     });
     bench->prepare();
     for (Index i = 0; i < warm_ups; ++i) bench->run();
@@ -268,7 +271,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     all_max(tools.transport, most);
     all_sum(tools.transport, sum);
     if (!tools.lead) return;
-    const double total = std::max(times.median(), 1e-9), flops = pass_operations(*job, c.backward) / total / c.ranks;
+    const double total = std::max(times.median(), 1e-9), flops = pass_operations(*job, c) / total / c.ranks;
     Row& row = outcome.row;
     row["tokens"] = c.tokens;
     row["ranks"] = c.ranks;
@@ -288,7 +291,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     row["peak_mb"] = most[2] * 1e-6;
     row["max_error"] = samples > 0 ? Row(most[4]) : Row(nullptr);
     row["predicted_ms"] = nullptr;
-    if (hardware) {
+    if (hardware && !c.traces.any()) {  // a plan prices the passes
       const LinkClass inside = context.under_mpi() ? LinkClass::shared : LinkClass::process;
       const Estimate e = estimate(
           job->schedule, priced(prices_of(c.shape, c.backward), c.shape.type, *hardware, place.ranks_per_node, inside));
@@ -296,6 +299,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     }
     row["grid"] = to_text(job->schedule.grid);
     row["pass"] = c.backward ? "backward" : "forward";
+    row["trace"] = c.trace;
     row["channels"] = c.shape.channels;
     row["value_channels"] = c.shape.value_channels;
     row["threads"] = place.threads;

@@ -82,6 +82,9 @@ BenchPass::Tensors BenchPass::make_tensors(const Job& job, const Accelerator& ac
 BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator,
                      const PassChoice& choice)
     : backward_(choice.backward),
+      traces_(choice.traces),
+      job_(job),
+      tools_(tools),
       device_(accelerator.device()),
       transport_(accelerator.transport(), tools.transport),
       kernel_(kernel_of(settings, job, tools.transport.rank(), accelerator)),
@@ -105,13 +108,18 @@ void BenchPass::run() {
   } else {
     attention_.forward(t.q, t.kv, t.out, t.lse);
   }
+  if (traces_.any()) {
+    Traces traces(traces_, job_, tools_, "trace");
+    attention_.observe(t.q, t.kv.k, t.lse, traces.view());
+  }
   device_.finish();
 }
 
-double pass_operations(const Job& job, bool backward) {
+double pass_operations(const Job& job, const Case& c) {
   const AttentionShape& s = job.shape;
-  return (backward ? 5.0 : 2.0) * static_cast<double>(job.schedule.mask.pairs()) *
-         static_cast<double>(s.query_heads * (s.channels + s.value_channels));
+  const auto each = static_cast<double>(s.channels + s.value_channels), traced = static_cast<double>(s.channels);
+  return ((c.backward ? 5.0 : 2.0) * each + (c.traces.any() ? 2.0 * traced : 0.0)) *
+         static_cast<double>(job.schedule.mask.pairs()) * static_cast<double>(s.query_heads);
 }
 
 Checked BenchPass::check(const Job& job, Rank rank, Index samples) const {
@@ -172,12 +180,12 @@ Alone run_alone(const Settings& settings, const Case& c, int threads, const Alon
   const auto pause = [&] {
     if (choice.stops && stop_requested()) throw Error(Failure::stopped, "stopped on request");
   };
-  PassChoice pass{c.backward, pause};
+  PassChoice pass{c.backward, c.traces, pause};
   if (choice.block_tokens > 0) pass.plan = plan_of_blocks(job.schedule, choice.block_tokens);
   BenchPass bench(settings, job, tools, accelerator, pass);
   bench.prepare();
   for (Index i = 0; i < choice.warm_ups; ++i) bench.run();
-  Alone alone{{}, {}, pass_operations(job, c.backward), bench.kernel(), {}};
+  Alone alone{{}, {}, pass_operations(job, c), bench.kernel(), {}};
   for (Index i = 0; i < choice.repetitions; ++i) {
     if (choice.between) choice.between();
     const double begins = timeline.now();

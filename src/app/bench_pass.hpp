@@ -11,6 +11,7 @@ namespace annulus::app {
 
 struct PassChoice {
   bool backward = false;
+  TraceChoice traces = {};  ///< collected after the pass, from new ones each time; on CPUs
   /// Called now and then within a pass of a single rank; several stop by themselves when any is asked to.
   std::function<void()> pause;
   std::optional<Plan> plan = {};  ///< if not the schedule's
@@ -19,7 +20,7 @@ struct PassChoice {
 /// One rank's engine with synthetic inputs, ready to be timed.
 class BenchPass {
  public:
-  /// accelerator: of the same job.
+  /// accelerator: of the same job, which outlives this.
   BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator,
             const PassChoice& choice);
   /// What a backward pass needs of the forward pass. All ranks.
@@ -37,6 +38,9 @@ class BenchPass {
   };
   static Tensors make_tensors(const Job& job, const Accelerator& accelerator, bool backward);
   bool backward_;
+  TraceChoice traces_;
+  const Job& job_;
+  RankTools tools_;
   Device& device_;
   StoppableTransport transport_;
   std::unique_ptr<Kernel> kernel_;
@@ -44,7 +48,8 @@ class BenchPass {
   Attention attention_;
 };
 
-/// 2 x visible pairs x query heads x (channels + value channels), 2.5 times that for backward.
-double pass_operations(const Job& job, bool backward);
+/// 2 x visible pairs x query heads x (channels + value channels), 2.5 times that for backward, and 2 x pairs x heads x channels
+/// for traces.
+double pass_operations(const Job& job, const Case& c);
 
 }  // namespace annulus::app

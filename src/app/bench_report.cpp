@@ -160,8 +160,9 @@ void Report::describe(const Row& row) {
   const auto word = [&](const char* name) {
     return row[name].is_string() ? row[name].get<std::string>() : row[name].dump();
   };
-  const std::string threads = word("threads");
-  const std::string job = sentence("job: ", word("pass"), " pass, ", word("dtype"), ", ", word("heads"), " heads x ",
+  const std::string threads = word("threads"), trace = word("trace");
+  const std::string traced = trace == "none" ? "" : sentence(" and traces (", trace, ")");
+  const std::string job = sentence("job: ", word("pass"), " pass", traced, ", ", word("dtype"), ", ", word("heads"), " heads x ",
                                    word("channels"), ":", word("value_channels"), " channels, kernel ", word("kernel"),
                                    ", ", threads, threads == "1" ? " thread" : " threads", " per rank");
   if (job != std::exchange(described_, job)) note(job);

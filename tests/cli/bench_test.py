@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = ["--repeats", 2, "--threads", 1, "--query-heads", 2, "--channels", 16]
 ATTENTION = ["tokens", "ranks", "strategy", "partition", "mask", "heads", "dtype", "median_ms", "p99_ms", "tflops_per_rank",
              "percent_of_kernel", "tokens_per_s", "mb_per_rank", "exposed_percent", "imbalance", "peak_mb", "max_error",
-             "predicted_ms", "pass", "kernel", "channels", "value_channels", "threads", "min_ms", "max_ms"]
+             "predicted_ms", "pass", "trace", "kernel", "channels", "value_channels", "threads", "min_ms", "max_ms"]
 TERMINAL = 140  # columns
 
 
@@ -145,6 +145,18 @@ class Tables(BenchTest):
             self.assertTrue(0 < result["fraction"] < 1.5, result)
         self.assertIsNone(twin["verdict"]["passed"], "a measurement is not a check")
 
+    def test_traces_follow_the_pass(self):
+        for what, more in [("strategies", ["--strategy", "ring", "--ranks", 2]), ("blocks", []), ("kernel", ["--dtype", "f32", "--pass", "forward"])]:
+            with self.subTest(what=what):
+                lines, rows, twin = self.bench(what, "--tokens", 300, "--mask", "full", "--trace", "full", "--top-k", 2, *more)
+                self.assertEqual({row["trace"] for row in rows}, {"full"})
+                for result in twin["results"]:  # pass and traces: 2 x pairs x heads x (channels + value channels + channels)
+                    rate = result["gflops"] * 1e9 if what == "kernel" else (result.get("tflops_per_rank") or result["tflops"]) * 1e12
+                    operations = 2 * 300 * 300 * 2 * (16 + 16 + 16) / result.get("ranks", 1)
+                    self.assertAlmostEqual(rate * result["median_ms"] * 1e-3 / operations, 1, places=6)
+                if what != "kernel":
+                    self.assertIn("forward pass and traces (full)", "\n".join(lines))
+
     def test_blocks_of_keys_beside_the_whole(self):
         for more in [[], ["--pass", "backward", "--mask", "window:300,0+sink:3"],
                            ["--mask", "causal+documents", "--document-tokens", 500]]:
@@ -166,7 +178,7 @@ class Tables(BenchTest):
     def test_a_scale_is_used_and_checked(self):
         """One --config serves attend and bench; the float64 oracle has the same scale."""
         config = self.scratch / "shared.ini"
-        config.write_text("softmax-scale = 0.5\nmask = full\ntrace = none\nprogress = none\noutput = out.h5\nstrategy = ring\n")
+        config.write_text("softmax-scale = 0.5\nmask = full\ntrace = standard\ntop-k = 3\nprogress = none\noutput = out.h5\nstrategy = ring\n")
         errors = {}
         for more in [[], ["--softmax-scale", 0.125]]:
             _, rows, twin = self.bench_scaled(config, *more)
@@ -313,7 +325,7 @@ class Refusals(ProgramTest):
                                (["--transport mpi", "mpirun"], ["kernel", "--transport", "mpi"]),
                                (["--document-tokens", "the mask is causal"], ["strong", "--document-tokens", 10]),
                                (["--mask", "--document-tokens N"], ["strong", "--mask", "documents"]),
-                               (["--trace", "none"], ["strong", "--trace", "full"]),
+                               (["--trace", "'all'", "summary"], ["strong", "--trace", "all"]), (["--trace", "calibrate"], ["calibrate", "--trace", "full"]),
                                (["--softmax-scale", "above zero"], ["strong", "--softmax-scale", 0]),
                                (["--threads", "99999", "4096"], ["strong", "--tokens", 128, "--threads", 99999]),
                                (["--threads", "99999999999", "4096"], ["kernel", "--threads", 99999999999])]:

@@ -34,12 +34,13 @@ constexpr std::array<Benchmark, 8> benchmarks{{
     {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong, "4Ki", no_profile, true, false, true},
     {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, "2Ki", no_profile, true, false, true},
     {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange, "",
-     " tokens query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale warmup rows "
+     " tokens query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale trace warmup "
+     "rows "
      "strategy grid partition weights hardware kernel output overwrite "},
     {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, "1Ki,2Ki,4Ki,8Ki",
      no_profile, true},
     {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate, "64,256,1Ki,4Ki",
-     " strategy grid partition weights hardware rows warmup timeline ", false, true},
+     " strategy grid partition weights hardware rows warmup timeline trace ", false, true},
 }};
 
 std::string list_of_benchmarks() {
@@ -154,6 +155,7 @@ Settings resolved(const Settings& given, const Context& context, const Benchmark
   const int ranks = context.ranks(!alone && given.has("ranks") ? given.count("ranks", 1) : 0, given.text("transport"));
   if (!alone) fill("ranks", std::to_string(ranks));
   if (benchmark.tokens.empty()) return settings;
+  if (benchmark.unused.find(" trace ") != benchmark.unused.npos) settings = settings.with("trace", "none");
   fill("tokens", std::string(benchmark.tokens));
   fill("kv-heads", settings.text("query-heads"));
   fill("value-channels", settings.text("channels"));
@@ -205,6 +207,8 @@ Case case_of(const Settings& s, Index tokens) {
   if (names_documents(s.text("mask"))) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
   c.strategy = s.text("strategy");
   c.backward = s.has("pass") && s.text("pass") == "backward";
+  c.trace = s.text("trace");
+  c.traces = trace_choice(s);
   return c;
 }
 
@@ -226,19 +230,8 @@ Command bench_command() {
                                .fallback = "(forward; kernel: both)",
                                .group = "Attention",
                                .help = "which pass to measure"},
-                              softmax_scale_option(),
-                              {.name = "trace",
-                               .value = "none",
-                               .fallback = "none",
-                               .group = "Attention",
-                               .help = "passes are measured without traces",
-                               .check =
-                                   [](std::string_view level) {
-                                     require(level == "none",
-                                             "benchmarks measure passes without traces: it must be none"
-                                             " and is ",
-                                             level);
-                                   }}},
+                              softmax_scale_option()},
+                             trace_options("none"),
                              measuring_options(),
                              distribution_options(),
                              bench_output_options()}),

@@ -79,6 +79,7 @@ int bench_blocks(const Settings& settings, Context& context) {
               {"percent_of_whole", 100 * rate / whole},
               {"max_error", samples > 0 ? Row(alone.checked.error) : Row(nullptr)},
               {"pass", c.backward ? "backward" : "forward"},
+              {"trace", c.trace},
               {"kernel", alone.kernel},
               {"channels", c.shape.channels},
               {"value_channels", c.shape.value_channels},

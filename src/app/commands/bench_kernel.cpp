@@ -41,6 +41,7 @@ Row measured(const Settings& settings, const Case& c, int threads) {
   row["kernel"] = alone.kernel;
   row["dtype"] = name_of(c.shape.type);
   row["pass"] = c.backward ? "backward" : "forward";
+  row["trace"] = c.trace;
   row["mask"] = c.mask;
   row["tokens"] = c.tokens;
   row["query_heads"] = c.shape.query_heads;
@@ -72,6 +73,7 @@ int bench_kernel(const Settings& settings, Context& context) {
                  {"kv_heads", 8},
                  {"channels", 8},
                  {"value_channels", 0},
+                 {"trace", 0},
                  {"threads", 7},
                  {"median_ms", 10, 3},
                  {"p99_ms", 10, 3},
@@ -81,7 +83,8 @@ int bench_kernel(const Settings& settings, Context& context) {
                  {"min_ms", 0},
                  {"max_ms", 0}});
   report.note(
-      "gflops = 2 x visible pairs x query heads x (channels + value channels) / median, 2.5 times that backward");
+      "gflops = 2 x visible pairs x query heads x (channels + value channels) / median, 2.5 times that backward "
+      "(--trace: and channels more)");
   report.note(
       "peak_gflops: the multiply-add loop of the same instructions and threads, before and after every repetition;");
   report.note("fraction: median over repetitions of the rate over the mean of both peaks beside it");
