@@ -11,6 +11,8 @@
 #include "app/backends.hpp"
 #include "app/bench_pass.hpp"
 #include "app/common_start.hpp"
+#include "app/speeds.hpp"
+#include "app/stop.hpp"
 #include "app/timeline_file.hpp"
 
 namespace annulus::app {
@@ -58,6 +60,7 @@ Repeated repeat(BenchPass& bench, RankTools& tools, Index repetitions) {
   Repeated all;
   CommonStart start(tools.transport);
   for (Index i = 0; i < repetitions; ++i) {
+    stop_together(tools.transport);
     start.wait();
     const auto messages = static_cast<std::ptrdiff_t>(tools.timeline.messages().size());
     const double begins = tools.timeline.now();
@@ -130,7 +133,7 @@ std::vector<double> single_rank_rates(const Settings& settings, const Job& job, 
     } catch (const Error&) {
       small.mask = "causal";  // global tokens or a prefix beyond what one rank owns
     }
-    const Alone alone = run_alone(settings, small, job.place.threads, 1, static_cast<Index>(rates.size()));
+    const Alone alone = run_alone(settings, small, job.place.threads, {1, static_cast<Index>(rates.size())});
     for (std::size_t i = 0; i < rates.size(); ++i) rates[i] = alone.operations / alone.seconds[i];
   });
   all_max(tools.transport, rates);
@@ -141,7 +144,12 @@ std::vector<double> single_rank_rates(const Settings& settings, const Job& job, 
 
 void on_first_ranks(Context& context, int ranks, double patience_seconds, const std::function<void(RankTools&)>& body) {
   const int all = context.under_mpi() ? context.ranks(0) : ranks;
-  if (ranks == all) return context.on_every_rank(all, patience_seconds, body);
+  if (ranks == all) {
+    return context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
+      stop_together(tools.transport);
+      body(tools);
+    });
+  }
   std::optional<Agreed> failure;
   context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
     if (tools.transport.rank() >= ranks) return;
@@ -153,51 +161,57 @@ void on_first_ranks(Context& context, int ranks, double patience_seconds, const 
       failure = e;
     }
   });
-  // those that waited learn of a failure, too
+  // those that waited learn of a failure, too; those that measured, of a stop that only others were asked for
   context.on_every_rank(all, patience_seconds, [&](RankTools& tools) {
     together(tools.transport, [&] {
       if (failure) throw Error(*failure);
+      if (stop_requested()) throw Error(Failure::stopped, "stopped on request");
     });
   });
 }
 
-std::vector<Column> attention_columns() {
-  return {{"tokens", 9},
+// Printed, they fit into 140 columns.
+std::vector<Column> attention_columns(const Settings& settings) {
+  return {{"tokens", 8},
           {"ranks", 5},
           {"strategy", 11},
           {"partition", 10},
-          {"mask", 16},
-          {"heads", 6},
-          {"dtype", 5},
-          {"median_ms", 10},
-          {"p99_ms", 10},
-          {"tflops_per_rank", 15, 4},
-          {"percent_of_kernel", 17, 1},
-          {"tokens_per_s", 12, 0},
-          {"mb_per_rank", 11},
-          {"exposed_percent", 15, 1},
-          {"imbalance", 9, 3},
-          {"peak_mb", 9, 1},
-          {"max_error", 9, -1},
-          {"predicted_ms", 12}};
+          {"mask", static_cast<int>(std::max<std::size_t>(6, settings.text("mask").size()))},
+          {"heads", 0},
+          {"dtype", 0},
+          {"median_ms", 9},
+          {"p99_ms", 8},
+          {"tflops_per_rank", 8, 4, "TFLOP/s"},
+          {"percent_of_kernel", 7, 1, "kernel%"},
+          {"tokens_per_s", 9, 0, "tokens/s"},
+          {"mb_per_rank", 7, 2, "MB/rank"},
+          {"exposed_percent", 8, 1, "exposed%"},
+          {"imbalance", 6, 3, "imbal."},
+          {"peak_mb", 7, 1, "peak_MB"},
+          {"max_error", 7, -1, "error"},
+          {"predicted_ms", 9, 2, "predicted"}};
+}
+
+std::vector<Column> hidden_columns() {
+  return {{"pass", 0},           {"trace", 0},   {"kernel", 0}, {"channels", 0},
+          {"value_channels", 0}, {"threads", 0}, {"min_ms", 0}, {"max_ms", 0}};
 }
 
 void explain_attention_columns(Report& report, const Settings& settings) {
   report.note("each repetition starts together and takes as long as its slowest rank; warm-ups " +
               settings.text("warmup") + ", repetitions " + settings.text("repeats"));
-  report.note(sentence("tflops_per_rank = ", settings.text("pass") == "backward" ? "2.5 x " : "",
-                       "2 x visible pairs x query heads x (channels + value channels) / median / ranks"));
+  report.note(sentence("TFLOP/s (of a rank) = ", settings.text("pass") == "backward" ? "2.5 x " : "",
+                       "2 x visible pairs x query heads x (channels + value channels) / median / ranks",
+                       settings.text("trace") == "none" ? "" : "; traces: channels more"));
   report.note(
-      "percent_of_kernel: of one rank's kernel rate with the same mask over one rank's tokens, measured just before "
-      "and after");
+      "kernel%: of one rank's kernel rate with the same mask over one rank's tokens, measured just before and after");
+  report.note("MB/rank: received by the busiest rank in one pass; peak_MB: largest resident memory of a process");
   report.note(
-      "mb_per_rank: bytes received by the busiest rank in one pass; peak_mb: largest resident memory of a process");
-  report.note(
-      "exposed_percent: of the pass, when even the busiest rank does not compute, median of the repetitions; "
-      "imbalance: busiest / mean compute "
-      "time");
-  report.note(sentence("max_error: of ", settings.text("rows"), " sampled rows of ",
-                       settings.text("pass") == "backward" ? "dq" : "out", " against float64; predicted_ms: by ",
+      "exposed%: of the pass, when even the busiest rank does not compute, median of the repetitions; imbal.: busiest "
+      "/ "
+      "mean compute time");
+  report.note(sentence("error: the largest of ", settings.text("rows"), " sampled rows of ",
+                       settings.text("pass") == "backward" ? "dq" : "out", " against float64; predicted: ms by ",
                        settings.has("hardware") ? settings.text("hardware") : "no one (--hardware FILE)"));
 }
 
@@ -205,7 +219,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
   const Index warm_ups = settings.count("warmup"), repetitions = settings.count("repeats", 1),
               samples = settings.count("rows");
   Placement place{c.ranks, context.ranks_per_node(c.ranks), 1};
-  place.threads = context.threads_per_rank(c.ranks, settings.has("threads") ? settings.count("threads", 1) : 0);
+  place.threads = threads_of(settings, context, c.ranks);
   Outcome outcome;
   const auto body = [&](RankTools& given) {
     RecordedTransport transport(given.transport, given.timeline);
@@ -214,19 +228,27 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     std::optional<Job> job;
     std::optional<Accelerator> accelerator;
     std::optional<BenchPass> bench;
+    const Settings weighted = with_measured_weights(settings, place, tools);
     together(tools.transport, [&] {
-      job = make_job(settings.with("strategy", c.strategy), place, c.shape,
+      job = make_job(weighted.with("strategy", c.strategy), place, c.shape,
                      Mask::parse(c.mask, {c.tokens, c.keys, c.documents}), c.backward);
-      check_memory(*job, c.backward, 0);
+      check_memory(*job, c.backward, trace_bytes(c.traces, *job));
     });
     accelerator.emplace(settings, *job, tools, memory_of(*job, c.backward));
     together(tools.transport, [&] {
+      require(!accelerator->on_gpu() || !c.traces.any(), settings.name_of("trace"),
+              ": bench measures traces on CPUs only, and this is a GPU (--device cpu)");
       make_kernel(settings.text("kernel"), problem_of(c.shape, {1, 1, 1}, 0, 0),
                   {1, &accelerator->device()});  // or says why not
     });
     std::vector<double> kernel_rates = single_rank_rates(settings, *job, c, tools);
     peak_memory();
-    together(tools.transport, [&] { bench.emplace(settings, *job, tools, *accelerator, c.backward); });
+    const auto pause = [] {
+      if (stop_requested()) throw_stopped();
+    };
+    together(tools.transport, [&] {
+      bench.emplace(settings, *job, tools, *accelerator, PassChoice{c.backward, c.traces, pause});
+    });
     bench->prepare();
     for (Index i = 0; i < warm_ups; ++i) bench->run();
     const double begins = tools.timeline.now();
@@ -235,7 +257,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     const auto passes = static_cast<double>(repetitions);
     double received = 0;
     for (const Message& m : repeated.messages)
-      if (!m.sent && m.peer != tools.transport.rank()) received += static_cast<double>(m.bytes);
+      if (!m.sent && !m.control && m.peer != tools.transport.rank()) received += static_cast<double>(m.bytes);
     const double compute = (tools.timeline.total("compute", begins) + tools.timeline.total("merge", begins)) / passes;
     const double memory = peak_memory();
     const auto replay = [&] {
@@ -244,14 +266,14 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     };
     replay();  // warms up
     const double exchange = replay();
-    const BenchPass::Checked checked = bench->check(*job, tools.transport.rank(), samples);
+    const Checked checked = bench->check(*job, tools.transport.rank(), samples);
     for (double rate : single_rank_rates(settings, *job, c, tools)) kernel_rates.push_back(rate);
     const double kernel_rate = Samples(kernel_rates).median();
     std::vector<double> most{compute, received / passes, memory, checked.over_tolerance, checked.error}, sum{compute};
     all_max(tools.transport, most);
     all_sum(tools.transport, sum);
     if (!tools.lead) return;
-    const double total = std::max(times.median(), 1e-9), flops = pass_operations(*job, c.backward) / total / c.ranks;
+    const double total = std::max(times.median(), 1e-9), flops = pass_operations(*job, c) / total / c.ranks;
     Row& row = outcome.row;
     row["tokens"] = c.tokens;
     row["ranks"] = c.ranks;
@@ -271,12 +293,13 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     row["peak_mb"] = most[2] * 1e-6;
     row["max_error"] = samples > 0 ? Row(most[4]) : Row(nullptr);
     row["predicted_ms"] = nullptr;
-    if (hardware) {
+    if (hardware && !c.traces.any()) {  // a plan prices the passes
       const Estimate e = estimate(job->schedule, prices_of(*job, context, *hardware, c.backward));
       row["predicted_ms"] = 1e3 * (c.backward ? e.backward : e.forward).seconds;
     }
     row["grid"] = to_text(job->schedule.grid);
     row["pass"] = c.backward ? "backward" : "forward";
+    row["trace"] = c.trace;
     row["channels"] = c.shape.channels;
     row["value_channels"] = c.shape.value_channels;
     row["threads"] = place.threads;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "annulus/geometry/meet.hpp"
 #include "annulus/memory/number.hpp"
 #include "annulus/transport/in_process.hpp"
 #include "app/backends.hpp"
@@ -36,6 +37,21 @@ std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, Rank
   return std::make_unique<FinishingKernel>(std::move(kernel), accelerator.device());
 }
 
+// One rank's plan, a step for each block of its own keys: what the steps of a ring compute, and nothing moves.
+Plan plan_of_blocks(const Schedule& schedule, Index block_tokens) {
+  Plan plan = schedule.plan_of(0);
+  const Step whole = plan.steps.at(0);
+  plan.steps.clear();
+  for (Index first = 0; first < plan.key_rows; first += block_tokens) {
+    const Run block{first, std::min(block_tokens, plan.key_rows - first), 1};
+    Step step = whole;
+    step.tiles = meet(schedule.queries.runs(0), {&block, 1}, schedule.mask);
+    for (Tile& tile : step.tiles) tile.k = {tile.k.begin + first, tile.k.end + first};  // among all own keys
+    plan.steps.push_back(std::move(step));
+  }
+  return plan;
+}
+
 }  // namespace
 
 BenchPass::Tensors BenchPass::make_tensors(const Job& job, const Accelerator& accelerator, bool backward) {
@@ -64,14 +80,22 @@ BenchPass::Tensors BenchPass::make_tensors(const Job& job, const Accelerator& ac
 }
 
 BenchPass::BenchPass(const Settings& settings, const Job& job, RankTools& tools, const Accelerator& accelerator,
-                     bool backward)
-    : backward_(backward),
+                     const PassChoice& choice)
+    : backward_(choice.backward),
+      traces_(choice.traces),
+      job_(job),
+      tools_(tools),
       device_(accelerator.device()),
+      transport_(accelerator.transport(), tools.transport),
       kernel_(kernel_of(settings, job, tools.transport.rank(), accelerator)),
-      tensors_(make_tensors(job, accelerator, backward)),
-      attention_(job.schedule, job.shape,
-                 {device_, *kernel_, accelerator.transport(), tools.timeline,
-                  operations_per_batch(accelerator.on_gpu(), job.place.threads)}) {}
+      tensors_(make_tensors(job, accelerator, choice.backward)),
+      attention_(
+          job.schedule, choice.plan ? *choice.plan : job.schedule.plan_of(job.schedule.seat_of(tools.transport.rank())),
+          job.shape,
+          {device_, *kernel_, transport_, tools.timeline, operations_per_batch(accelerator.on_gpu(), job.place.threads),
+           [pause = choice.pause, alone = job.place.ranks == 1](Index) {
+             if (alone) pause();
+           }}) {}
 
 void BenchPass::prepare() {
   if (backward_) attention_.forward(tensors_.q, tensors_.kv, tensors_.out, tensors_.lse);
@@ -84,16 +108,21 @@ void BenchPass::run() {
   } else {
     attention_.forward(t.q, t.kv, t.out, t.lse);
   }
+  if (traces_.any()) {
+    Traces traces(traces_, job_, tools_, "trace");
+    attention_.observe(t.q, t.kv.k, t.lse, traces.view());
+  }
   device_.finish();
 }
 
-double pass_operations(const Job& job, bool backward) {
+double pass_operations(const Job& job, const Case& c) {
   const AttentionShape& s = job.shape;
-  return (backward ? 5.0 : 2.0) * static_cast<double>(job.schedule.mask.pairs()) *
-         static_cast<double>(s.query_heads * (s.channels + s.value_channels));
+  const auto each = static_cast<double>(s.channels + s.value_channels), traced = static_cast<double>(s.channels);
+  return ((c.backward ? 5.0 : 2.0) * each + (c.traces.any() ? 2.0 * traced : 0.0)) *
+         static_cast<double>(job.schedule.mask.pairs()) * static_cast<double>(s.query_heads);
 }
 
-BenchPass::Checked BenchPass::check(const Job& job, Rank rank, Index samples) const {
+Checked BenchPass::check(const Job& job, Rank rank, Index samples) const {
   const Index tokens = job.schedule.mask.queries();
   RecomputeChoice choice;
   std::vector<Index> local;
@@ -136,8 +165,7 @@ BenchPass::Checked BenchPass::check(const Job& job, Rank rank, Index samples) co
   return {error / allowed, error};
 }
 
-Alone run_alone(const Settings& settings, const Case& c, int threads, Index warm_ups, Index repetitions,
-                const std::function<void()>& between) {
+Alone run_alone(const Settings& settings, const Case& c, int threads, const AloneChoice& choice) {
   Fabric fabric(1);
   const auto transport = fabric.transport(0);
   CpuDevice device;
@@ -149,18 +177,24 @@ Alone run_alone(const Settings& settings, const Case& c, int threads, Index warm
                 "",
                 {1, 1, threads}};
   const Accelerator accelerator(settings, job, tools, memory_of(job, c.backward));
-  BenchPass bench(settings, job, tools, accelerator, c.backward);
+  const auto pause = [&] {
+    if (choice.stops && stop_requested()) throw Error(Failure::stopped, "stopped on request");
+  };
+  PassChoice pass{c.backward, c.traces, pause};
+  if (choice.block_tokens > 0) pass.plan = plan_of_blocks(job.schedule, choice.block_tokens);
+  BenchPass bench(settings, job, tools, accelerator, pass);
   bench.prepare();
-  for (Index i = 0; i < warm_ups; ++i) bench.run();
-  Alone alone{{}, {}, pass_operations(job, c.backward), bench.kernel()};
-  for (Index i = 0; i < repetitions; ++i) {
-    if (between) between();
+  for (Index i = 0; i < choice.warm_ups; ++i) bench.run();
+  Alone alone{{}, {}, pass_operations(job, c), bench.kernel(), {}};
+  for (Index i = 0; i < choice.repetitions; ++i) {
+    if (choice.between) choice.between();
     const double begins = timeline.now();
     bench.run();
     alone.seconds.push_back(timeline.now() - begins);
     alone.compute_seconds.push_back(timeline.total("compute", begins));
   }
-  if (between) between();
+  if (choice.between) choice.between();
+  if (choice.samples > 0) alone.checked = bench.check(job, 0, choice.samples);
   return alone;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <ctime>
 #include <fstream>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -72,8 +73,18 @@ std::vector<std::string> hosts_of_ranks(Context& context, double patience_second
   return hosts;
 }
 
+int shared_code(Context& context, int code, double patience_seconds) {
+  std::vector<double> codes{static_cast<double>(code)};
+  context.on_every_rank(context.ranks(0), patience_seconds, [&](RankTools& tools) {
+    std::vector<double> mine = codes;
+    all_max(tools.transport, mine);
+    codes = mine;
+  });
+  return static_cast<int>(codes[0]);
+}
+
 Report::Report(const Settings& settings, Context& context, std::vector<Column> columns)
-    : columns_(std::move(columns)), lead_(context.lead()) {
+    : columns_(std::move(columns)), lead_(context.lead()), progress_mode_(settings.text("progress")) {
   context.on_every_rank(context.ranks(0), settings.number("timeout"), [&](RankTools& tools) {
     together(tools.transport, [&] {
       if (!tools.lead) return;
@@ -123,24 +134,59 @@ void Report::head(const Settings& settings, Context& context) {
 }
 
 void Report::note(const std::string& text) {
-  if (lead_) std::printf("# %s\n", text.c_str());
+  if (!lead_) return;
+  if (progress_) progress_->hide();
+  std::printf("# %s\n", text.c_str());
+  std::fflush(stdout);  // who reads along in a pipe sees what is being measured
+}
+
+void Report::expect(Index cases) {
+  progress_.emplace(progress_mode_, lead_, "bench", cases);
+  progress_->begin();
+}
+
+void Report::refused(const std::string& text) {
+  note(text);
+  if (progress_) progress_->add(1);
+}
+
+void Report::used(const std::string& option, const std::vector<std::string>& values) {
+  std::string text;
+  for (const std::string& value : values) text += sentence(text.empty() ? "" : ",", value);
+  document_["arguments"][option] = text;
+}
+
+void Report::describe(const Row& row) {
+  const auto word = [&](const char* name) {
+    return row[name].is_string() ? row[name].get<std::string>() : row[name].dump();
+  };
+  const std::string threads = word("threads"), trace = word("trace");
+  const std::string traced = trace == "none" ? "" : sentence(" and traces (", trace, ")");
+  const std::string job = sentence("job: ", word("pass"), " pass", traced, ", ", word("dtype"), ", ", word("heads"), " heads x ",
+                                   word("channels"), ":", word("value_channels"), " channels, kernel ", word("kernel"),
+                                   ", ", threads, threads == "1" ? " thread" : " threads", " per rank");
+  if (job != std::exchange(described_, job)) note(job);
 }
 
 void Report::row(const Row& row) {
   rows_.push_back(row);
   if (!lead_) return;
+  if (progress_) progress_->hide();
   if (!head_printed_) {
     std::string line = "#";
     for (const Column& column : columns_) {
+      if (column.width == 0) continue;
+      const std::string& heading = column.heading.empty() ? column.name : column.heading;
       line += line.size() > 1 ? " " : "";
-      line.append(std::max(0, column.width - static_cast<int>(column.name.size()) - (line.size() == 1 ? 1 : 0)), ' ');
-      line += column.name;
+      line.append(std::max(0, column.width - static_cast<int>(heading.size()) - (line.size() == 1 ? 1 : 0)), ' ');
+      line += heading;
     }
     std::printf("#\n%s\n", line.c_str());
     head_printed_ = true;
   }
   std::string line;
   for (const Column& column : columns_) {
+    if (column.width == 0) continue;
     const std::string text = shown(column, row.value(column.name, Row(nullptr)));
     line += line.empty() ? "" : " ";
     line.append(static_cast<std::size_t>(std::max(0, column.width - static_cast<int>(text.size()))), ' ');
@@ -148,9 +194,23 @@ void Report::row(const Row& row) {
   }
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
+  if (progress_) progress_->add(1);
+}
+
+void Report::collect(const std::function<void()>& measure) {
+  try {
+    measure();
+  } catch (const Agreed& e) {
+    if (e.failure() != Failure::stopped) throw;
+    const std::string finished = sentence(rows_.size(), rows_.size() == 1 ? " row was" : " rows were", " measured");
+    finish(std::nullopt, "stopped on request: " + finished);
+    throw Agreed(Error(Failure::stopped, sentence("stopped on request: ", finished, csv_ || json_ ? " and written" : "",
+                                                  "; start it again for the rest")));
+  }
 }
 
 int Report::finish(std::optional<bool> holds, const std::string& verdict) {
+  if (progress_) progress_->finish();
   const char* word = !holds ? "MEASURED, nothing to check" : *holds ? "PASSED" : "FAILED";
   if (lead_) std::printf("#\n");
   note(sentence("verdict: ", word, "; ", verdict));

@@ -225,8 +225,10 @@ std::size_t edits(std::string_view from, std::string_view to) {
 
 }  // namespace
 
-Check whole_number(Index least) {
-  return [least](std::string_view value) { parse_count(value, least); };
+Check whole_number(Index least, Index most) {
+  return [least, most](std::string_view value) {
+    require(parse_count(value, least) <= most, "'", value, "' is above the largest value allowed, ", most);
+  };
 }
 
 Check finite_number() {

@@ -17,8 +17,8 @@ class Context;  ///< what main lends a command; defined beside main
 /// the name of the option and where it stands are put in front.
 using Check = std::function<void(std::string_view value)>;
 
-/// 4096, 64Ki, 1M ..., at least `least`.
-Check whole_number(Index least = 0);
+/// 4096, 64Ki, 1M ..., at least `least` and at most `most`.
+Check whole_number(Index least = 0, Index most = far);
 /// A number that is neither infinite nor NaN.
 Check finite_number();
 /// A finite number above zero.

@@ -8,6 +8,8 @@
 namespace annulus::app {
 namespace {
 
+constexpr Index most_threads = 4096, most_nccl_blocks = 1024;
+
 std::vector<double> weights_of(const Settings& settings, int ranks) {
   std::vector<double> weights;
   if (!settings.has("weights")) return weights;
@@ -75,8 +77,7 @@ std::vector<Option> machine_options() {
        .fallback = "(cores / ranks on the node)",
        .group = group,
        .help = "threads per rank",
-       .check =
-           [](std::string_view text) { require(parse_count(text, 1) <= 4096, "must be at most 4096: it is ", text); }},
+       .check = whole_number(1, most_threads)},
       {.name = "device", .value = "auto|cpu|cuda", .fallback = "auto", .group = group, .help = "where to compute"},
       {.name = "kernel",
        .value = "NAME",
@@ -96,7 +97,7 @@ std::vector<Option> machine_options() {
        .fallback = "(by tokens per rank)",
        .group = group,
        .help = "blocks of threads of a GPU that NCCL may use",
-       .check = whole_number(1)},
+       .check = whole_number(1, most_nccl_blocks)},
       {.name = "timeout",
        .value = "SECONDS",
        .fallback = "600",
@@ -117,12 +118,25 @@ Option mask_option(std::string fallback) {
   return {.name = "mask", .value = "TERMS", .fallback = std::move(fallback), .group = "Attention", .help = help};
 }
 
+bool names_documents(std::string_view mask) {
+  return sentence("+", mask, "+").find("+documents+") != std::string::npos;
+}
+
 Option dtype_option(std::string fallback) {
   return {.name = "dtype",
           .value = "f32|bf16|f16",
           .fallback = std::move(fallback),
           .group = "Attention",
           .help = "storage and exchange; accumulation is f32"};
+}
+
+Option softmax_scale_option() {
+  return {.name = "softmax-scale",
+          .value = "X",
+          .fallback = "(1/sqrt(channels))",
+          .group = "Attention",
+          .help = "factor on q.k before the softmax",
+          .check = positive_number()};
 }
 
 std::vector<Option> shape_options() {
@@ -226,8 +240,11 @@ std::vector<Index> equal_documents(Index tokens, Index each) {
 
 Placement placement(const Settings& settings, const Context& context) {
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
-  const Index threads = settings.has("threads") ? settings.count("threads", 1) : 0;
-  return {ranks, context.node_divisor(ranks), context.threads_per_rank(ranks, threads)};
+  return {ranks, context.node_divisor(ranks), threads_of(settings, context, ranks)};
+}
+
+int threads_of(const Settings& settings, const Context& context, int ranks) {
+  return context.threads_per_rank(ranks, settings.has("threads") ? settings.count("threads", 1) : 0);
 }
 
 Prices prices_of(const AttentionShape& shape, bool backward) {

@@ -16,9 +16,12 @@ namespace annulus::app {
 std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, grid, partition, weights, ranks, hardware
 std::vector<Option> machine_options();                         ///< threads, device, kernel, transport, ...
 std::vector<Option> distribution_options();                    ///< both
-Option progress_option();
 Option mask_option(std::string fallback);
+/// Whether --mask has the term documents, whose offsets have to come from somewhere.
+bool names_documents(std::string_view mask);
 Option dtype_option(std::string fallback);
+Option softmax_scale_option();
+Option progress_option();
 std::vector<Option> shape_options();
 std::vector<Option> trace_options(std::string fallback);
 std::vector<Option> output_options();
@@ -35,6 +38,8 @@ struct Placement {
   int ranks = 1, ranks_per_node = 1, threads = 1;
 };
 Placement placement(const Settings& settings, const Context& context);
+/// --threads, or each rank's share of its node's cores.
+int threads_of(const Settings& settings, const Context& context, int ranks);
 
 /// What is computed and by whom.
 struct Job {

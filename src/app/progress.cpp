@@ -53,6 +53,10 @@ void Progress::add(Index units) {
   show(false);
 }
 
+void Progress::hide() const {
+  if (style_ == Style::bar && spoke_) std::fputs("\r\033[K", stderr);
+}
+
 void Progress::show(bool last) {
   const double share = std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();

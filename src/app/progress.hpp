@@ -16,6 +16,8 @@ class Progress {
   /// Work begins now: the clock starts.
   void begin();
   void add(Index units);
+  /// Before something else is printed: takes a bar off the line.
+  void hide() const;
   /// The last word, if any was spoken.
   void finish();
 

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "annulus/transport/collectives.hpp"
 #include "app/context.hpp"
 
 namespace annulus::app {
@@ -30,6 +31,12 @@ bool stop_requested() { return asked != 0; }
 
 void throw_stopped() {
   throw Agreed(Error(Failure::stopped, "stopped on request: nothing was written; start it again"));
+}
+
+void stop_together(Transport& transport) {
+  double anybody = stop_requested() ? 1 : 0;
+  all_max(transport, {&anybody, 1});
+  if (anybody > 0) throw_stopped();
 }
 
 struct StoppableTransport::Rounds {
@@ -77,8 +84,11 @@ Pending StoppableTransport::start(std::span<const Send> sends, std::span<const R
   if (ranks() == 1 || rounds.under_way) return inner_.start(sends, recvs);
   if (rounds.distance == 1) rounds.mine = static_cast<std::byte>(stop_requested() ? 1 : 0);
   rounds.under_way = true;
-  const Send to{(rank() + rounds.distance) % ranks(), std::span(&rounds.mine, 1)};
-  const Recv from{(rank() - rounds.distance + ranks()) % ranks(), std::span(&rounds.theirs, 1)};
+  const Send to{
+      .to = (rank() + rounds.distance) % ranks(), .bytes = std::span(&rounds.mine, 1), .control = true};
+  const Recv from{.from = (rank() - rounds.distance + ranks()) % ranks(),
+                  .bytes = std::span(&rounds.theirs, 1),
+                  .control = true};
   if (&inner_ != &host_) {
     Pending moving = inner_.start(sends, recvs);
     return Pending(std::make_unique<Riding<Rounds>>(std::move(moving), host_.start({&to, 1}, {&from, 1}), rounds_, ranks()));

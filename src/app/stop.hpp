@@ -10,6 +10,8 @@ void catch_stop_signals();
 bool stop_requested();
 /// What stopped ranks throw: exit code 75, and everybody knows.
 [[noreturn]] void throw_stopped();
+/// All ranks, between two parts of their work: throw_stopped() on all of them when any was asked to.
+void stop_together(Transport& transport);
 
 /// A transport under which all ranks stop together, a few steps after any of them was asked to: a byte rides along with the
 /// batches, in rounds of 1, 2, 4 ... ranks' distance, so that after log2(ranks) rounds everybody knows what anybody knew when

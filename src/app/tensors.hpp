@@ -29,7 +29,7 @@ struct CacheChoice {
   Index tokens = -1;
 };
 
-/// Opens the file and reads shapes, documents, --dtype, --mask, and --softmax-scale.
+/// Opens the file and reads shapes, documents (if the mask has the term), --dtype, --mask, and --softmax-scale.
 /// Throws Error (file) naming the dataset and the rule, or Error (usage).
 TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward,
                          const CacheChoice& cache = {});

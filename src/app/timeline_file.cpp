@@ -62,10 +62,12 @@ void add_messages(const Timeline& timeline, const AlignedClock& clock, Rank rank
   std::vector<Message> messages = timeline.messages();
   std::ranges::stable_sort(messages, {}, &Message::begin_seconds);
   for (const Message& m : messages) {
+    if (m.control) continue;  // a few bytes each, before and after everything: they would hide the rest
     const double begin = clock.microseconds(m.begin_seconds), end = clock.microseconds(m.end_seconds);
     const int track = (m.sent ? sends : receives).take(begin, end, rank, events);
     const json where{{"pid", rank}, {"tid", track}};
     json slice{{"name", m.sent ? "send" : "receive"},
+               {"cat", "message"},
                {"ph", "X"},
                {"ts", begin},
                {"dur", end - begin},
@@ -89,13 +91,15 @@ json events_of(const Timeline& timeline, const AlignedClock& clock, Rank rank) {
               named("thread_name", rank, 0, "work")};
   for (const Event& event : timeline.events()) {
     const double begin = clock.microseconds(event.begin_seconds);
+    const bool control = event.what == "control";
     events.push_back({{"name", event.what},
+                      {"cat", control ? "control" : "work"},
                       {"ph", "X"},
                       {"pid", rank},
                       {"tid", 0},
                       {"ts", begin},
                       {"dur", clock.microseconds(event.end_seconds) - begin},
-                      {"args", {{"step", event.step}}}});
+                      {"args", {{control ? "batch" : "step", event.step}}}});
   }
   add_messages(timeline, clock, rank, events);
   return events;

@@ -1,5 +1,6 @@
 #include "annulus/engine/recorded.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <vector>
@@ -10,7 +11,11 @@ namespace {
 class RecordedBatch final : public Pending::Batch {
  public:
   RecordedBatch(Pending inner, Timeline& timeline, std::vector<Message> messages, Index batch)
-      : inner_(std::move(inner)), timeline_(timeline), messages_(std::move(messages)), batch_(batch) {}
+      : inner_(std::move(inner)),
+        timeline_(timeline),
+        messages_(std::move(messages)),
+        batch_(batch),
+        control_(std::ranges::all_of(messages_, &Message::control)) {}
   bool poll() override {
     const bool done = inner_.poll();
     if (done) settle();
@@ -18,7 +23,8 @@ class RecordedBatch final : public Pending::Batch {
   }
   void wait() override {
     {
-      const Timeline::Span span(timeline_, "wait", batch_);
+      // the engine's own span, which knows the step, swallows a wait for rows
+      const Timeline::Span span(timeline_, control_ ? "control" : "wait", control_ ? batch_ : 0);
       inner_.wait();
     }
     settle();
@@ -36,6 +42,7 @@ class RecordedBatch final : public Pending::Batch {
   Timeline& timeline_;
   std::vector<Message> messages_;  // not yet seen to be done
   Index batch_;
+  bool control_;
 };
 
 }  // namespace
@@ -45,11 +52,11 @@ Pending RecordedTransport::start(std::span<const Send> sends, std::span<const Re
   const Index batch = batches_++;
   std::vector<Message> messages;
   std::map<Rank, int> to, from;
-  const auto note = [&](bool sent, Rank peer, std::size_t bytes, int place) {
-    if (bytes > 0) messages.push_back({sent, peer, static_cast<Index>(bytes), batch, place, begins, begins});
+  const auto note = [&](bool sent, Rank peer, std::size_t bytes, int place, bool control) {
+    if (bytes > 0) messages.push_back({sent, peer, static_cast<Index>(bytes), batch, place, begins, begins, control});
   };
-  for (const Send& send : sends) note(true, send.to, send.bytes.size(), to[send.to]++);
-  for (const Recv& recv : recvs) note(false, recv.from, recv.bytes.size(), from[recv.from]++);
+  for (const Send& send : sends) note(true, send.to, send.bytes.size(), to[send.to]++, send.control);
+  for (const Recv& recv : recvs) note(false, recv.from, recv.bytes.size(), from[recv.from]++, recv.control);
   return Pending(std::make_unique<RecordedBatch>(inner_.start(sends, recvs), timeline_, std::move(messages), batch));
 }
 

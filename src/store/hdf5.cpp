@@ -134,3 +134,14 @@ std::optional<Element> element_of_type(hid_t type) {
 }
 
 }  // namespace annulus::store
+
+namespace annulus {
+
+std::string hdf5_version() {
+  const store::Hdf5Lock lock;
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  return sentence(major, ".", minor, ".", release);
+}
+
+}  // namespace annulus

@@ -5,8 +5,10 @@
 namespace annulus {
 
 void Timeline::record(std::string_view what, Index step, double begin_seconds) {
-  while (!events_.empty() && events_.back().what == what && events_.back().begin_seconds >= begin_seconds)
-    events_.pop_back();
+  const auto part = [&](const Event& event) {
+    return (event.what == what || event.what == "control") && event.begin_seconds >= begin_seconds;
+  };
+  while (!events_.empty() && part(events_.back())) events_.pop_back();
   events_.push_back({what, step, begin_seconds, now()});
 }
 

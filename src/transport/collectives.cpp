@@ -35,8 +35,9 @@ std::vector<std::vector<std::byte>> collect(Transport& t, std::span<const std::b
     sends.clear();
     recvs.clear();
     for (Rank r = 0; r < t.ranks(); ++r)
-      if (i_send_to_all || r == only_to) sends.push_back({r, out});
-    for (std::size_t r = 0; r < all.size(); ++r) recvs.push_back({static_cast<Rank>(r), into(r)});
+      if (i_send_to_all || r == only_to) sends.push_back({.to = r, .bytes = out, .control = true});
+    for (std::size_t r = 0; r < all.size(); ++r)
+      recvs.push_back({.from = static_cast<Rank>(r), .bytes = into(r), .control = true});
     t.start(sends, recvs).wait();
   };
   exchange(std::as_bytes(std::span(&length, 1)),
@@ -57,8 +58,9 @@ void recall(Transport& t) {
   if (t.shared() == nullptr) return;
   for (int distance = 1; distance < t.ranks(); distance *= 2) {
     std::byte mine{1}, theirs{0};
-    const Send send{(t.rank() + distance) % t.ranks(), std::span(&mine, 1)};
-    const Recv recv{(t.rank() - distance + t.ranks()) % t.ranks(), std::span(&theirs, 1)};
+    const Send send{.to = (t.rank() + distance) % t.ranks(), .bytes = std::span(&mine, 1), .control = true};
+    const Recv recv{
+        .from = (t.rank() - distance + t.ranks()) % t.ranks(), .bytes = std::span(&theirs, 1), .control = true};
     t.start({&send, 1}, {&recv, 1}).wait();
   }
   t.shared()->reclaim();
@@ -78,8 +80,8 @@ void broadcast(Transport& t, Rank root, std::vector<std::byte>& bytes) {
     std::vector<Send> sends;
     std::vector<Recv> recvs;
     for (Rank r = 0; r < t.ranks() && t.rank() == root; ++r)
-      if (r != root) sends.push_back({r, data});
-    if (t.rank() != root) recvs.push_back({root, data});
+      if (r != root) sends.push_back({.to = r, .bytes = data, .control = true});
+    if (t.rank() != root) recvs.push_back({.from = root, .bytes = data, .control = true});
     t.start(sends, recvs).wait();
   };
   exchange(bytes_of_values(std::span(&length, 1)));

@@ -27,6 +27,7 @@ Command attend() {
       {"layers", "LIST", "", "Shape", "layers to keep", number_list(), true},
       {"device", "auto|cpu|cuda", "auto", "Distribution", "where the work is done"},
       {"kernel", "NAME", "auto", "Distribution", "which kernel"},
+      {"threads", "N", "", "Distribution", "threads per rank", whole_number(1, 4096)},
       {"softmax-scale", "X", "(1/sqrt(channels))", "Shape", "factor of the scores", finite_number()},
       {"timeout", "SECONDS", "30", "Distribution", "how long to wait for a peer", positive_number()},
   };
@@ -127,6 +128,10 @@ TEST(Config, BadNumbersAreRefusedByOptionValueAndRule) {
     EXPECT_THAT(refusal({"in", "--softmax-scale", bad}),
                 AllOf(HasSubstr("--softmax-scale: "), HasSubstr(bad), HasSubstr("finite")));
   EXPECT_THAT(refusal({"in", "--timeout", "0"}), HasSubstr("above zero"));
+  EXPECT_THAT(refusal({"in", "--threads", "4Ki"}), "nothing was refused");
+  for (const char* bad : {"4097", "99999999999"})
+    EXPECT_THAT(refusal({"in", "--threads", bad}),
+                AllOf(HasSubstr("--threads: "), HasSubstr(bad), HasSubstr("largest value allowed, 4096")));
   EXPECT_THAT(refusal({"in", "--layers", "9-5"}), HasSubstr("--layers: "));
 }
 

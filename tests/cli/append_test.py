@@ -58,6 +58,16 @@ class Append(ProgramTest):
             with self.subTest(dtype=dtype, mask=mask, options=options):
                 self.grow(dtype, mask, options)
 
+    def test_documents_nobody_asks_for_do_not_matter(self):
+        """A second part of a file whose offsets end with its own tokens, not with those of the cache."""
+        path = write(self.scratch / "packed.h5", "f32", [0, 5, 9], **random_tensors(np.random.default_rng(SEED), 9, 9, 4, 2, 8, 8))
+        cache, output = self.scratch / "packed-cache.h5", self.scratch / "packed-out.h5"
+        for cached in [0, 9]:
+            self.succeeds("attend", path, "--append", cache, "--output", output, "--overwrite", "--mask", "causal")
+            with h5py.File(output, "r") as file:
+                self.assertEqual(file.attrs["cached_tokens"], cached)
+        self.succeeds("verify", output)
+
     def test_processes_share_a_cache(self):
         self.needs_mpirun()
         self.grow("f32", "causal", ["--strategy", "tree"], ranks=3)

@@ -394,6 +394,32 @@ class Info(ProgramTest):
         for name in names:
             self.assertIn(name, page)
         self.assertEqual(info["cores"], len(os.sched_getaffinity(0)))
+        for name in ["hdf5", "boost", "compiler", "build_type"]:
+            self.assertIn(info[name], page)
+            self.assertTrue(info[name])
+
+    def test_kernels_are_judged_by_every_type(self):
+        """A kernel for bf16 runs here although it refuses f32; what is missing for one that does not has a name the system knows."""
+        twin = self.scratch / "info.json"
+        page = self.succeeds("info", "--json", twin).stdout
+        info = json.loads(twin.read_text())
+        known = re.search(r"(?m)^flags\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text())
+        offered = {name for name, here in info["instruction_sets"].items() if here}
+        if known:
+            self.assertLessEqual(offered, set(known[1].split()))
+            self.assertEqual({name for name in info["instruction_sets"] if name.startswith("avx")} & set(known[1].split()),
+                             {name for name in offered if name.startswith("avx")})
+        for kernel in info["kernels"]:
+            line = next(line for line in page.splitlines() if line.split()[:1] == [kernel["name"]])
+            self.assertEqual(kernel["refusal"] == "", kernel["dtypes"] != [], kernel)
+            self.assertNotIn("it is for", kernel["refusal"], "some type always fits")
+            if kernel["dtypes"] == ["bf16"]:
+                self.assertTrue(line.endswith("runs (bf16 inputs)"), line)
+            elif kernel["dtypes"] == ["f32", "bf16", "f16"]:
+                self.assertTrue(line.endswith("runs"), line)
+            elif "not offered" in kernel["refusal"]:
+                missing = kernel["refusal"].split(" missing")[0].split(", ")
+                self.assertLessEqual(set(missing), set(info["instruction_sets"]) - offered)
 
     def test_under_mpirun_one_rank_speaks(self):
         self.needs_mpirun()

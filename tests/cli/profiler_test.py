@@ -48,7 +48,8 @@ class Ranges(ProgramTest):
                 events = [e for e in json.loads(timeline.read_text())["traceEvents"] if e["ph"] == "X" and e["tid"] == 0]
                 shown = collections.defaultdict(set)
                 for event in events:
-                    shown[event["pid"]].add(f"{event['name']}, step {event['args']['step']}")
+                    args = event["args"]
+                    shown[event["pid"]].add(f"{event['name']}, step {args['batch' if event['name'] == 'control' else 'step']}")
                 self.assertIn("compute, step 0", shown[0])
                 # threads come in any order: each rank's events are the ranges of one of them
                 for rank, names in shown.items():

@@ -51,6 +51,28 @@ class Timelines(ProgramTest):
                 merged.append("merge" in did)
         self.assertGreaterEqual(sum(merged), 4 + 4 + 4 + 4)  # all ranks of ring and hybrid, as threads and as processes
 
+    def test_rows_and_waits_come_first_and_agreements_apart(self):
+        """A ring of 4 over 700 tokens: every message is a block of rows to another rank, every wait has the step of its batch."""
+        for options, ranks in [(["--ranks", 4], 0), ([], 4)]:
+            if ranks:
+                self.needs_mpirun()
+            events, _ = self.recorded([*options, "--strategy", "ring", "--partition", "contiguous"], ranks)
+            slices = [e for e in events if e["ph"] == "X"]
+            messages = [e for e in slices if e["cat"] == "message"]
+            row = 2 * (32 + 32) * 4  # of K/V, and of their gradients
+            for message in messages:
+                self.assertEqual(message["args"]["bytes"] % row, 0, message)
+                self.assertNotEqual(message["args"].get("to", message["args"].get("from")), message["pid"], message)
+            # each rank sends its block 3 times forward and 3 times backward, and sums as often
+            self.assertEqual(sum(m["name"] == "send" for m in messages), 4 * (3 + 3 + 3))
+            for event in slices:
+                self.assertEqual(event["cat"], "message" if event["name"] in ("send", "receive") else "control" if event["name"] == "control"
+                                 else "work", event)
+                if event["name"] == "wait":
+                    self.assertIn(event["args"]["step"], range(4), event)
+            for rank in range(4):
+                self.assertEqual({e["args"]["step"] for e in slices if e["pid"] == rank and e["name"] == "wait"}, set(range(4)))
+
     def test_slices_of_a_track_nest_and_fit_the_wall_time(self):
         for events, wall, ranks in self.ways():
             tracks = collections.defaultdict(list)

@@ -31,6 +31,9 @@ class Usage(ProgramTest):
             with self.subTest(command=command):
                 self.refuses(2, "--no-such-option", command=[command, "--no-such-option"])
 
+    def test_run_says_why_it_takes_no_scale(self):
+        self.refuses(2, "--softmax-scale", "models", "attend", command=["run", "book.txt", "--output", "o.h5", "--softmax-scale", 0.5])
+
     def test_all_ranks_end_with_the_same_code(self):
         self.needs_mpirun()
         done = self.refuses(2, "--no-such-option", command=["info", "--no-such-option"], ranks=2)

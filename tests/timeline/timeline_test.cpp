@@ -13,6 +13,7 @@ TEST(Timeline, AnEventSwallowsThoseOfTheSameNameInsideIt) {
   timeline.record("wait", 1, timeline.now());
   timeline.record("compute", 2, timeline.now());
   timeline.record("wait", 3, timeline.now());
+  timeline.record("control", 9, timeline.now());
   timeline.record("wait", 4, outer);
   ASSERT_EQ(timeline.events().size(), 3U) << "the first wait lies before another name: it stays";
   EXPECT_EQ(timeline.events()[1].what, "compute");

@@ -6,8 +6,8 @@
 
 namespace annulus {
 
-/// A transport that writes down what passes through it: every message with its begin and end, every wait. Both are
-/// borrowed. A batch ends when this rank saw its end, in poll() or wait(): later than it did on the wire, never earlier.
+/// A transport that writes down what passes through it: every message with its begin and end, every wait ("control": for
+/// nothing but agreements; its step is the number of the batch). Both are borrowed. A batch ends when this rank saw its end, in poll() or wait(): later than it did on the wire, never earlier.
 class RecordedTransport final : public Transport {
  public:
   RecordedTransport(Transport& inner, Timeline& timeline) : inner_(inner), timeline_(timeline) {}

@@ -23,6 +23,12 @@ std::unique_ptr<Kernel> make_tiled_kernel(const Problem& problem, const KernelOp
 
 /// Tiers, best first, whether or not they run here.
 std::vector<std::string_view> cpu_tiers();
+/// Instruction sets that tiers use, named as in Linux's /proc/cpuinfo, and whether processor and operating system offer them.
+struct CpuFeature {
+  std::string_view name;
+  bool offered = false;
+};
+std::vector<CpuFeature> cpu_features();
 /// Empty when the processor and the operating system permit the tier; else a phrase that names what is missing.
 std::string cpu_tier_refusal(std::string_view tier);
 /// Are products of bf16 pairs (the tier "avx512-bf16") faster than f32 ones on this processor? Some have them only in

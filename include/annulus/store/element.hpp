@@ -10,6 +10,9 @@
 
 namespace annulus {
 
+/// Of the library that is loaded: "1.10.8".
+std::string hdf5_version();
+
 /// What a dataset holds. bf16 and f16 are HDF5 float types of 16 bits (1 + 8 + 7 and 1 + 5 + 10), recognised in either
 /// byte order by their fields; files are written in little-endian order. text is variable-length UTF-8, for small
 /// datasets.

@@ -22,6 +22,7 @@ struct Message {
   Index batch = 0;  ///< the same number on both sides
   int place = 0;    ///< the how-maniest between the two ranks in its batch
   double begin_seconds = 0, end_seconds = 0;
+  bool control = false;  ///< not rows but an agreement: see Send
 };
 
 /// Plain events of one rank, in order of their ends. Not thread-safe: one timeline per rank.
@@ -29,7 +30,7 @@ class Timeline {
  public:
   using Clock = std::chrono::steady_clock;
   double now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-  /// Records what ends now. It swallows events of the same name that lie inside it.
+  /// Records what ends now. It swallows events of the same name, and of the name "control", that lie inside it.
   void record(std::string_view what, Index step, double begin_seconds);
   void record(const Message& message) { messages_.push_back(message); }
   const std::vector<Event>& events() const { return events_; }

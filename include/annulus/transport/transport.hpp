@@ -17,6 +17,8 @@ struct Send {
   /// The bytes stay as they are until recall() has returned, so that who can may read them where they lie. They are lent
   /// only where transport.shared() holds them.
   bool lent = false;
+  /// Not rows but what ranks tell one another to agree: for those who write messages down.
+  bool control = false;
 };
 struct Recv {
   Rank from = 0;
@@ -24,6 +26,7 @@ struct Recv {
   /// When given, bytes that were lent are not copied: after the batch it tells where they lie, until recall(). The caller
   /// sets it to bytes.data(), which it stays when they came into `bytes`.
   const std::byte** seen = nullptr;
+  bool control = false;  ///< as of the Send
 };
 
 /// A batch under way. Its memory must stay untouched (sends) and unread (receives) until wait() returns.

@@ -207,12 +207,7 @@ Command attend_command() {
           .options = joined(
               {{mask_option("causal"),
                 dtype_option("(as the input; f64 is rounded to f32)"),
-                {.name = "softmax-scale",
-                 .value = "X",
-                 .fallback = "(1/sqrt(channels))",
-                 .group = "Attention",
-                 .help = "factor on q.k before the softmax",
-                 .check = positive_number()},
+                softmax_scale_option(),
                 {.name = "backward", .group = "Attention", .help = "also the gradients; the input then holds dout"},
                 {.name = "append",
                  .value = "FILE",

@@ -1,10 +1,12 @@
 #include <array>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "app/bench.hpp"
 #include "app/commands/commands.hpp"
+#include "app/stop.hpp"
 
 namespace annulus::app {
 namespace {
@@ -12,16 +14,33 @@ namespace {
 struct Benchmark {
   std::string_view name, what;
   int (*run)(const Settings&, Context&);
-  bool on_gpu = false;  ///< it knows how
+  std::string_view tokens;    ///< where --tokens is not given
+  std::string_view unused;    ///< options that mean nothing to it, a blank before and after each
+  bool on_gpu = false;        ///< it knows how
+  bool sweeps = false;        ///< masks, types and passes that are not given
+  bool counts_ranks = false;  ///< measures on several numbers of ranks
 };
-constexpr std::array<Benchmark, 7> benchmarks{{
-    {"kernel", "one rank's kernels beside the processor's own peak", bench_kernel},
-    {"strategies", "every strategy that is legal for the request, side by side", bench_strategies, true},
-    {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong, true},
-    {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, true},
-    {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange},
-    {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, true},
-    {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate},
+constexpr std::string_view no_profile = " output overwrite ";
+constexpr std::string_view one_rank = " strategy grid partition weights hardware ranks timeline output overwrite ",
+                           one_rank_unchecked =
+                               " rows strategy grid partition weights hardware ranks timeline output overwrite ";
+constexpr std::array<Benchmark, 8> benchmarks{{
+    {"kernel", "one rank's kernels beside the processor's own peak", bench_kernel, "1Ki,4Ki", one_rank_unchecked, false,
+     true},
+    {"blocks", "one rank's kernel with keys in ever smaller blocks, as more ranks would bring them", bench_blocks,
+     "4Ki", one_rank},
+    {"strategies", "every strategy that is legal for the request, side by side", bench_strategies, "4Ki", no_profile,
+     true},
+    {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong, "4Ki", no_profile, true, false, true},
+    {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, "2Ki", no_profile, true, false, true},
+    {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange, "",
+     " tokens query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale trace warmup "
+     "rows "
+     "strategy grid partition weights hardware kernel output overwrite "},
+    {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, "1Ki,2Ki,4Ki,8Ki",
+     no_profile, true},
+    {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate, "64,256,1Ki,4Ki",
+     " strategy grid partition weights hardware rows warmup timeline trace ", false, true},
 }};
 
 std::string list_of_benchmarks() {
@@ -56,7 +75,7 @@ std::vector<Option> bench_shape_options() {
     if (option.name == "tokens") {
       option = {.name = "tokens",
                 .value = "N,N,...",
-                .fallback = "(1Ki,4Ki; weak: 2Ki)",
+                .fallback = "(kernel: 1Ki,4Ki; blocks, strategies, strong: 4Ki; weak: 2Ki; overlap: 1Ki to 8Ki)",
                 .group = option.group,
                 .help = "queries and keys; of each rank in bench weak",
                 .check = counts()};
@@ -105,19 +124,61 @@ std::vector<Option> bench_output_options() {
        .group = group,
        .help = "profile that calibrate writes (default: it is printed)"},
       {.name = "overwrite", .group = group, .help = "replace an existing profile"},
+      progress_option(),
       {.name = "timeline", .value = "FILE", .group = group, .help = "Chrome/Perfetto JSON of the last case"},
   };
+}
+
+// What cannot be meant. A --config file may hold options for other benchmarks and commands.
+void check_options(const Settings& settings, const Context& context, const Benchmark& benchmark) {
+  for (const Setting& setting : settings.all())
+    require(setting.origin != "command line" ||
+                benchmark.unused.find(" " + setting.option.name + " ") == benchmark.unused.npos,
+            settings.name_of(setting.option.name), " means nothing to bench ", benchmark.name, ", which measures ",
+            benchmark.what);
+  context.ranks(0, settings.text("transport"));
+  const bool documents = names_documents(settings.text("mask")), lengths = settings.has("document-tokens");
+  require(!documents || lengths, settings.name_of("mask"),
+          ": the term documents needs --document-tokens N, the tokens of a document");
+  require(documents || !lengths || settings.name_of("document-tokens") != "--document-tokens",
+          "--document-tokens is for masks with the term documents, for example --mask causal+documents: the mask is ",
+          settings.has("mask") ? settings.text("mask") : "causal");
+}
+
+// The options with what stands for those that are not given, as far as it is one value for all cases.
+Settings resolved(const Settings& given, const Context& context, const Benchmark& benchmark) {
+  Settings settings = given;
+  const auto fill = [&](const char* option, const std::string& text) {
+    if (!settings.has(option)) settings = settings.with(option, text);
+  };
+  const bool alone = benchmark.unused.find(" ranks ") != benchmark.unused.npos;
+  const int ranks = context.ranks(!alone && given.has("ranks") ? given.count("ranks", 1) : 0, given.text("transport"));
+  if (!alone) fill("ranks", std::to_string(ranks));
+  if (benchmark.tokens.empty()) return settings;
+  if (benchmark.unused.find(" trace ") != benchmark.unused.npos) settings = settings.with("trace", "none");
+  fill("tokens", std::string(benchmark.tokens));
+  fill("kv-heads", settings.text("query-heads"));
+  fill("value-channels", settings.text("channels"));
+  fill("softmax-scale", nlohmann::json(1 / std::sqrt(static_cast<double>(settings.count("channels", 1)))).dump());
+  if (!benchmark.counts_ranks) fill("threads", std::to_string(threads_of(settings, context, alone ? 1 : ranks)));
+  if (benchmark.sweeps) return settings;
+  fill("mask", "causal");
+  fill("dtype", "f32");
+  fill("pass", "forward");
+  return settings;
 }
 
 int run(const Settings& settings, Context& context) {
   const std::string& name = settings.positional().front();
   std::string names;
+  catch_stop_signals();
   for (const Benchmark& benchmark : benchmarks) {
     if (benchmark.name == name) {
-      if (benchmark.on_gpu) return benchmark.run(settings, context);
-      require(settings.text("device") != "cuda" && settings.text("transport") != "nccl", "bench ", name,
-              " measures the CPU (launch/gpu-check measures the kernels of a GPU)");
-      return benchmark.run(settings.with("device", "cpu"), context);
+      require(benchmark.on_gpu || (settings.text("device") != "cuda" && settings.text("transport") != "nccl"), "bench ",
+              name, " measures the CPU (launch/gpu-check measures the kernels of a GPU)");
+      check_options(settings, context, benchmark);
+      const Settings used = resolved(settings, context, benchmark);
+      return benchmark.run(benchmark.on_gpu ? used : used.with("device", "cpu"), context);
     }
     names += sentence(names.empty() ? "" : ", ", benchmark.name);
   }
@@ -135,18 +196,19 @@ std::vector<Index> counts_of(const Settings& settings, const std::string& option
 Case case_of(const Settings& s, Index tokens) {
   Case c;
   c.shape = {s.count("query-heads", 1),
-             s.has("kv-heads") ? s.count("kv-heads", 1) : s.count("query-heads", 1),
+             s.count("kv-heads", 1),
              s.count("channels", 1),
-             s.has("value-channels") ? s.count("value-channels", 1) : s.count("channels", 1),
+             s.count("value-channels", 1),
              parse_dtype(s.has("dtype") ? s.text("dtype") : "f32"),
-             0};
-  c.shape.softmax_scale = 1 / std::sqrt(static_cast<double>(c.shape.channels));
+             s.number("softmax-scale")};
   check(c.shape);
   c.tokens = c.keys = tokens;
   c.mask = s.has("mask") ? s.text("mask") : "causal";
-  if (s.has("document-tokens")) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
+  if (names_documents(s.text("mask"))) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
   c.strategy = s.text("strategy");
   c.backward = s.has("pass") && s.text("pass") == "backward";
+  c.trace = s.text("trace");
+  c.traces = trace_choice(s);
   return c;
 }
 
@@ -167,11 +229,14 @@ Command bench_command() {
                                .value = "forward|backward",
                                .fallback = "(forward; kernel: both)",
                                .group = "Attention",
-                               .help = "which pass to measure"}},
+                               .help = "which pass to measure"},
+                              softmax_scale_option()},
+                             trace_options("none"),
                              measuring_options(),
                              distribution_options(),
                              bench_output_options()}),
           .examples = {"annulus bench kernel --dtype f32 --threads 1 --json kernel.json",
+                       "annulus bench blocks --tokens 16Ki --dtype bf16 --pass backward",
                        "mpirun -n 4 annulus bench strategies --tokens 16Ki --query-heads 8 --mask causal",
                        "annulus bench strong --ranks 4 --threads 1 --tokens 8Ki --csv strong.csv",
                        "mpirun -n 2 annulus bench calibrate --output here.ini"},

@@ -9,6 +9,7 @@
 #include "annulus/transport/in_process.hpp"
 #include "app/bench.hpp"
 #include "app/link_times.hpp"
+#include "app/stop.hpp"
 
 namespace annulus::app {
 namespace {
@@ -91,6 +92,7 @@ void measure_links(const Settings& settings, Context& context, Hardware& found, 
     LinkPrice link;
     context.on_every_rank(context.ranks(0), patience, [&](RankTools& tools) {
       const auto [a, b] = *pair;
+      stop_together(tools.transport);
       link = link_between(tools.transport, a, b, kind, repetitions);
       if (kind == LinkClass::network) measure_announced(tools.transport, a, b, link, repetitions);
       link.hidden = hidden_between(tools.transport, a, b, link, repetitions);
@@ -107,7 +109,8 @@ struct Busy {
 Busy measure_busy(const Settings& settings, const Case& c, int threads, Transport& transport, Index repetitions) {
   Busy busy;
   Alone alone;
-  together(transport, [&] { alone = run_alone(settings, c, threads, 1, repetitions, [&] { barrier(transport); }); });
+  const AloneChoice choice{1, repetitions, [&] { stop_together(transport); }, false};
+  together(transport, [&] { alone = run_alone(settings, c, threads, choice); });
   std::vector<double> compute = alone.compute_seconds, rest = alone.seconds;
   for (std::size_t i = 0; i < rest.size(); ++i) rest[i] -= compute[i];
   all_max(transport, compute);
@@ -127,10 +130,8 @@ Busy measure_busy(const Settings& settings, const Case& c, int threads, Transpor
 // Rates of the kernels by the size of a tile, all ranks of a node at work; and what a pass takes beside them.
 void measure_kernels(const Settings& settings, const Context& context, RankTools& tools, Hardware& found,
                      Report& report) {
-  const int threads =
-      context.threads_per_rank(tools.transport.ranks(), settings.has("threads") ? settings.count("threads", 1) : 0);
-  const std::vector<Index> lengths =
-      settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{64, 256, 1024, 4096};
+  const int threads = threads_of(settings, context, tools.transport.ranks());
+  const std::vector<Index> lengths = counts_of(settings, "tokens");
   double rest = 0, bytes = 0;
   std::vector<double> starts;
   for (const char* type : {"f32", "bf16", "f16"})
@@ -170,6 +171,11 @@ int bench_calibrate(const Settings& settings, Context& context) {
   Report report(
       settings, context,
       {{"what", 28}, {"tokens", 7}, {"gflops", 10, 1}, {"latency_us", 11}, {"gb_per_s", 9, 3}, {"hidden", 7}});
+  for (const auto& [option, values] :
+       {std::pair<const char*, std::vector<std::string>>{"dtype", {"f32", "bf16", "f16"}},
+        {"pass", {"forward", "backward"}},
+        {"mask", {"full", "causal"}}})
+    if (!settings.has(option)) report.used(option, values);
   std::optional<TextDraft> draft;
   on_first_ranks(context, 1, patience, [&](RankTools& tools) {
     together(tools.transport, [&] {
@@ -181,11 +187,13 @@ int bench_calibrate(const Settings& settings, Context& context) {
   });
   Hardware found;
   found.name = hosts_of_ranks(context, patience).front();
-  measure_links(settings, context, found, report);
+  report.collect([&] { measure_links(settings, context, found, report); });
   const int ranks = context.ranks(settings.has("ranks") ? settings.count("ranks", 1) : 0, settings.text("transport"));
   found.ranks_per_node = context.ranks_per_node(ranks);
-  context.on_every_rank(ranks, patience,
-                        [&](RankTools& tools) { measure_kernels(settings, context, tools, found, report); });
+  report.collect([&] {
+    context.on_every_rank(ranks, patience,
+                          [&](RankTools& tools) { measure_kernels(settings, context, tools, found, report); });
+  });
   if (!context.lead()) return 0;
   std::string command = "annulus";
   for (const std::string& argument : context.arguments()) command += " " + argument;

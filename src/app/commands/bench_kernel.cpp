@@ -25,13 +25,14 @@ std::vector<std::string> kernel_names(const Settings& settings) {
 Row measured(const Settings& settings, const Case& c, int threads) {
   std::vector<double> peaks;
   std::string kernel;
-  if (settings.text("kernel") == "auto") {  // which one that is: it decides what the peak is
-    kernel = std::string(make_kernel("auto", problem_of(c.shape, {1, 1, 1}, 0, 0), {1})->name());
+  const std::string& asked = settings.text("kernel");
+  if (asked == "auto" || asked == "fast") {  // which one that is: it decides what the peak is
+    kernel = std::string(make_kernel(asked, problem_of(c.shape, {1, 1, 1}, 0, 0), {1})->name());
   } else {
-    kernel = settings.text("kernel");
+    kernel = asked;
   }
   const auto peak = [&] { peaks.push_back(processor_peak(kernel, threads)); };
-  const Alone alone = run_alone(settings, c, threads, settings.count("warmup"), settings.count("repeats", 1), peak);
+  const Alone alone = run_alone(settings, c, threads, {settings.count("warmup"), settings.count("repeats", 1), peak});
   std::vector<double> fractions;
   for (std::size_t i = 0; i < alone.seconds.size(); ++i)
     fractions.push_back(2 * alone.operations / alone.seconds[i] / std::max(1.0, peaks[i] + peaks[i + 1]));
@@ -41,6 +42,7 @@ Row measured(const Settings& settings, const Case& c, int threads) {
   row["kernel"] = alone.kernel;
   row["dtype"] = name_of(c.shape.type);
   row["pass"] = c.backward ? "backward" : "forward";
+  row["trace"] = c.trace;
   row["mask"] = c.mask;
   row["tokens"] = c.tokens;
   row["query_heads"] = c.shape.query_heads;
@@ -61,28 +63,39 @@ Row measured(const Settings& settings, const Case& c, int threads) {
 }  // namespace
 
 int bench_kernel(const Settings& settings, Context& context) {
-  const int threads = settings.has("threads") ? narrow(settings.count("threads", 1)) : context.threads_per_rank(1, 0);
+  const int threads = threads_of(settings, context, 1);
   Report report(settings, context,
                 {{"kernel", 16},
                  {"dtype", 5},
                  {"pass", 8},
-                 {"mask", 12},
+                 {"mask", 8},
                  {"tokens", 7},
                  {"query_heads", 11},
                  {"kv_heads", 8},
                  {"channels", 8},
+                 {"value_channels", 0},
+                 {"trace", 0},
                  {"threads", 7},
                  {"median_ms", 10, 3},
                  {"p99_ms", 10, 3},
                  {"gflops", 9, 1},
                  {"peak_gflops", 11, 1},
-                 {"fraction", 8, 3}});
+                 {"fraction", 8, 3},
+                 {"min_ms", 0},
+                 {"max_ms", 0}});
   report.note(
-      "gflops = 2 x visible pairs x query heads x (channels + value channels) / median, 2.5 times that backward");
+      "gflops = 2 x visible pairs x query heads x (channels + value channels) / median, 2.5 times that backward "
+      "(--trace: and channels more)");
   report.note(
       "peak_gflops: the multiply-add loop of the same instructions and threads, before and after every repetition;");
   report.note("fraction: median over repetitions of the rate over the mean of both peaks beside it");
-  const auto lengths = settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{1024, 4096};
+  const auto lengths = counts_of(settings, "tokens");
+  const auto names = kernel_names(settings), types = given_or(settings, "dtype", {"f32", "bf16", "f16"}),
+             passes = given_or(settings, "pass", {"forward", "backward"}),
+             masks = given_or(settings, "mask", {"full", "causal"});
+  for (const auto& [option, values] : {std::pair{"kernel", names}, {"dtype", types}, {"pass", passes}, {"mask", masks}})
+    report.used(option, values);
+  report.expect(std::ssize(names) * std::ssize(types) * std::ssize(passes) * std::ssize(masks) * std::ssize(lengths));
   const double patience = settings.number("timeout");
   const auto one = [&](const Settings& asked, Index tokens) {
     Row row;
@@ -91,18 +104,18 @@ int bench_kernel(const Settings& settings, Context& context) {
     });
     if (context.lead()) report.row(row);
   };
-  for (const std::string& kernel : kernel_names(settings))
-    for (const std::string& type : given_or(settings, "dtype", {"f32", "bf16", "f16"}))
-      for (const std::string& pass : given_or(settings, "pass", {"forward", "backward"}))
-        for (const std::string& mask : given_or(settings, "mask", {"full", "causal"}))
+  for (const std::string& kernel : names)
+    for (const std::string& type : types)
+      for (const std::string& pass : passes)
+        for (const std::string& mask : masks)
           for (Index tokens : lengths) {
             const Settings asked =
                 settings.with("kernel", kernel).with("dtype", type).with("pass", pass).with("mask", mask);
             try {
-              one(asked, tokens);
+              report.collect([&] { one(asked, tokens); });
             } catch (const Agreed& e) {
               if (settings.text("kernel") != "all" || e.failure() != Failure::usage) throw;
-              report.note(sentence(kernel, ", ", type, ": refused: ", e.what()));
+              report.refused(sentence(kernel, ", ", type, ": refused: ", e.what()));
             }
           }
   double best = 0;

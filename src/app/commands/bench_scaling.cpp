@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "annulus/plan/itinerary.hpp"
@@ -8,6 +9,11 @@
 namespace annulus::app {
 namespace {
 
+std::vector<Column> joined_columns(std::vector<Column> columns, const std::vector<Column>& more) {
+  columns.insert(columns.end(), more.begin(), more.end());
+  return columns;
+}
+
 // The cases of one benchmark on their way through the table.
 class Table {
  public:
@@ -15,7 +21,7 @@ class Table {
       : settings_(settings),
         context_(context),
         hardware_(hardware_of(settings)),
-        report_(settings, context, std::move(columns)) {
+        report_(settings, context, joined_columns(std::move(columns), hidden_columns())) {
     explain_attention_columns(report_, settings);
   }
   Report& report() { return report_; }
@@ -23,12 +29,13 @@ class Table {
   void add(const Case& c, const std::function<void(Row&)>& finish = {}) {
     Outcome outcome;
     try {
-      outcome = measure(settings_, context_, c, hardware_);
+      report_.collect([&] { outcome = measure(settings_, context_, c, hardware_); });
     } catch (const Agreed& e) {
       if (e.failure() != Failure::usage || !optional_) throw;
-      return report_.note(sentence(c.strategy, " on ", c.ranks, " ranks: refused: ", e.what()));
+      return report_.refused(sentence(c.strategy, " on ", c.ranks, " ranks: refused: ", e.what()));
     }
     if (!context_.lead()) return;
+    report_.describe(outcome.row);
     worst_ = std::max(worst_, outcome.error_over_tolerance);
     if (finish) finish(outcome.row);
     report_.row(outcome.row);
@@ -44,19 +51,10 @@ class Table {
     int code = 0;
     if (context_.lead())
       code = report_.finish(worst_ <= 1, sentence(cases, cases == 1 ? " case, " : " cases, ", errors, more));
-    return shared_code(code);
+    return shared_code(context_, code, settings_.number("timeout"));
   }
 
  private:
-  int shared_code(int code) {
-    std::vector<double> codes{static_cast<double>(code)};
-    context_.on_every_rank(context_.ranks(0), settings_.number("timeout"), [&](RankTools& tools) {
-      std::vector<double> mine = codes;
-      all_max(tools.transport, mine);
-      codes = mine;
-    });
-    return static_cast<int>(codes[0]);
-  }
   const Settings& settings_;
   Context& context_;
   std::optional<Hardware> hardware_;
@@ -78,14 +76,17 @@ std::vector<int> rank_counts(int most) {
 
 int scaling(const Settings& settings, Context& context, bool weak) {
   require(!settings.has("grid"), settings.name_of("grid"), " is for a fixed number of ranks: use --strategy");
-  std::vector<Column> columns = attention_columns();
-  if (!weak) columns.push_back({"speed_up", 8});
-  columns.push_back({"efficiency", 10, 3});
+  std::vector<Column> columns = attention_columns(settings);
+  for (Column& column : columns)  // room for those that follow
+    if (column.name == "tokens_per_s" || column.name == "peak_mb") column.width = 0;
+  if (!weak) columns.push_back({"speed_up", 7, 2, "speedup"});
+  columns.push_back({"efficiency", 6, 3, "effic."});
   Table table(settings, context, std::move(columns));
-  table.report().note(weak ? "efficiency: operations per second and rank over those of the first line"
-                           : "speed_up: time of the first line / time; efficiency: speed_up / ranks");
+  table.report().note(weak ? "effic.: operations per second and rank over those of the first line"
+                           : "speedup: time of the first line / time; effic.: speedup / ranks");
   const int most = most_ranks(settings, context);
-  const auto lengths = settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{weak ? 2048 : 4096};
+  const auto lengths = counts_of(settings, "tokens");
+  table.report().expect(std::ssize(lengths) * std::ssize(rank_counts(most)));
   double last = 1;
   for (Index tokens : lengths) {
     double first_ms = 0, first_rate = 0;
@@ -112,11 +113,13 @@ int bench_overlap(const Settings& settings, Context& context) {
   const int ranks = most_ranks(settings, context);
   require(ranks >= 2, "bench overlap needs at least two ranks: start it with mpirun, or give --ranks 2");
   Table table(settings, context,
-              {{"tokens", 9},
+              {{"tokens", 8},
                {"ranks", 5},
                {"strategy", 11},
+               {"partition", 0},
                {"mask", 16},
-               {"dtype", 5},
+               {"heads", 0},
+               {"dtype", 0},
                {"median_ms", 10},
                {"compute_ms", 10},
                {"exchange_ms", 11},
@@ -127,8 +130,8 @@ int bench_overlap(const Settings& settings, Context& context) {
   table.report().note(
       "compute_ms: the busiest rank's computing within the pass; exchange_ms: the same messages without it");
   table.report().note("exposed_ms = median - compute; hidden_percent = 100 x (1 - exposed / exchange), at least 0");
-  for (Index tokens :
-       settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{1024, 2048, 4096, 8192}) {
+  table.report().expect(std::ssize(counts_of(settings, "tokens")));
+  for (Index tokens : counts_of(settings, "tokens")) {
     Case c = case_of(settings, tokens);
     c.ranks = ranks;
     table.add(c, [](Row& row) {
@@ -142,7 +145,7 @@ int bench_overlap(const Settings& settings, Context& context) {
 }
 
 int bench_strategies(const Settings& settings, Context& context) {
-  Table table(settings, context, attention_columns());
+  Table table(settings, context, attention_columns(settings));
   const int ranks = most_ranks(settings, context);
   std::vector<std::string> names{settings.text("strategy")};
   if (names.front() == "auto" && !settings.has("grid")) {
@@ -150,7 +153,9 @@ int bench_strategies(const Settings& settings, Context& context) {
     for (const Strategy& strategy : strategies()) names.emplace_back(strategy.name);
     table.refusals_are_notes();
   }
-  for (Index tokens : settings.has("tokens") ? counts_of(settings, "tokens") : std::vector<Index>{4096})
+  const auto lengths = counts_of(settings, "tokens");
+  table.report().expect(std::ssize(lengths) * std::ssize(names));
+  for (Index tokens : lengths)
     for (const std::string& name : names) {
       Case c = case_of(settings, tokens);
       c.ranks = ranks;

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <boost/version.hpp>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -5,6 +7,8 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
+#include "annulus/kernel/cpu.hpp"
+#include "annulus/store/element.hpp"
 #include "app/backends.hpp"
 #include "app/commands/commands.hpp"
 #include "app/context.hpp"
@@ -19,35 +23,85 @@ std::string transport_text(const Context& context) {
   return "threads: ranks of this process read one another's blocks where they lie";
 }
 
+// The types of inputs a kernel can compute here; when there are none, why not.
+struct Verdict {
+  std::vector<std::string> types;
+  std::string refusal;
+};
+
+Verdict judge(const KernelRow& row) {
+  Verdict verdict;
+  std::string wrong_type;
+  for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
+    Problem problem;
+    problem.type = type;
+    const std::string reason = row.refusal(problem, row.place);
+    if (reason.empty()) verdict.types.emplace_back(name_of(type));
+    else if (reason.starts_with("it is for")) wrong_type = reason;
+    else if (verdict.refusal.empty()) verdict.refusal = reason;
+  }
+  if (verdict.refusal.empty()) verdict.refusal = wrong_type;
+  if (!verdict.types.empty()) verdict.refusal.clear();
+  return verdict;
+}
+
+// "runs", "runs (bf16 inputs)", or why not.
+std::string text_of(const Verdict& verdict) {
+  if (verdict.types.empty()) return verdict.refusal;
+  if (verdict.types.size() == 3) return "runs";
+  std::string types;
+  for (const std::string& type : verdict.types) types += sentence(types.empty() ? "" : " and ", type);
+  return sentence("runs (", types, " inputs)");
+}
+
+std::string instruction_sets() {
+  std::string names;
+  for (const CpuFeature& feature : cpu_features())
+    if (feature.offered) names += sentence(names.empty() ? "" : ", ", feature.name);
+  return names.empty() ? "none that the kernels know" : names;
+}
+
+// "1.74" of "1_74"
+std::string boost_version() {
+  std::string text = BOOST_LIB_VERSION;
+  std::ranges::replace(text, '_', '.');
+  return text;
+}
+
 int run(const Settings& settings, Context& context) {
   constexpr double patience_seconds = 60;
   context.on_every_rank(context.ranks(0), patience_seconds, [](RankTools&) {});  // then the transport is known
   if (!context.lead()) return 0;
   using nlohmann::json;
-  json info{{"version", ANNULUS_VERSION}, {"processor", processor_name()},
-            {"cores", Context::cores()},  {"memory_available_bytes", available_memory()},
-            {"mpi", mpi_library()},       {"transport", context.transport()},
-            {"ranks", context.ranks(0)},  {"threads_per_rank", context.threads_per_rank(context.ranks(0), 0)},
-            {"openmp", has_threads()},    {"audio", has_audio() ? "libsndfile, libsoxr" : "not compiled in"},
-            {"cuda", cuda_text()},        {"cuda_missing", cuda_missing()},
-            {"gpus", json::array()},      {"nccl", nccl_text()},
-            {"kernels", json::array()}};
+  json info{{"version", ANNULUS_VERSION},   {"processor", processor_name()},
+            {"cores", Context::cores()},    {"memory_available_bytes", available_memory()},
+            {"mpi", mpi_library()},         {"transport", context.transport()},
+            {"ranks", context.ranks(0)},    {"threads_per_rank", context.threads_per_rank(context.ranks(0), 0)},
+            {"openmp", has_threads()},      {"audio", has_audio() ? "libsndfile, libsoxr" : "not compiled in"},
+            {"cuda", cuda_text()},          {"cuda_missing", cuda_missing()},
+            {"gpus", json::array()},        {"nccl", nccl_text()},
+            {"kernels", json::array()},     {"instruction_sets", json::object()},
+            {"hdf5", hdf5_version()},       {"boost", boost_version()},
+            {"compiler", ANNULUS_COMPILER}, {"build_type", ANNULUS_BUILD_TYPE}};
+  for (const CpuFeature& feature : cpu_features())
+    info["instruction_sets"][std::string(feature.name)] = feature.offered;
   for (const Gpu& gpu : gpu_list())
     info["gpus"].push_back({{"name", gpu.name},
                             {"capability", sentence(gpu.major, ".", gpu.minor)},
                             {"memory_bytes", gpu.bytes},
                             {"memory_free_bytes", gpu_free_bytes(static_cast<int>(info["gpus"].size()))}});
-  for (const KernelRow& row : kernels())
-    info["kernels"].push_back({{"name", row.name}, {"what", row.what}, {"refusal", row.refusal(Problem{}, row.place)}});
   std::printf("annulus %s\n", ANNULUS_VERSION);
   std::printf("  processor   %s, %d core%s for this process, %s free\n", processor_name().c_str(), Context::cores(),
               Context::cores() == 1 ? "" : "s", bytes_text(static_cast<double>(available_memory())).c_str());
+  std::printf("  has         %s\n", instruction_sets().c_str());
   std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0),
               context.threads_per_rank(context.ranks(0), 0),
               context.threads_per_rank(context.ranks(0), 0) == 1 ? "" : "s");
   std::printf("  transport   %s\n  mpi         %s\n  openmp      %s\n  recordings  %s\n",
               transport_text(context).c_str(), mpi_library().c_str(), has_threads() ? "yes" : "not compiled in",
               info["audio"].get<std::string>().c_str());
+  std::printf("  libraries   HDF5 %s, Boost %s\n  built       %s, %s\n", hdf5_version().c_str(),
+              boost_version().c_str(), ANNULUS_COMPILER, ANNULUS_BUILD_TYPE);
   std::printf("  cuda        %s%s%s\n  nccl        %s\n", cuda_text().c_str(), cuda_missing().empty() ? "" : ": ",
               cuda_missing().c_str(), nccl_text().c_str());
   for (const auto& gpu : info["gpus"])
@@ -55,10 +109,12 @@ int run(const Settings& settings, Context& context) {
                 gpu["capability"].get<std::string>().c_str(), bytes_text(gpu["memory_bytes"].get<double>()).c_str(),
                 bytes_text(gpu["memory_free_bytes"].get<double>()).c_str());
   std::printf("  kernels     (auto takes the first that can run)\n");
-  for (const auto& row : info["kernels"]) {
-    const auto refusal = row["refusal"].get<std::string>();
-    std::printf("    %-18s %-51s %s\n", row["name"].get<std::string>().c_str(), row["what"].get<std::string>().c_str(),
-                refusal.empty() ? "runs" : refusal.c_str());
+  for (const KernelRow& row : kernels()) {
+    const Verdict verdict = judge(row);
+    info["kernels"].push_back(
+        {{"name", row.name}, {"what", row.what}, {"dtypes", verdict.types}, {"refusal", verdict.refusal}});
+    std::printf("    %-18s %-51s %s\n", std::string(row.name).c_str(), std::string(row.what).c_str(),
+                text_of(verdict).c_str());
   }
   if (settings.has("json")) {
     std::ofstream file(settings.text("json"));

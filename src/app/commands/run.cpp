@@ -21,7 +21,7 @@ SequenceChoice choice_of(const Settings& settings) {
   choice.tokens = settings.text("tokens");
   choice.files = settings.positional();
   choice.type = parse_dtype(settings.text("dtype"));
-  choice.documents_apart = ("+" + settings.text("mask") + "+").find("+documents+") != std::string::npos;
+  choice.documents_apart = names_documents(settings.text("mask"));
   choice.passage_tokens = settings.count("passage-tokens", 1);
   return choice;
 }
@@ -166,7 +166,18 @@ Command run_command() {
                  .help = "shortest passage reported, in tokens",
                  .check = whole_number(1)},
                 mask_option("(the model's: causal for texts, all that came before for recordings)"),
-                dtype_option("f32")},
+                dtype_option("f32"),
+                {.name = "softmax-scale",
+                 .value = "X",
+                 .fallback = "(the model's own)",
+                 .group = "Attention",
+                 .help = "not for run: a model is made for its own scale",
+                 .check =
+                     [](std::string_view value) {
+                       throw Error(Failure::usage,
+                                   sentence("run's models are made for their own scale, which cannot be ", value,
+                                            ": it is for attend, bench and plan"));
+                     }}},
                trace_options("full"),
                distribution_options(),
                output_options()}),

@@ -22,49 +22,64 @@ using namespace cpu;
 struct TierRow {
   std::string_view tier, name;
   const Tier* const* code;
-  bool (*permitted)();
+  std::size_t needs;   ///< so many of the features below, from the first one
+  bool tiles = false;  ///< and those of tiles
 };
 
-bool always() { return true; }
+// Named as in Linux's /proc/cpuinfo. What the processor has and the operating system saves the registers of.
+struct FeatureRow {
+  std::string_view name;
+  bool (*offered)();
+};
 #if defined(__x86_64__)
-// Both ask the operating system too: a tier whose registers it does not save is not reported.
-// Every processor with AVX2 has F16C too; clang 14 cannot ask for it by name.
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 // The processor has tiles, the system saves them, and it lets this process have them: Linux grants them on demand only.
-bool has_amx_bf16() {
+bool has_tiles(unsigned bit) {
 #if defined(__linux__)
-  constexpr unsigned amx_bf16 = 1U << 22U, amx_tile = 1U << 24U;
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  if ((d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & (1U << bit)) == 0) return false;
   constexpr long ask_for_state = 0x1023, tile_data = 18;
   static const bool granted = syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
   return granted;
 #else
-  return false;
+  return bit > 31;
 #endif
 }
+// Every processor with AVX2 has F16C too; clang 14 cannot ask for it by name.
+constexpr std::array<FeatureRow, 9> features{{
+    {"avx2", [] { return __builtin_cpu_supports("avx2") != 0; }},
+    {"fma", [] { return __builtin_cpu_supports("fma") != 0; }},
+    {"avx512f", [] { return __builtin_cpu_supports("avx512f") != 0; }},
+    {"avx512bw", [] { return __builtin_cpu_supports("avx512bw") != 0; }},
+    {"avx512dq", [] { return __builtin_cpu_supports("avx512dq") != 0; }},
+    {"avx512vl", [] { return __builtin_cpu_supports("avx512vl") != 0; }},
+    {"avx512_bf16", [] { return __builtin_cpu_supports("avx512bf16") != 0; }},
+    {"amx_tile", [] { return has_tiles(24); }},
+    {"amx_bf16", [] { return has_tiles(22); }},
+}};
 #else
-bool has_amx_bf16() { return false; }
-bool has_avx2() { return false; }
-bool has_avx512() { return false; }
-bool has_avx512_bf16() { return false; }
+constexpr std::array<FeatureRow, 0> features{};
 #endif
+constexpr std::size_t of_avx2 = 2, of_avx512 = 6, of_avx512_bf16 = 7, first_of_tiles = 7;
 
 constexpr std::array<TierRow, 7> tiers{{
-    {"amx-bf16", "tiled-amx-bf16", &amx_bf16_tier, has_amx_bf16},
-    {"amx-split", "tiled-amx-split", &amx_split_tier, has_amx_bf16},
-    {"amx-fast", "tiled-amx-fast", &amx_fast_tier, has_amx_bf16},
-    {"avx512-bf16", "tiled-avx512-bf16", &avx512_bf16_tier, has_avx512_bf16},
-    {"avx512", "tiled-avx512", &avx512_tier, has_avx512},
-    {"avx2", "tiled-avx2", &avx2_tier, has_avx2},
-    {"portable", "tiled-portable", &portable_tier, always},
+    {"amx-bf16", "tiled-amx-bf16", &amx_bf16_tier, of_avx512, true},
+    {"amx-split", "tiled-amx-split", &amx_split_tier, of_avx512, true},
+    {"amx-fast", "tiled-amx-fast", &amx_fast_tier, of_avx512, true},
+    {"avx512-bf16", "tiled-avx512-bf16", &avx512_bf16_tier, of_avx512_bf16},
+    {"avx512", "tiled-avx512", &avx512_tier, of_avx512},
+    {"avx2", "tiled-avx2", &avx2_tier, of_avx2},
+    {"portable", "tiled-portable", &portable_tier, 0},
 }};
+
+// "avx512_bf16", "amx_tile, amx_bf16"; empty when nothing is missing.
+std::string missing_features(const TierRow& tier) {
+  std::string names;
+  for (std::size_t i = 0; i < features.size(); ++i) {
+    const bool needed = i < tier.needs || (tier.tiles && i >= first_of_tiles);
+    if (needed && !features[i].offered()) names += sentence(names.empty() ? "" : ", ", features[i].name);
+  }
+  return names;
+}
 
 // The best of a few bursts of 10 microseconds.
 double products_per_second(const Tier& tier) {
@@ -94,12 +109,18 @@ std::vector<std::string_view> cpu_tiers() {
   return names;
 }
 
+std::vector<CpuFeature> cpu_features() {
+  std::vector<CpuFeature> all;
+  for (const FeatureRow& row : features) all.push_back({row.name, row.offered()});
+  return all;
+}
+
 std::string cpu_tier_refusal(std::string_view tier) {
   const TierRow* row = find(tier);
   if (row == nullptr) return sentence("no tier is called ", tier);
   if (*row->code == nullptr) return sentence("this build has no ", tier, " code");
-  if (!row->permitted()) return sentence("this processor or its operating system does not offer ", tier);
-  return {};
+  const std::string missing = missing_features(*row);
+  return missing.empty() ? "" : sentence(missing, " missing: not offered by this processor or its operating system");
 }
 
 bool cpu_pairs_pay() {
