@@ -102,7 +102,7 @@ const KernelRow table[] {
       {"tiled-avx2", "blocked online softmax, AVX2 and FMA", tier_refusal<avx2>, make_tier<avx2>},
       {"tiled-portable", "blocked online softmax, any processor", tier_refusal<portable>, make_tier<portable>},
       // coarser than f32 arithmetic: behind a kernel that takes everything, so only for those who name it, or ask for fast
-      {"tiled-amx-fast", "16 bits of f32 and f16, AMX tiles; by name, or as fast", split_refusal<amx_fast>,
+      {"tiled-amx-fast", "f32 and f16 to 16 bits, AMX tiles; --kernel fast", split_refusal<amx_fast>,
        make_tier<amx_fast>},
       {"reference", "naive, float64 inside, one thread: the judge", reference_refusal, make_reference},
 };
