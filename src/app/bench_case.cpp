@@ -193,7 +193,7 @@ std::vector<Column> attention_columns(const Settings& settings) {
 }
 
 std::vector<Column> hidden_columns() {
-  return {{"pass", 0},           {"trace", 0},   {"kernel", 0}, {"channels", 0},
+  return {{"keys", 0},           {"pass", 0},           {"trace", 0},   {"kernel", 0}, {"channels", 0},
           {"value_channels", 0}, {"threads", 0}, {"min_ms", 0}, {"max_ms", 0}};
 }
 
@@ -276,6 +276,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
     const double total = std::max(times.median(), 1e-9), flops = pass_operations(*job, c) / total / c.ranks;
     Row& row = outcome.row;
     row["tokens"] = c.tokens;
+    row["keys"] = c.keys;
     row["ranks"] = c.ranks;
     row["strategy"] = job->strategy;
     row["partition"] = job->schedule.queries.name();

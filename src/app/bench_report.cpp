@@ -161,8 +161,9 @@ void Report::describe(const Row& row) {
     return row[name].is_string() ? row[name].get<std::string>() : row[name].dump();
   };
   const std::string threads = word("threads"), trace = word("trace");
+  const std::string keys = row["keys"] == row["tokens"] ? "" : word("keys") + " keys, ";
   const std::string traced = trace == "none" ? "" : sentence(" and traces (", trace, ")");
-  const std::string job = sentence("job: ", word("pass"), " pass", traced, ", ", word("dtype"), ", ", word("heads"), " heads x ",
+  const std::string job = sentence("job: ", word("pass"), " pass", traced, ", ", keys, word("dtype"), ", ", word("heads"), " heads x ",
                                    word("channels"), ":", word("value_channels"), " channels, kernel ", word("kernel"),
                                    ", ", threads, threads == "1" ? " thread" : " threads", " per rank");
   if (job != std::exchange(described_, job)) note(job);

@@ -157,14 +157,16 @@ Hardware read_hardware(const std::string& path) {
       hardware.memory_bytes_per_second = positive(line.value, where);
     } else if (line.key == "pass") {
       hardware.seconds_per_pass = positive(line.value, where);
+    } else if (line.key == "keys.f32" || line.key == "keys.bf16" || line.key == "keys.f16") {
+      hardware.key_bytes_per_second[line.key.substr(5)] = positive(line.value, where);
     } else if (line.key.starts_with("kernel.") && is_rate_name(line.key.substr(7))) {
       hardware.rates[line.key.substr(7)] = parse_rates(line, where);
     } else {
-      throw Error(
-          Failure::usage,
-          sentence(where, ": '", line.key,
-                   "' is not known: the keys are name, ranks-per-node, network-ports, memory, pass, "
-                   "link.(process|shared|node|network) and kernel.(f32|bf16|f16).(forward|backward).(full|causal)"));
+      throw Error(Failure::usage,
+                  sentence(where, ": '", line.key,
+                           "' is not known: the keys are name, ranks-per-node, network-ports, memory, pass, "
+                           "keys.(f32|bf16|f16), link.(process|shared|node|network) and "
+                           "kernel.(f32|bf16|f16).(forward|backward).(full|causal)"));
     }
   }
   require(!hardware.name.empty(), path, " must have a line 'name = ...'");
@@ -190,6 +192,8 @@ std::string hardware_page(const Hardware& hardware, const std::string& comment) 
   if (hardware.memory_bytes_per_second)
     page += sentence("memory = ", scientific(*hardware.memory_bytes_per_second), "\n");
   if (hardware.seconds_per_pass) page += sentence("pass = ", scientific(*hardware.seconds_per_pass), "\n");
+  for (const auto& [type, bytes] : hardware.key_bytes_per_second)
+    page += sentence("keys.", type, " = ", scientific(bytes), "\n");
   for (const auto& [name, points] : hardware.rates) {
     page += sentence("kernel.", name, " = ");
     for (const RatePoint& point : points)
@@ -209,6 +213,8 @@ Prices priced(Prices job, DType type, const Hardware& hardware, int ranks_per_no
   job.near = hardware.link(inside);
   job.far = hardware.link(LinkClass::network);
   if (hardware.memory_bytes_per_second) job.memory_bytes_per_second = *hardware.memory_bytes_per_second;
+  const auto keys = hardware.key_bytes_per_second.find(std::string(name_of(type)));
+  job.key_bytes_per_second = keys != hardware.key_bytes_per_second.end() ? keys->second : job.memory_bytes_per_second;
   if (hardware.seconds_per_pass) job.seconds_per_pass = *hardware.seconds_per_pass;
   return job;
 }

@@ -24,6 +24,7 @@ inline constexpr std::array<std::string_view, 4> link_names{"process", "shared",
 ///     link.node = 2e-6, 46e9, 1, 65536, 6e-6      # more of LinkPrice: hidden (default: ordinary()), long_bytes and _latency_seconds
 ///     memory = 4.8e12              # bytes per second of clearing, adding and copying; default: they take no time
 ///     pass = 1e-5                  # seconds of a forward or backward pass beside all that; default: 0
+///     keys.bf16 = 4.8e12           # bytes per second of keys and values that a few queries meet; default: as memory
 ///     kernel.bf16.forward.causal = 2048:484e12, 32768:688e12      # tokens of a square tile : operations per second
 /// Operations are counted as 2 x visible pairs x heads x (channels + value channels) forward, 2.5 times that backward.
 struct Hardware {
@@ -32,6 +33,7 @@ struct Hardware {
   std::optional<int> network_ports;
   std::array<std::optional<LinkPrice>, link_names.size()> links;
   std::optional<double> memory_bytes_per_second, seconds_per_pass;
+  std::map<std::string, double> key_bytes_per_second;   ///< by "bf16"
   std::map<std::string, std::vector<RatePoint>> rates;  ///< by "bf16.forward.causal", ascending in tokens
 
   /// The link of this class, or the next slower one that is known; the slowest known when there is none.

@@ -52,10 +52,10 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
        .group = group,
        .help = "which rank owns which tokens"},
       {.name = "weights",
-       .value = "W,W,...|measured",
+       .value = "W,W,...",
        .group = group,
        .help = "relative speeds of the ranks: what --partition balanced shares out by, and plans are priced by;\n"
-               "measured: as their processors' arithmetic is now (run, attend, bench)"},
+               "or the word measured: as their processors' arithmetic is now (run, attend, bench)"},
       {.name = "ranks",
        .value = "P",
        .fallback = std::move(ranks_fallback),

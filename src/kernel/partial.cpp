@@ -24,20 +24,19 @@ template <class T>
 void merge_as(const Partial& from, const Partial& into) {
   for (Index i = 0; i < into.out.tokens; ++i)
     for (Index h = 0; h < into.out.heads; ++h) {
-      const T a = *from.top.at<const T>(i, h);
-      T& b = *into.top.at<T>(i, h);
-      if (a == minus_infinity<T>) continue;
-      T& sum = *into.sum.at<T>(i, h);
+      const T a = *from.top.at<const T>(i, h), more = *from.sum.at<const T>(i, h);
+      T &b = *into.top.at<T>(i, h), &sum = *into.sum.at<T>(i, h);
+      if (a == minus_infinity<T> && more == 0) continue;  // a sum that is not a number must show, whatever top it has
       const T* x = from.out.at<const T>(i, h);
       T* y = into.out.at<T>(i, h);
-      if (b == minus_infinity<T>) {
+      if (b == minus_infinity<T> && sum == 0) {
         b = a;
-        sum = *from.sum.at<const T>(i, h);
+        sum = more;
         std::copy_n(x, into.out.channels, y);
         continue;
       }
       const T m = std::max(a, b), wa = std::exp(a - m), wb = std::exp(b - m);
-      sum = wa * *from.sum.at<const T>(i, h) + wb * sum;
+      sum = wa * more + wb * sum;
       for (Index c = 0; c < into.out.channels; ++c) y[c] = wa * x[c] + wb * y[c];
       b = m;
     }

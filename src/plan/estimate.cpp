@@ -11,6 +11,12 @@
 namespace annulus {
 namespace {
 
+// Seats whose queries a step has all at once.
+Index seats_together(const Schedule& job) {
+  if (job.grid.travel != Travel::tree) return 1;
+  return std::clamp<Index>(job.mask.queries(), 1, job.planner.seats());
+}
+
 // The plans of all seats, step by step, told to a counter and to a clock for each pass.
 class Stream {
  public:
@@ -18,7 +24,7 @@ class Stream {
       : planner_(job.planner),
         grid_(job.grid),
         spans_(job.planner),
-        paces_(prices, job.grid.heads),
+        paces_(prices, job.grid, seats_together(job)),
         seats_(index(planner_.seats())),
         slowness_(seat_slowness(job.grid, prices)),
         most_looks_(prices.most_looks),
@@ -299,7 +305,7 @@ class Stream {
 }  // namespace
 
 double least_seconds(const Schedule& job, const Prices& prices) {
-  const Paces paces(prices, job.grid.heads);
+  const Paces paces(prices, job.grid, seats_together(job));
   const double each = paces.forward.least() + (prices.backward ? paces.backward.least() : 0);
   const bool strided =
       std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });

@@ -16,7 +16,8 @@ double rate_at(std::span<const RatePoint> points, double tokens) {
   return below.operations_per_second + share * (above->operations_per_second - below.operations_per_second);
 }
 
-Pace::Pace(const Rates& rates, double operations_per_pair) {
+Pace::Pace(const Rates& rates, double operations_per_pair, double seconds_per_key, bool transposed)
+    : seconds_per_row_(transposed ? seconds_per_key : 0), seconds_per_column_(transposed ? 0 : seconds_per_key) {
   require(!rates.full.empty() || !rates.causal.empty(), "prices need the rate of a kernel");
   const auto fill = [&](Table& table, std::span<const RatePoint> points) {
     for (std::size_t i = 0; i < table.size(); ++i)
@@ -27,9 +28,20 @@ Pace::Pace(const Rates& rates, double operations_per_pair) {
   least_ = std::min(std::ranges::min(full_), std::ranges::min(cut_));
 }
 
-Paces::Paces(const Prices& p, int lanes)
-    : forward(p.forward, 2.0 * static_cast<double>((p.channels + p.value_channels) * largest_query_share(p, lanes))),
-      backward(p.backward_rates,
-               5.0 * static_cast<double>((p.channels + p.value_channels) * largest_query_share(p, lanes))) {}
+namespace {
+
+Pace pace_of(const Prices& p, const Grid& grid, Index together, bool backward) {
+  const int lanes = grid.heads;
+  const auto width = static_cast<double>(p.channels + p.value_channels);
+  const double products = width * static_cast<double>(largest_query_share(p, lanes)),
+               key_bytes = width * static_cast<double>(largest_kv_share(p, lanes) * p.element_bytes);
+  return {backward ? p.backward_rates : p.forward, (backward ? 5 : 2) * products,
+          key_bytes / p.key_bytes_per_second / static_cast<double>(together), queries_travel(grid.travel)};
+}
+
+}  // namespace
+
+Paces::Paces(const Prices& p, const Grid& grid, Index together)
+    : forward(pace_of(p, grid, together, false)), backward(pace_of(p, grid, together, true)) {}
 
 }  // namespace annulus

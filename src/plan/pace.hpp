@@ -9,15 +9,17 @@
 namespace annulus {
 
 /// What a pair of a tile takes, looked up by the tile's size. The rates were measured on squares of n x n tokens; a tile of
-/// r x k takes its rate at n = 2 r k / (r + k), which is exact when a kernel has a fixed cost per row and one per key.
+/// r x k takes its rate at n = 2 r k / (r + k), which is exact when a kernel has a fixed cost per row and one per key; and where
+/// rows are few, at least what reading the keys takes.
 class Pace {
  public:
-  Pace(const Rates& rates, double operations_per_pair);
+  /// transposed: the rows of tiles are keys, because queries travel.
+  Pace(const Rates& rates, double operations_per_pair, double seconds_per_key, bool transposed);
 
   /// Seconds of a tile that is seen whole.
   double full(Index rows, Index keys) const {
     const auto r = static_cast<double>(rows), k = static_cast<double>(keys);
-    return r * k * at(full_, 2 * r * k / (r + k));
+    return std::max(r * k * at(full_, 2 * r * k / (r + k)), r * seconds_per_row_ + k * seconds_per_column_);
   }
   /// Seconds of so many pairs in tiles of rows x keys.
   double full(Index rows, Index keys, Index pairs) const {
@@ -30,7 +32,8 @@ class Pace {
   double cut(const Tile& tile, Index pairs) const {
     const auto r = static_cast<double>(tile.q.count()), k = static_cast<double>(tile.k.count());
     const auto p = static_cast<double>(pairs), e = static_cast<double>(ends(tile));
-    return p * at(cut_, std::min(2 * r * k / (r + k), e > 0 ? 2 * p / e : k));
+    return std::max(p * at(cut_, std::min(2 * r * k / (r + k), e > 0 ? 2 * p / e : k)),
+                    r * seconds_per_row_ + k * seconds_per_column_);
   }
   double least() const { return least_; }
 
@@ -51,13 +54,14 @@ class Pace {
     return table[i] + over * (table[i + 1] - table[i]);
   }
   Table full_{}, cut_{};
-  double least_ = 0;
+  double least_ = 0, seconds_per_row_, seconds_per_column_;  // of reading: that of the two which stands for keys
 };
 
 /// Of both passes; a schedule without backward uses the first.
 struct Paces {
   Pace forward, backward;
-  Paces(const Prices& prices, int lanes);
+  /// together: seats whose queries meet the same keys in one go, so that these are read once.
+  Paces(const Prices& prices, const Grid& grid, Index together);
 };
 
 }  // namespace annulus

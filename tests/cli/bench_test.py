@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = ["--repeats", 2, "--threads", 1, "--query-heads", 2, "--channels", 16]
 ATTENTION = ["tokens", "ranks", "strategy", "partition", "mask", "heads", "dtype", "median_ms", "p99_ms", "tflops_per_rank",
              "percent_of_kernel", "tokens_per_s", "mb_per_rank", "exposed_percent", "imbalance", "peak_mb", "max_error",
-             "predicted_ms", "pass", "trace", "kernel", "channels", "value_channels", "threads", "min_ms", "max_ms"]
+             "predicted_ms", "keys", "pass", "trace", "kernel", "channels", "value_channels", "threads", "min_ms", "max_ms"]
 TERMINAL = 140  # columns
 
 
@@ -120,6 +120,19 @@ class Tables(BenchTest):
                                 "--tokens", "40,80", "--ranks", 2)
         self.assertEqual([int(row["tokens"]) for row in rows], [40, 80])
 
+    def test_keys_of_another_number_as_in_decoding(self):
+        lines, rows, twin = self.bench("strategies", "--tokens", 3, "--keys", 200, "--ranks", 2)
+        self.assertIn("200 keys", next(line for line in lines if line.startswith("# job: ")))
+        for row, result in zip(rows, twin["results"]):
+            self.assertEqual((row["tokens"], row["keys"]), ("3", "200"))
+            self.assertLess(result["max_error"], 1e-4)
+            pairs = 198 + 199 + 200  # the ends are aligned
+            self.assertAlmostEqual(result["tflops_per_rank"] * result["median_ms"] * 2e9 / (2 * pairs * 2 * 32), 1, places=6)
+        _, rows, _ = self.bench("kernel", "--tokens", 1, "--keys", 300, "--kv-heads", 2, "--kernel", "tiled-portable", "--dtype", "f32",
+                                "--pass", "forward", "--mask", "full")
+        self.assertEqual([(row["tokens"], row["keys"]) for row in rows], [("1", "300")])
+        self.refuses(2, "--keys", command=["bench", "weak", "--keys", 64, *SMALL])
+
     def test_overlap_and_exchange(self):
         _, rows, twin = self.bench("overlap", "--tokens", "64,128", "--ranks", 2, "--mask", "full")
         for result in twin["results"]:
@@ -224,7 +237,7 @@ class Profiles(BenchTest):
         self.succeeds(*command, ranks=2)
         text = profile.read_text()
         for line in ["name = ", "link.process = ", "link.shared = ", "memory = ", "pass = ", "kernel.f32.forward.full = 32:",
-                     "kernel.bf16.backward.causal = 32:", "ranks-per-node = 2"]:
+                     "kernel.bf16.backward.causal = 32:", "ranks-per-node = 2", "keys.f32 = ", "keys.bf16 = "]:
             self.assertIn(line, text)
         self.refuses(5, "--output", "--overwrite", command=command)
         self.succeeds(*command, "--overwrite")

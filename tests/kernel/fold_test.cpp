@@ -75,6 +75,11 @@ TEST(Fold, IsForFewQueriesAndWhereItSavesLanes) {
   EXPECT_FALSE(folds(40, 1, {-far, 10}));  // each sees other keys
 }
 
+TEST(Fold, NeighboursThatSeeTheSameKeysReadThemOnce) {
+  const std::vector<Tile> tiles{tile({0, 1}, {0, 500}), tile({1, 3}, {0, 500}), tile({3, 4}, {0, 400})};
+  EXPECT_EQ(cpu::fold(tiles, {4, 2, 1, 48, 16})->pieces.size(), 2);
+}
+
 TEST(Fold, ManyThreadsFindWorkInOneHeadOfManyKeys) {
   const std::vector<Tile> tiles{tile({0, 1}, {0, 65536})};
   EXPECT_EQ(cpu::fold(tiles, {1, 4, 1, 48, 16})->shares, 64);
@@ -133,6 +138,28 @@ TEST(Tiled, ASingleQueryOnTopOfOtherKeysAndOneThatSeesNone) {
       }
     }
   }
+}
+
+// As in a tree before the queries have come: results may have more rows than there are queries, and those are left alone.
+TEST(Tiled, RowsBeyondTheQueriesAreLeftAlone) {
+  const Problem problem{.query_heads = 4, .kv_heads = 2, .channels = 16, .value_channels = 16, .group = 2};
+  const Inputs in(problem, 3, 60, 54);
+  for (const std::string& tier : runnable_tiers())
+    for (const Index queries : {0, 1, 2}) {
+      SCOPED_TRACE(sentence(tier, ", ", queries, " queries"));
+      const auto kernel = make_tiled_kernel(problem, {}, tier);
+      PartialSheets got(DType::f32, 3, 4, 16);
+      got.out.fill(7);
+      got.sum.fill(1);
+      std::vector<Tile> tiles;
+      if (queries > 0) tiles.push_back(tile({0, queries}, {0, 60}));
+      kernel->forward_and_finish(tiles, in.q.rows().slice(0, queries), {in.k, in.v}, got.view());
+      for (Index h = 0; h < 4; ++h) {
+        EXPECT_EQ(got.out.at(2, h, 0), 7) << h;
+        EXPECT_EQ(got.sum.at(2, h, 0), 1) << h;
+        EXPECT_EQ(got.top.at(2, h, 0), minus_infinity) << h;
+      }
+    }
 }
 
 }  // namespace

@@ -99,6 +99,22 @@ TEST_P(PartialLaws, AJumpOfAThousandLeavesOnlyTheLargerSide) {
     }
 }
 
+// All scores of a row may be infinities that cancel: then it has a sum that is not a number, and no top.
+TEST_P(PartialLaws, ASumThatIsNotANumberShowsOnWhicheverSideItIs) {
+  PartialSheets bad(GetParam(), rows, heads, channels);
+  bad.sum.fill(std::numeric_limits<double>::quiet_NaN());
+  for (const PartialSheets& other : {random_partial(9, 1, 0), PartialSheets(GetParam(), rows, heads, channels)}) {
+    PartialSheets into = other, from = bad;
+    merge(bad.view(), into.view());
+    merge(other.view(), from.view());
+    for (PartialSheets* merged : {&into, &from}) {
+      finish(merged->view(), merged->top);
+      EXPECT_TRUE(std::isnan(merged->top.at(1, 0)));
+      EXPECT_TRUE(std::isnan(merged->out.at(1, 0, 0)));
+    }
+  }
+}
+
 TEST_P(PartialLaws, FinishingTheIdentityGivesZeroAndMinusInfinity) {
   PartialSheets identity(GetParam(), rows, heads, channels);
   finish(identity.view(), identity.top);

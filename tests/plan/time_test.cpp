@@ -38,6 +38,20 @@ TEST(Time, OfTwoRanksIsWhatAHandComputes) {
   EXPECT_DOUBLE_EQ(e.exposed(), 9.0 / 41);
 }
 
+TEST(Time, OfFewQueriesIsAtLeastWhatReadingTheKeysTakes) {
+  Prices p = plain({0, endless, 1, false});
+  p.key_bytes_per_second = 2;  // 4 s for the 8 bytes of a key; a pair takes 1 s
+  const auto seconds = [&](const Grid& grid, Index queries, Index keys) {
+    return estimate(make_schedule(grid, "contiguous", Mask::parse("full", {queries, keys})), p).seconds();
+  };
+  EXPECT_DOUBLE_EQ(seconds({1, 1, 1}, 1, 100), 400);
+  EXPECT_DOUBLE_EQ(seconds({1, 1, 1}, 3, 100), 400);
+  EXPECT_DOUBLE_EQ(seconds({1, 1, 1}, 5, 100), 500);
+  EXPECT_DOUBLE_EQ(seconds({1, 2, 1, Travel::tree}, 1, 100), 200);  // each reads its half of the keys ...
+  EXPECT_DOUBLE_EQ(seconds({1, 2, 1, Travel::tree}, 2, 100), 200);  // ... once for the queries of both
+  EXPECT_DOUBLE_EQ(seconds({1, 2, 1, Travel::queries}, 1, 100), 200);
+}
+
 TEST(Time, OfGradientsIncludesTheirWayHome) {
   const Schedule job = ring(2, "full", 8);  // after the last step 32 bytes of gradients go home
   EXPECT_DOUBLE_EQ(estimate(job, plain({1, 4, 1, false}, true)).backward.seconds, 16 + 16 + 9);

@@ -45,6 +45,8 @@ struct Prices {
   LinkPrice near{}, far{};  ///< between ranks of one node, and between nodes
   double memory_bytes_per_second =
       std::numeric_limits<double>::infinity();  ///< of passes over memory: clear, add, copy
+  double key_bytes_per_second =
+      std::numeric_limits<double>::infinity();  ///< of keys and values that few queries meet: no faster than they are read
   double seconds_per_pass = 0;                  ///< what a pass takes besides
   Index most_looks = 300'000'000;  ///< of seats at blocks, some seconds; beyond, a fifth of it, of sampled steps
   std::vector<double> weights =

@@ -20,8 +20,8 @@ struct Benchmark {
   bool sweeps = false;        ///< masks, types and passes that are not given
   bool counts_ranks = false;  ///< measures on several numbers of ranks
 };
-constexpr std::string_view no_profile = " output overwrite ";
-constexpr std::string_view one_rank = " strategy grid partition weights hardware ranks timeline output overwrite ",
+constexpr std::string_view no_profile = " output overwrite ", no_profile_or_keys = " keys output overwrite ";
+constexpr std::string_view one_rank = " keys strategy grid partition weights hardware ranks timeline output overwrite ",
                            one_rank_unchecked =
                                " rows strategy grid partition weights hardware ranks timeline output overwrite ";
 constexpr std::array<Benchmark, 8> benchmarks{{
@@ -32,15 +32,15 @@ constexpr std::array<Benchmark, 8> benchmarks{{
     {"strategies", "every strategy that is legal for the request, side by side", bench_strategies, "4Ki", no_profile,
      true},
     {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong, "4Ki", no_profile, true, false, true},
-    {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, "2Ki", no_profile, true, false, true},
+    {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, "2Ki", no_profile_or_keys, true, false, true},
     {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange, "",
-     " tokens query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale trace warmup "
+     " tokens keys query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale trace warmup "
      "rows "
      "strategy grid partition weights hardware kernel output overwrite "},
     {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, "1Ki,2Ki,4Ki,8Ki",
-     no_profile, true},
+     no_profile_or_keys, true},
     {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate, "64,256,1Ki,4Ki",
-     " strategy grid partition weights hardware rows warmup timeline trace ", false, true},
+     " keys strategy grid partition weights hardware rows warmup timeline trace ", false, true},
 }};
 
 std::string list_of_benchmarks() {
@@ -77,13 +77,12 @@ std::vector<Option> bench_shape_options() {
                 .value = "N,N,...",
                 .fallback = "(kernel: 1Ki,4Ki; blocks, strategies, strong: 4Ki; weak: 2Ki; overlap: 1Ki to 8Ki)",
                 .group = option.group,
-                .help = "queries and keys; of each rank in bench weak",
+                .help = "queries, and keys if --keys does not say; of each rank in bench weak",
                 .check = counts()};
     } else if (option.name == "query-heads") {
       option = with_fallback(option, "4");
     }
   }
-  std::erase_if(options, [](const Option& option) { return option.name == "keys"; });
   return options;
 }
 
@@ -202,7 +201,8 @@ Case case_of(const Settings& s, Index tokens) {
              parse_dtype(s.has("dtype") ? s.text("dtype") : "f32"),
              s.number("softmax-scale")};
   check(c.shape);
-  c.tokens = c.keys = tokens;
+  c.tokens = tokens;
+  c.keys = s.has("keys") ? s.count("keys", 1) : tokens;
   c.mask = s.has("mask") ? s.text("mask") : "causal";
   if (names_documents(s.text("mask"))) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
   c.strategy = s.text("strategy");

@@ -66,8 +66,9 @@ int bench_blocks(const Settings& settings, Context& context) {
       const double rate = alone.operations / times.median();
       if (block == tokens) whole = rate;
       worst = std::max(worst, alone.checked.over_tolerance);
-      least_percent = std::min(least_percent, 100 * rate / whole);
+      least_percent = std::min(least_percent, 100 * (rate / whole));
       Row row{{"tokens", tokens},
+              {"keys", tokens},
               {"mask", c.mask},
               {"heads", sentence(c.shape.query_heads, ":", c.shape.kv_heads)},
               {"dtype", name_of(c.shape.type)},
@@ -76,7 +77,7 @@ int bench_blocks(const Settings& settings, Context& context) {
               {"median_ms", times.median() * 1e3},
               {"p99_ms", times.p99() * 1e3},
               {"tflops", rate * 1e-12},
-              {"percent_of_whole", 100 * rate / whole},
+              {"percent_of_whole", 100 * (rate / whole)},
               {"max_error", samples > 0 ? Row(alone.checked.error) : Row(nullptr)},
               {"pass", c.backward ? "backward" : "forward"},
               {"trace", c.trace},

@@ -127,6 +127,21 @@ Busy measure_busy(const Settings& settings, const Case& c, int threads, Transpor
   return {Samples(compute).median(), Samples(rest).median(), alone.operations, seconds(1) - free};
 }
 
+// Bytes of keys and values per second that one query meets: so many that no cache holds them.
+void measure_keys(const Settings& settings, int threads, RankTools& tools, Hardware& found, Report& report) {
+  constexpr Index wanted = Index{64} << 20, least = 256, most = Index{1} << 20;
+  const AttentionShape s = case_of(settings, 1).shape;
+  const Index each = s.kv_heads * (s.channels + s.value_channels) * bytes_of(s.type);
+  const Index keys = std::clamp(wanted / each, least, most);
+  const Settings asked = settings.with("mask", "full").with("pass", "forward").with("keys", std::to_string(keys));
+  const Busy busy = measure_busy(asked, case_of(asked, 1), threads, tools.transport, settings.count("repeats", 1));
+  if (!tools.lead) return;
+  const std::string type(name_of(s.type));
+  const double rate = static_cast<double>(keys * each) / std::max(busy.compute, 1e-9);
+  found.key_bytes_per_second[type] = rate;
+  report.row({{"what", "keys." + type}, {"gb_per_s", rate * 1e-9}});
+}
+
 // Rates of the kernels by the size of a tile, all ranks of a node at work; and what a pass takes beside them.
 void measure_kernels(const Settings& settings, const Context& context, RankTools& tools, Hardware& found,
                      Report& report) {
@@ -134,12 +149,14 @@ void measure_kernels(const Settings& settings, const Context& context, RankTools
   const std::vector<Index> lengths = counts_of(settings, "tokens");
   double rest = 0, bytes = 0;
   std::vector<double> starts;
-  for (const char* type : {"f32", "bf16", "f16"})
+  const auto chosen = [&](const char* option, const char* value) {
+    return !settings.has(option) || settings.text(option) == value;
+  };
+  for (const char* type : {"f32", "bf16", "f16"}) {
+    if (chosen("dtype", type) && chosen("pass", "forward"))
+      measure_keys(settings.with("dtype", type), threads, tools, found, report);
     for (const char* pass : {"forward", "backward"})
       for (const char* mask : {"full", "causal"}) {
-        const auto chosen = [&](const char* option, const char* value) {
-          return !settings.has(option) || settings.text(option) == value;
-        };
         if (!chosen("dtype", type) || !chosen("pass", pass) || !chosen("mask", mask)) continue;
         const std::string name = sentence(type, ".", pass, ".", mask);
         const Settings asked = settings.with("dtype", type).with("pass", pass).with("mask", mask);
@@ -156,6 +173,7 @@ void measure_kernels(const Settings& settings, const Context& context, RankTools
           report.row({{"what", "kernel." + name}, {"tokens", tokens}, {"gflops", rate * 1e-9}});
         }
       }
+  }
   if (!tools.lead || starts.empty()) return;
   found.seconds_per_pass = std::max(Samples(starts).median(), 1e-9);
   if (rest > 0) found.memory_bytes_per_second = bytes / rest;

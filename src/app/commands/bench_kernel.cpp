@@ -45,6 +45,7 @@ Row measured(const Settings& settings, const Case& c, int threads) {
   row["trace"] = c.trace;
   row["mask"] = c.mask;
   row["tokens"] = c.tokens;
+  row["keys"] = c.keys;
   row["query_heads"] = c.shape.query_heads;
   row["kv_heads"] = c.shape.kv_heads;
   row["channels"] = c.shape.channels;
@@ -70,7 +71,8 @@ int bench_kernel(const Settings& settings, Context& context) {
                  {"pass", 8},
                  {"mask", 8},
                  {"tokens", 7},
-                 {"query_heads", 11},
+                 {"keys", 7},
+                 {"query_heads", 7, 0, "q_heads"},
                  {"kv_heads", 8},
                  {"channels", 8},
                  {"value_channels", 0},
@@ -79,7 +81,7 @@ int bench_kernel(const Settings& settings, Context& context) {
                  {"median_ms", 10, 3},
                  {"p99_ms", 10, 3},
                  {"gflops", 9, 1},
-                 {"peak_gflops", 11, 1},
+                 {"peak_gflops", 8, 1, "peak"},
                  {"fraction", 8, 3},
                  {"min_ms", 0},
                  {"max_ms", 0}});
@@ -87,7 +89,7 @@ int bench_kernel(const Settings& settings, Context& context) {
       "gflops = 2 x visible pairs x query heads x (channels + value channels) / median, 2.5 times that backward "
       "(--trace: and channels more)");
   report.note(
-      "peak_gflops: the multiply-add loop of the same instructions and threads, before and after every repetition;");
+      "peak (peak_gflops): the multiply-add loop of the same instructions and threads, before and after every repetition;");
   report.note("fraction: median over repetitions of the rate over the mean of both peaks beside it");
   const auto lengths = counts_of(settings, "tokens");
   const auto names = kernel_names(settings), types = given_or(settings, "dtype", {"f32", "bf16", "f16"}),

@@ -21,7 +21,9 @@ constexpr Index wanted_items = 64;
 Index round_up(Index n, Index to) { return ceil_div(n, to) * to; }
 
 void add(std::vector<Rectangle>& to, Range q, Range k) {
-  if (!q.empty() && !k.empty()) to.push_back({q, k});
+  if (q.empty() || k.empty()) return;
+  if (!to.empty() && to.back().k == k && to.back().q.end == q.begin) to.back().q.end = q.end;
+  else to.push_back({q, k});
 }
 
 // The tile as rectangles: the keys that all its queries see, and what each sees before and behind them.
@@ -96,7 +98,7 @@ Index Folding::pairs() const {
 }
 
 FoldedRows::FoldedRows(const Folding& folding, const Problem& problem, const Heads& heads, const Rows& q)
-    : folding_(folding), heads_(heads) {
+    : folding_(folding), heads_(heads), queries_(q.tokens) {
   const Index rows = folding.shares * folding.rows, kv_heads = problem.kv_heads;
   memory_.resize(static_cast<std::size_t>(rows * kv_heads * (problem.channels + problem.value_channels + 2)));
   float* at = memory_.data();
@@ -126,10 +128,10 @@ void FoldedRows::merge(const Partial& into) const {
       const auto here = [&](const Rows& all) {
         Rows rows = all.take_heads(g, g + 1).slice(share * folding_.rows + member, all.tokens);
         rows.pitch *= folding_.members;
-        rows.tokens = into.out.tokens;
+        rows.tokens = queries_;
         return rows;
       };
-      const auto there = [&](const Rows& all) { return all.take_heads(h, h + 1); };
+      const auto there = [&](const Rows& all) { return all.take_heads(h, h + 1).slice(0, queries_); };
       annulus::merge({here(partial_.out), here(partial_.top), here(partial_.sum)},
                      {there(into.out), there(into.top), there(into.sum)});
     }

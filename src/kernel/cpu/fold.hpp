@@ -51,12 +51,13 @@ class FoldedRows {
   FoldedRows(const Folding& folding, const Problem& problem, const Heads& heads, const Rows& q);
   const Rows& q() const { return q_; }
   const Partial& partial() const { return partial_; }
-  /// Merges the results of all shares into those of the queries.
+  /// Merges the results of all shares into those of the queries, which are the first rows of `into`.
   void merge(const Partial& into) const;
 
  private:
   const Folding& folding_;
   const Heads& heads_;
+  Index queries_;
   std::vector<float> memory_;
   Rows q_;
   Partial partial_;

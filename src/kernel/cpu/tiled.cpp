@@ -195,7 +195,9 @@ class Tiled final : public Kernel {
     Call call{tier, {heads, 1, 0}, rows.q(), kv, rows.partial(), {pause_, heads * folding.pairs()}};
     attend_pieces(folding.pieces, call, false);
     rows.merge(into);
-    if (last) annulus::finish(into, into.top);
+    if (!last) return;
+    const Partial done = part(into, {0, q.tokens});
+    annulus::finish(done, done.top);
   }
 
   // In rounds: some packed chunks, for some key/value heads at a time. What chunks a round has depends on shapes only, for
