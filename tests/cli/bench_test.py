@@ -132,6 +132,7 @@ class Tables(BenchTest):
                                 "--pass", "forward", "--mask", "full")
         self.assertEqual([(row["tokens"], row["keys"]) for row in rows], [("1", "300")])
         self.refuses(2, "--keys", command=["bench", "weak", "--keys", 64, *SMALL])
+        self.bench("strong", "--tokens", 32, "--ranks", 1, "--overwrite")  # of tables, too
 
     def test_overlap_and_exchange(self):
         _, rows, twin = self.bench("overlap", "--tokens", "64,128", "--ranks", 2, "--mask", "full")

@@ -20,10 +20,9 @@ struct Benchmark {
   bool sweeps = false;        ///< masks, types and passes that are not given
   bool counts_ranks = false;  ///< measures on several numbers of ranks
 };
-constexpr std::string_view no_profile = " output overwrite ", no_profile_or_keys = " keys output overwrite ";
-constexpr std::string_view one_rank = " keys strategy grid partition weights hardware ranks timeline output overwrite ",
-                           one_rank_unchecked =
-                               " rows strategy grid partition weights hardware ranks timeline output overwrite ";
+constexpr std::string_view no_profile = " output ", no_profile_or_keys = " keys output ";
+constexpr std::string_view one_rank = " keys strategy grid partition weights hardware ranks timeline output ",
+                           one_rank_unchecked = " rows strategy grid partition weights hardware ranks timeline output ";
 constexpr std::array<Benchmark, 8> benchmarks{{
     {"kernel", "one rank's kernels beside the processor's own peak", bench_kernel, "1Ki,4Ki", one_rank_unchecked, false,
      true},
@@ -36,7 +35,7 @@ constexpr std::array<Benchmark, 8> benchmarks{{
     {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange, "",
      " tokens keys query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale trace warmup "
      "rows "
-     "strategy grid partition weights hardware kernel output overwrite "},
+     "strategy grid partition weights hardware kernel output "},
     {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, "1Ki,2Ki,4Ki,8Ki",
      no_profile_or_keys, true},
     {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate, "64,256,1Ki,4Ki",
@@ -122,7 +121,7 @@ std::vector<Option> bench_output_options() {
        .value = "FILE",
        .group = group,
        .help = "profile that calibrate writes (default: it is printed)"},
-      {.name = "overwrite", .group = group, .help = "replace an existing profile"},
+      {.name = "overwrite", .group = group, .help = "replace an existing profile (tables are always replaced)"},
       progress_option(),
       {.name = "timeline", .value = "FILE", .group = group, .help = "Chrome/Perfetto JSON of the last case"},
   };
