@@ -83,8 +83,8 @@ std::vector<Option> machine_options() {
        .value = "NAME",
        .fallback = "auto",
        .group = group,
-       .help = "auto, or a name that `annulus info` lists, or\n"
-               "fast: as auto, but f32 and f16 may be multiplied to 16 bits where that is faster (AMX)"},
+       .help = "auto, fast, or a name that `annulus info` lists\n"
+               "(fast: as auto, but f32 and f16 may be multiplied to 16 bits where that is faster, with AMX)"},
       {.name = "transport",
        .value = "auto|nccl|shared|mpi|threads",
        .fallback = "auto",
