@@ -118,6 +118,17 @@ TEST(Tiled, FewQueriesAgreeWithTheReferenceWhateverTheThreads) {
     }
 }
 
+// A tier of tiles has groups of more lanes than its blocks: what is folded is rounded up to blocks only.
+TEST(Fold, BlocksAreThoseThatForwardComputes) {
+  const cpu::Shape shape{64, 64, DType::bf16, 1, 1, Index{512} * 1024};
+  const cpu::Tier& tiles = tile_twin_tier("amx-bf16");
+  EXPECT_LT(tiles.forward_lanes(shape), tiles.lanes);
+  if (cpu::avx512_narrow != nullptr) {
+    EXPECT_EQ(cpu::avx512_narrow->forward_lanes(shape), 16);
+    EXPECT_EQ(cpu::avx512_tier->forward_lanes(shape), cpu::avx512_tier->lanes);
+  }
+}
+
 // What lies in lanes without a row must not show, nor may a row that saw nothing.
 TEST(Tiled, ASingleQueryOnTopOfOtherKeysAndOneThatSeesNone) {
   const Problem problem{.query_heads = 4, .kv_heads = 2, .channels = 16, .value_channels = 16, .group = 2};

@@ -37,6 +37,7 @@ TEST(RowGroups, EveryTierHasRoomForItsLanesHoweverSmallTheCache) {
           if (tier == nullptr) continue;  // not of this processor family
           const cpu::Shape shape{channels, channels, type, 1, 1, Index{32} * 1024};
           EXPECT_GE(tier->group_lanes(shape, pass), tier->lanes) << channels << " channels, width " << tier->width;
+          EXPECT_EQ(tier->lanes % tier->forward_lanes(shape), 0) << channels << " channels, width " << tier->width;
         }
 }
 

@@ -12,6 +12,7 @@ static_assert(vectors == 1);
 Index narrow_lanes(const Shape& shape, Pass) { return lanes * blocks_of(shape); }
 Index narrow_floats(const Shape& shape, Pass) { return forward_room(shape, nullptr).floats; }
 ChunkForm no_chunks(const Shape&) { return {0, 0}; }
+Index block_lanes(const Shape&) { return lanes; }
 
 constexpr Tier narrow_table(void (*run)(const ForwardItem&, float*)) {
   Tier tier{};
@@ -21,6 +22,7 @@ constexpr Tier narrow_table(void (*run)(const ForwardItem&, float*)) {
   tier.scratch_floats = narrow_floats;
   tier.forward = run;
   tier.chunks = no_chunks;
+  tier.forward_lanes = block_lanes;
   return tier;
 }
 

@@ -42,6 +42,7 @@ Index scratch_floats(const Shape& shape, Pass pass) {
 /// Groups pack for themselves.
 ChunkForm no_chunks(const Shape&) { return {0, 0}; }
 Index no_parts(const Shape&) { return 0; }
+Index block_lanes(const Shape&) { return lanes; }
 
 constexpr Tier table = {.lanes = lanes,
                         .width = width,
@@ -54,6 +55,7 @@ constexpr Tier table = {.lanes = lanes,
                         .chunks = no_chunks,
                         .pack = nullptr,
                         .part_grain = no_parts,
+                        .forward_lanes = block_lanes,
                         .narrow = nullptr};
 
 constexpr Tier with_narrow(Tier tier, const Tier* const* narrow) {

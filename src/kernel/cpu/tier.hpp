@@ -120,8 +120,10 @@ struct Tier {
   double (*peak)(Index repeats);  ///< for benchmarks: repeats * 96 vector instructions of `width` products and sums
   ChunkForm (*chunks)(const Shape&);
   void (*pack)(const PackItem&, float* scratch);  ///< in the scratch of forward; null where chunks never have steps
-  Index (*part_grain)(const Shape&);  ///< gradients takes groups of parts of a multiple of so many lanes; 0: of one part
-  const Tier* const* narrow;          ///< forward with fewer lanes, for few rows; null where there is none
+  Index (*part_grain)(
+      const Shape&);  ///< gradients takes groups of parts of a multiple of so many lanes; 0: of one part
+  Index (*forward_lanes)(const Shape&);  ///< of one block of forward, which computes all of them; they divide `lanes`
+  const Tier* const* narrow;             ///< forward with fewer lanes, for few rows; null where there is none
 };
 
 /// Forward and traces of the tiers with tile products, in lanes of their own (tile_forward.hpp, tile_observe.hpp): one way of

@@ -23,7 +23,7 @@ const TileWay* way_of(DType type) {
 /// Traces are exact whatever forward is.
 template <const TileForward* const* code, Tiling tiling>
 const TileWay* trace_way_of(DType type) {
-  return way_of<code, tiling == Tiling::fast ? Tiling::split : tiling>(type);
+  return way_of < code, tiling == Tiling::fast ? Tiling::split : tiling > (type);
 }
 
 template <const TileForward* const* code, Tiling tiling>
@@ -41,6 +41,9 @@ struct TileTier {
   static const TileWay* way_in(Pass pass, DType type) {
     if (pass == Pass::backward) return nullptr;
     return pass == Pass::forward ? way_of<code, tiling>(type) : trace_way_of<code, tiling>(type);
+  }
+  static Index forward_lanes(const Shape& shape) {
+    return way_of<code, tiling>(shape.type) != nullptr ? (**code).lanes : lanes;
   }
   static ChunkForm chunks(const Shape& shape) {
     const TileWay* way = way_of<code, tiling>(shape.type);
@@ -95,6 +98,7 @@ constexpr Tier with_tiles(Tier tier) {
   tier.group_lanes = Mine::group_rows;
   tier.scratch_floats = Mine::scratch;
   tier.chunks = Mine::chunks;
+  tier.forward_lanes = Mine::forward_lanes;
   tier.pack = Mine::pack;
   tier.forward = Mine::run;
   tier.row_traces = Mine::trace;

@@ -180,8 +180,8 @@ class Tiled final : public Kernel {
     if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
     const Tier& tier = narrow_pays(q.tokens) ? **tier_.narrow : tier_;
-    const auto folding =
-        fold(tiles, {q.tokens, heads_.most_sharing(problem_.kv_heads), problem_.kv_heads, tier_.lanes, tier.lanes});
+    const auto folding = fold(tiles, {q.tokens, heads_.most_sharing(problem_.kv_heads), problem_.kv_heads,
+                                      tier_.forward_lanes(shape_), tier.forward_lanes(shape_)});
     if (folding) return attend_folded(*folding, tier, q, kv, into, last);
     Call call{tier_, heads_, q, kv, into, {pause_, problem_.query_heads * pairs_of(tiles)}};
     attend_pieces(in_lanes(tiles, queries_in_lanes), call, last);
@@ -237,8 +237,8 @@ class Tiled final : public Kernel {
   // Whether fewer lanes are computed in narrow blocks.
   bool narrow_pays(Index queries) const {
     if (tier_.narrow == nullptr || *tier_.narrow == nullptr) return false;
-    const auto lanes = [rows = queries * heads_.most_sharing(problem_.kv_heads)](const Tier& tier) {
-      return ceil_div(rows, tier.lanes) * tier.lanes;
+    const auto lanes = [&, rows = queries * heads_.most_sharing(problem_.kv_heads)](const Tier& tier) {
+      return ceil_div(rows, tier.forward_lanes(shape_)) * tier.forward_lanes(shape_);
     };
     return lanes(**tier_.narrow) < lanes(tier_);
   }
