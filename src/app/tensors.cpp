@@ -17,9 +17,9 @@ annulus::Shape floats(const InputFile& file, const std::string& name) {
   return shape;
 }
 
-void require_dims(const InputFile& file, const std::string& name, const annulus::Shape& shape,
+void require_dims(const std::string& path, const std::string& name, const annulus::Shape& shape,
                   const std::vector<Index>& dims, const char* rule) {
-  require<Failure::file>(shape.dims == dims, "dataset ", name, " of ", file.path(), " must be ", rule, ": it is ",
+  require<Failure::file>(shape.dims == dims, "dataset ", name, " of ", path, " must be ", rule, ": it is ",
                          text_of(shape), ", and should be ", text_of({dims, shape.element}));
 }
 
@@ -41,11 +41,11 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
                          bool backward, const CacheChoice& choice) {
   InputFile file(path);
   const auto q = floats(file, "q"), k = floats(file, "k"), v = floats(file, "v");
-  require_dims(file, "k", k, {k.dims[0], k.dims[1], q.dims[2]}, "[keys, kv_heads, channels of q]");
-  require_dims(file, "v", v, {k.dims[0], k.dims[1], v.dims[2]}, "[keys, kv_heads of k, value_channels]");
+  require_dims(path, "k", k, {k.dims[0], k.dims[1], q.dims[2]}, "[keys, kv_heads, channels of q]");
+  require_dims(path, "v", v, {k.dims[0], k.dims[1], v.dims[2]}, "[keys, kv_heads of k, value_channels]");
   if (backward) {
     const auto dout = floats(file, "dout");
-    require_dims(file, "dout", dout, {q.dims[0], q.dims[1], v.dims[2]}, "shaped as out");
+    require_dims(path, "dout", dout, {q.dims[0], q.dims[1], v.dims[2]}, "shaped as out");
   }
   AttentionShape shape{q.dims[1], k.dims[1], q.dims[2], v.dims[2], *dtype_of(q.element), softmax_scale};
   try {
@@ -56,16 +56,16 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
   if (dtype != DType::f64) shape.type = dtype;
   if (shape.type == DType::f64) shape.type = DType::f32;
   if (softmax_scale == 0) shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
-  std::optional<InputFile> cache;
+  std::optional<CacheFile> cache;
   Index cached = 0;
   if (!choice.path.empty()) {
     cache.emplace(choice.path);
-    const auto old_k = floats(*cache, "k"), old_v = floats(*cache, "v");
+    const auto old_k = cache->shape("k"), old_v = cache->shape("v");
     cached = choice.tokens < 0 ? old_k.dims[0] : choice.tokens;
-    require<Failure::file>(cached <= old_k.dims[0], choice.path, " must hold the first ", cached,
-                           " tokens: it holds ", old_k.dims[0]);
-    require_dims(*cache, "k", old_k, {old_k.dims[0], k.dims[1], k.dims[2]}, "as the k that are added to it");
-    require_dims(*cache, "v", old_v, {old_k.dims[0], v.dims[1], v.dims[2]}, "as the v that are added to it");
+    require<Failure::file>(cached <= old_k.dims[0], choice.path, " must hold the first ", cached, " tokens: it holds ",
+                           old_k.dims[0]);
+    require_dims(choice.path, "k", old_k, {old_k.dims[0], k.dims[1], k.dims[2]}, "as the k that are added to it");
+    require_dims(choice.path, "v", old_v, {old_k.dims[0], v.dims[1], v.dims[2]}, "as the v that are added to it");
     require<Failure::file>(dtype_of(old_k.element) == shape.type && dtype_of(old_v.element) == shape.type, "the cache ",
                            choice.path, " must hold what is computed with, ", name_of(shape.type), ": it holds ",
                            name_of(*dtype_of(old_k.element)), " and ", name_of(*dtype_of(old_v.element)));

@@ -5,6 +5,7 @@
 
 #include "annulus/engine/heads.hpp"
 #include "annulus/geometry/mask.hpp"
+#include "annulus/store/cache_file.hpp"
 #include "annulus/store/input_file.hpp"
 #include "app/config.hpp"
 
@@ -16,7 +17,7 @@ struct TensorInput {
   InputFile file;
   AttentionShape shape;
   Mask mask;
-  std::optional<InputFile> cache = {};
+  std::optional<CacheFile> cache = {};
   Index cached = 0;  ///< tokens of the cache
 
   /// Rows of q, k, v or dout at the positions of the runs.

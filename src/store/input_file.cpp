@@ -121,8 +121,9 @@ void InputFile::read_rows(const std::string& name, std::span<const Run> runs, co
   require<Failure::file>(!shape.dims.empty(), dataset.what, " must have rows, but it is a single number");
   store::require_rows(shape, into, store::rows_of(runs, shape.dims[0], dataset.what), dataset.what);
   if (into.bytes() == 0) return;
-  const Index row_bytes = row_elements(shape) * bytes_of(*type), batch = store::rows_at_once(row_bytes);
   const bool in_place = *type == into.type && into.dense();
+  const Index row_bytes = row_elements(shape) * bytes_of(*type),
+              batch = in_place ? into.tokens : store::rows_at_once(row_bytes, dataset.chunked);
   std::vector<std::byte> scratch;
   if (!in_place) scratch.resize(static_cast<std::size_t>(std::min(batch, into.tokens) * row_bytes));
   in_batches(runs, batch, [&](const Run& run, Index row) {
@@ -142,7 +143,7 @@ void InputFile::read_integer_rows(const std::string& name, std::span<const Run> 
   require(rows * per_row == static_cast<Index>(into.size()), dataset.what, ": ", rows, " rows of ", per_row,
           " integers do not fit memory for ", into.size());
   if (into.empty()) return;
-  const Index row_bytes = per_row * bytes_of(shape.element), batch = store::rows_at_once(row_bytes);
+  const Index row_bytes = per_row * bytes_of(shape.element), batch = store::rows_at_once(row_bytes, dataset.chunked);
   std::vector<std::byte> scratch(static_cast<std::size_t>(std::min(batch, rows) * row_bytes));
   in_batches(runs, batch, [&](const Run& run, Index row) {
     read_run(dataset.id.get(), shape, run, scratch.data(), dataset.what);

@@ -54,7 +54,8 @@ void require_all_chunks(hid_t dataset, hid_t list, const Shape& shape, Index fil
                          " chunks: its data were never written whole");
 }
 
-void require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, const std::string& what) {
+/// Returns whether the data are in chunks.
+bool require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, const std::string& what) {
   const Id list = owned(H5Dget_create_plist(dataset), H5Pclose, what + ": its properties cannot be read");
   require<Failure::file>(H5Pget_external_count(list.get()) == 0, what,
                          " keeps its data in other files, which is refused: copy it into one file");
@@ -62,11 +63,15 @@ void require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, co
   require<Failure::file>(layout != H5D_VIRTUAL, what,
                          " is a virtual dataset made of other files, which is refused: copy it into one file");
   const Index bytes = checked_bytes(shape, what);
-  if (bytes == 0 || layout == H5D_COMPACT) return;
-  if (layout == H5D_CHUNKED) return require_all_chunks(dataset, list.get(), shape, file_bytes, what);
+  if (bytes == 0 || layout == H5D_COMPACT) return false;
+  if (layout == H5D_CHUNKED) {
+    require_all_chunks(dataset, list.get(), shape, file_bytes, what);
+    return true;
+  }
   require<Failure::file>(layout == H5D_CONTIGUOUS, what, " has a layout that is not known");
   // Text: the dataset itself holds references of 16 bytes.
   require_contiguous_inside(dataset, bytes, file_bytes, what);
+  return false;
 }
 
 }  // namespace
@@ -122,7 +127,7 @@ InputFile::Opened::Dataset InputFile::Opened::dataset(const std::string& name) c
   require<Failure::file>(element.has_value(), found.what,
                          " must hold f16, bf16, f32, f64, integers or text; its type is none of them");
   found.shape.element = *element;
-  require_data_inside(id, found.shape, file_bytes, found.what);
+  found.chunked = require_data_inside(id, found.shape, file_bytes, found.what);
   return found;
 }
 

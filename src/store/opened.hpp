@@ -23,6 +23,7 @@ struct InputFile::Opened {
     store::Id id;
     Shape shape;
     std::string what;
+    bool chunked = false;
   };
   /// A dataset whose shape, type and place in the file have been checked.
   Dataset dataset(const std::string& name) const;

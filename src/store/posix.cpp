@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <system_error>
 
 namespace annulus::store {
@@ -32,7 +34,27 @@ Index bytes_of_file(int file, const std::string& path) {
   return status.st_size;
 }
 
-Index rows_at_once(Index row_bytes) { return std::max<Index>(1, (Index{64} << 20) / std::max<Index>(1, row_bytes)); }
+void require_space(const std::string& path, Index bytes) {
+  struct statvfs disk {};
+  const auto parent = std::filesystem::absolute(path).parent_path();
+  if (::statvfs(parent.c_str(), &disk) != 0 || disk.f_blocks == 0) return;  // no disk, such as /proc
+  const auto available = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+  require<Failure::fit>(static_cast<double>(bytes) <= available, path, ": the result needs ", bytes,
+                        " bytes on the disk, but only ", static_cast<Index>(available), " are free");
+}
+
+void reserve(int file, Index offset, Index bytes, const std::string& path) {
+  if (bytes == 0) return;
+  const int code = ::posix_fallocate(file, offset, bytes);
+  if (code == ENOSPC || code == EDQUOT) require_space(path, bytes);
+  if (code != 0)
+    throw Error(code == ENOSPC || code == EDQUOT ? Failure::fit : Failure::file,
+                sentence(path, ": ", bytes, " bytes cannot be reserved on the disk: ", reason_of(code)));
+}
+
+Index rows_at_once(Index row_bytes, bool chunked) {
+  return std::max<Index>(1, (Index{chunked ? 64 : 1} << 20) / std::max<Index>(1, row_bytes));
+}
 
 Index rows_of(std::span<const Run> runs, Index tokens, const std::string& what) {
   Index rows = 0;

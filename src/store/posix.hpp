@@ -35,8 +35,14 @@ Descriptor open_file(const std::string& path, int flags);
 /// Bytes of an open file.
 Index bytes_of_file(int file, const std::string& path);
 
-/// How many rows of `row_bytes` bytes are moved at once: about 64 MiB, at least one row.
-Index rows_at_once(Index row_bytes);
+/// Throws Error (fit) when the disk of a file's directory has less than `bytes` free.
+void require_space(const std::string& path, Index bytes);
+/// Reserves [offset, offset + bytes) of an open file on its disk. Throws Error (fit) when the disk is too small.
+void reserve(int file, Index offset, Index bytes, const std::string& path);
+
+/// How many rows of `row_bytes` bytes are moved at once, at least one: 1 MiB, which stays in a core's cache until it is
+/// converted (64 MiB took three times as long); of a chunked dataset 64 MiB, since each chunk met may be decompressed.
+Index rows_at_once(Index row_bytes, bool chunked = false);
 /// Rows of all runs together. Throws Error (usage) unless each run lies within [0, tokens).
 Index rows_of(std::span<const Run> runs, Index tokens, const std::string& what);
 /// Throws Error (usage) unless rows fit a dataset of this shape (see InputFile::read_rows) and lie on the CPU.

@@ -1,4 +1,5 @@
 """attend --append: prefill in parts and decoding give what one attention over everything gives."""
+import shutil
 import unittest
 
 from program import ProgramTest, needs
@@ -68,6 +69,42 @@ class Append(ProgramTest):
                 self.assertEqual(file.attrs["cached_tokens"], cached)
         self.succeeds("verify", output)
 
+    def test_a_copy_is_a_branch_and_a_part_that_is_missing_is_named(self):
+        """Two continuations of one prompt; then the cache is moved away from the directory its rows are in."""
+        random = np.random.default_rng(SEED)
+        prompt, one, other = (random_tensors(random, count, count, 4, 2, 8, 8) for count in (12, 3, 2))
+        paths = {name: write(self.scratch / f"{name}.h5", "f32", **part)
+                 for name, part in [("prompt", prompt), ("one", one), ("other", other)]}
+        cache, branch = self.scratch / "trunk.h5", self.scratch / "branch.h5"
+        append = lambda name, to: self.succeeds("attend", paths[name], "--append", to, "--output", self.scratch / f"out-{name}.h5",
+                                                "--overwrite", "--ranks", 2)
+        append("prompt", cache)
+        shutil.copy(cache, branch)
+        append("one", cache)
+        append("other", branch)
+        for path, name, part in [(cache, "one", one), (branch, "other", other)]:
+            whole = {x: np.concatenate([prompt[x], part[x]]) for x in ("q", "k", "v")}
+            exact = {x: rounded(values, "f32") for x, values in whole.items()}
+            n = len(whole["q"])
+            expected = Attention(exact["q"], exact["k"], exact["v"], visible("causal", n, n))
+            with h5py.File(self.scratch / f"out-{name}.h5", "r") as file:
+                self.assertLessEqual(np.abs(file["out"][()] - expected.out[12:]).max(), FORWARD * np.abs(expected.out).max())
+            with h5py.File(path, "r") as file:
+                np.testing.assert_array_equal(file["k"][()], exact["k"])
+            self.succeeds("verify", self.scratch / f"out-{name}.h5")
+            page = self.succeeds("inspect", path).stdout
+            self.assertRegex(page, rf"k +\[{n}, 2, 8\] f32 +-?[0-9.]+")
+        away = self.scratch / "away"
+        away.mkdir()
+        shutil.copy(cache, away / "trunk.h5")
+        before = (away / "trunk.h5").read_bytes()
+        self.refuses(5, "trunk.h5.rows", "missing", "the directory beside it", command=[
+            "attend", paths["one"], "--append", away / "trunk.h5", "--output", self.scratch / "o.h5"])
+        self.assertEqual((away / "trunk.h5").read_bytes(), before)
+        part = next((self.scratch / "trunk.h5.rows").glob("*.h5"))
+        self.refuses(2, "--output", "must not be an input", command=[
+            "attend", paths["one"], "--append", cache, "--output", part, "--overwrite"])
+
     def test_processes_share_a_cache(self):
         self.needs_mpirun()
         self.grow("f32", "causal", ["--strategy", "tree"], ranks=3)
@@ -88,9 +125,15 @@ class Append(ProgramTest):
                                                                      "--overwrite"])
         other = write(self.scratch / "other.h5", "f32", w=np.zeros((3, 2, 8)))
         self.refuses(5, "other.h5", "dataset k", command=["attend", first, "--append", other, "--output", output, "--overwrite"])
+        names = set(self.scratch.glob("kept.h5*"))
         broken = write(self.scratch / "nan.h5", "f32", **{**random_tensors(random, 9, 9, 4, 2, 8, 8), "v": np.full((9, 2, 8), np.nan)})
         self.refuses(5, "NaN", command=["attend", broken, *command[2:]])
         self.assertEqual(cache.read_bytes(), before)
+        self.assertEqual(set(self.scratch.glob("kept.h5*")), names)
+        self.succeeds(*command)
+        with h5py.File(cache, "r") as file:
+            self.assertEqual(len(file["k"]), 18)
+            self.assertEqual(len(file["parts/rows"]), 1)  # what the refused calls had claimed was given back
 
 
 if __name__ == "__main__":

@@ -19,6 +19,12 @@ struct DatasetPlan {
   std::string units = {}, long_name = {};
 };
 
+/// Rows of another file's dataset of the same name: its first `rows`, of the `capacity` it has.
+struct RowSource {
+  std::string file;  ///< relative to the directory of the file that shows them
+  Index rows = 0, capacity = 0;
+};
+
 /// A result that does not exist yet: a file under a temporary name beside the final one, made by ONE rank.
 ///
 ///   creating rank   Draft draft(path, overwrite); draft.add(...); draft.attribute(...);
@@ -44,8 +50,11 @@ class Draft {
   const std::vector<std::string>& leftovers() const;
 
   /// Declares a dataset whose rows the ranks will write (contiguous, allocated at once, not filled). Before seal()
-  /// only.
-  void add(const DatasetPlan& plan);
+  /// only. reserved_rows: how many rows seal() reserves the space of (-1: all); the others are holes until written.
+  void add(const DatasetPlan& plan, Index reserved_rows = -1);
+  /// Declares a dataset of floats whose rows are those of other files, one after another (an HDF5 virtual dataset,
+  /// which h5py and h5dump read as any other and InputFile refuses). Before seal() only.
+  void add_view(const DatasetPlan& plan, std::span<const RowSource> sources);
   /// Sets an attribute of "/", a group or a dataset; one of the same name is replaced.
   void attribute(const std::string& object, const std::string& name, const Value& value);
   /// Root attributes: schema, version, command line, configuration, ...
@@ -58,7 +67,7 @@ class Draft {
   void write_small(const DatasetPlan& plan, std::span<const double> values);
   void write_small(const DatasetPlan& plan, std::span<const std::string> values);
 
-  /// Reserves the file's whole space on the disk and closes it. Returns what the ranks need to write their rows.
+  /// Reserves the file's space on the disk and closes it. Returns what the ranks need to write their rows.
   /// Throws Error (fit) with the bytes needed and free.
   Layout seal();
   /// Sets status = complete, flushes to the disk and gives the file its final name, atomically.

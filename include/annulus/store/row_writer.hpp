@@ -20,7 +20,7 @@ class RowWriter {
 
   /// Writes rows to the positions of the runs, run after run, converted to the dataset's type (to nearest even; same
   /// types bit by bit). from: CPU rows of any pitch, from.tokens = the rows of all runs; shapes as in
-  /// InputFile::read_rows. Needs at most 64 MiB (or one row) beside `from`.
+  /// InputFile::read_rows. Needs at most 1 MiB (or one row) beside `from`.
   void write_rows(const std::string& name, std::span<const Run> runs, const Rows& from);
   /// Integers, `per_row` of them densely for each row. A -1 for an unsigned type is an unused place and becomes the
   /// largest value of the type; other values must fit the type.

@@ -1,10 +1,14 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <future>
+#include <iterator>
+#include <string_view>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
+#include "annulus/store/cache_file.hpp"
 #include "annulus/store/content_hash.hpp"
 #include "annulus/store/input_file.hpp"
 #include "annulus/transport/collectives.hpp"
@@ -35,7 +39,11 @@ Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, b
   t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
   const auto fill = [&](const char* name, std::span<const Run> runs, const Rows& into) {
     input.read(name, runs, into);
-    check_numbers(into, sentence("dataset ", name, " of ", input.file.path()), runs);
+    const bool follows = input.cache && (name == std::string_view("k") || name == std::string_view("v"));
+    check_numbers(into,
+                  sentence("dataset ", name, " of ", follows ? input.cache->path() + " followed by that of " : "",
+                           input.file.path()),
+                  runs);
   };
   fill("q", queries, t.q);
   fill("k", keys, t.kv.k);
@@ -86,21 +94,27 @@ void write(const Layout& layout, const Job& job, const Tensors& t, const Traces&
   writer.finish();
 }
 
-// The grown cache: all keys and values, old and new, in a file that replaces the old one when it is whole.
-void declare_cache(Draft& draft, const Job& job) {
+CacheGrowth growth_of(const std::string& path, const Job& job) {
   const AttentionShape& s = job.shape;
   const Index keys = job.schedule.mask.keys();
-  const std::vector<std::string> names{"key", "head", "channel"};
-  draft.attribute("/", "schema", std::string("annulus-cache"));
-  draft.attribute("/", "schema_version", Index{1});
-  draft.add({"k", {keys, s.kv_heads, s.channels}, element_of(s.type), names, "1", "keys so far"});
-  draft.add({"v", {keys, s.kv_heads, s.value_channels}, element_of(s.type), names, "1", "values so far"});
+  return {path,
+          {{keys, s.kv_heads, s.channels}, element_of(s.type)},
+          {{keys, s.kv_heads, s.value_channels}, element_of(s.type)}};
 }
 
+// What a rank has of the last keys and values, as many as the layout has rows for.
 void write_cache(const Layout& layout, const Job& job, const Tensors& t, Rank rank) {
   RowWriter writer(layout);
-  writer.write_rows("k", job.schedule.keys.runs(rank), t.kv.k);
-  writer.write_rows("v", job.schedule.keys.runs(rank), t.kv.v);
+  const Index begin = job.schedule.mask.keys() - layout.find("k").shape.dims[0];
+  Index row = 0;
+  for (const Run& run : job.schedule.keys.runs(rank)) {
+    const Index old = std::clamp<Index>(ceil_div(begin - run.first, run.stride), 0, run.count);
+    const Run added{run.at(old) - begin, run.count - old, run.stride};
+    if (added.count > 0)
+      for (const auto& [name, rows] : {std::pair{"k", t.kv.k}, std::pair{"v", t.kv.v}})
+        writer.write_rows(name, {&added, 1}, rows.slice(row + old, row + run.count));
+    row += run.count;
+  }
   writer.finish();
 }
 
@@ -112,7 +126,8 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   const TraceChoice choice = trace_choice(settings);
   std::optional<TensorInput> input;
   std::optional<Job> job;
-  std::optional<Draft> draft, cache;
+  std::optional<Draft> draft;
+  std::optional<CacheGrowth> cache;
   std::future<std::string> hash;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] {
@@ -125,7 +140,10 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   Layout mine, mine_of_cache;
   together(tools.transport, [&] {
     if (!tools.lead) return;
-    check_outputs(settings, appends ? std::vector{path, settings.text("append")} : std::vector{path});
+    std::vector<std::string> inputs{path};
+    if (appends) inputs.push_back(settings.text("append"));
+    if (input->cache) std::ranges::copy(input->cache->files(), std::back_inserter(inputs));
+    check_outputs(settings, inputs);
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
     describe_result(*draft, settings, context, *job, "annulus-attend", compute);
@@ -134,9 +152,8 @@ void attend(const Settings& given, const Context& context, const Placement& plac
     if (appends) {
       draft->attribute("/", "cache", std::filesystem::absolute(settings.text("append")).string());
       draft->attribute("/", "cached_tokens", input->cached);
-      cache.emplace(settings.text("append"), true);
-      declare_cache(*cache, *job);
-      mine_of_cache = cache->seal();
+      cache.emplace(growth_of(settings.text("append"), *job));
+      mine_of_cache = cache->layout();
     }
     mine = draft->seal();
   });

@@ -3,10 +3,12 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "annulus/memory/device.hpp"
+#include "annulus/store/cache_file.hpp"
 #include "annulus/store/input_file.hpp"
 #include "app/commands/commands.hpp"
 #include "app/context.hpp"
@@ -28,7 +30,8 @@ std::string short_text(const json& value) {
 }
 
 // Least, mean and largest of at most a million elements spread over the dataset.
-json summary_of(const InputFile& file, const std::string& name, const annulus::Shape& shape) {
+template <class File>
+json summary_of(const File& file, const std::string& name, const annulus::Shape& shape) {
   const auto type = dtype_of(shape.element);
   if (!type || shape.dims.empty() || shape.dims.size() > 3 || shape.elements() == 0) return nullptr;
   constexpr Index most_elements = 1'000'000;
@@ -62,6 +65,8 @@ json summary_of(const InputFile& file, const std::string& name, const annulus::S
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
   const InputFile file(settings.positional().front());
+  std::optional<CacheFile> cache;
+  if (file.attribute("/", "schema") == Value("annulus-cache")) cache.emplace(file.path());
   json out{{"file", file.path()}, {"attributes", json::object()}, {"datasets", json::array()}};
   std::printf("%s\n", file.path().c_str());
   for (const auto& [name, value] : file.attributes("/")) {
@@ -71,12 +76,13 @@ int run(const Settings& settings, Context& context) {
   std::printf("\n  %-42s %-28s %10s %10s %10s  %s\n", "dataset", "shape", "least", "mean", "largest", "units");
   for (const auto& entry : file.tree()) {
     if (!entry.dataset) continue;
-    const annulus::Shape shape = file.shape(entry.path);
+    const bool cached = cache && (entry.path == "k" || entry.path == "v");  // rows of other files
+    const annulus::Shape shape = cached ? cache->shape(entry.path) : file.shape(entry.path);
     const auto units = file.attribute(entry.path, "units");
     json dataset{{"path", entry.path},
                  {"shape", shape.dims},
                  {"element", name_of(shape.element)},
-                 {"summary", summary_of(file, entry.path, shape)}};
+                 {"summary", cached ? summary_of(*cache, entry.path, shape) : summary_of(file, entry.path, shape)}};
     if (units) dataset["units"] = to_json(*units);
     const json& sum = dataset["summary"];
     const std::string unit = units ? short_text(to_json(*units)) : "";

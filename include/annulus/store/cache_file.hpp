@@ -1,0 +1,79 @@
+#pragma once
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "annulus/geometry/range.hpp"
+#include "annulus/memory/rows.hpp"
+#include "annulus/store/element.hpp"
+#include "annulus/store/layout.hpp"
+
+namespace annulus {
+
+/// Keys and values of earlier tokens, k [tokens, kv_heads, channels] and v [tokens, kv_heads, value_channels], that grow
+/// by as much as is added: each row is written once, to one of a few parts beside a small file that names them.
+///
+///   cache.h5              k, v: views of the parts' rows, one after another (virtual datasets, for h5py and h5dump);
+///                         parts/file, parts/rows: the same for CacheFile. Replaced whole, at once, by every growth
+///   cache.h5.rows/000.h5  k, v [capacity, ...], of which cache.h5 holds the first rows; claimed: rows that are taken
+///   cache.h5.rows/001.h5  as large as all before it, so that there are few
+///
+/// Rows that a cache holds are never written again. So who reads an older cache.h5 reads what it held, a growth that
+/// fails or is killed leaves the cache as it was, and a copy of cache.h5 is a branch: both may grow, and share what
+/// they had in common. Any other HDF5 file with k and v may be read as a cache, too; it is rewritten as one when it
+/// grows.
+/// An open cache, for reading. As InputFile: every rank opens it itself, members are thread-safe and throw Error (file).
+class CacheFile {
+ public:
+  /// Throws Error (file) when it is not a cache, or a part is missing, too short, or of another shape.
+  explicit CacheFile(const std::string& path);
+  CacheFile(CacheFile&&) noexcept;
+  CacheFile& operator=(CacheFile&&) noexcept;
+  ~CacheFile();
+
+  const std::string& path() const;
+  /// Shape of k or v, all tokens.
+  Shape shape(const std::string& name) const;
+  /// Rows of k or v, as InputFile::read_rows.
+  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const;
+  /// The files its rows lie in.
+  std::vector<std::string> files() const;
+
+ private:
+  friend class CacheGrowth;
+  struct Part;
+  Index tokens() const;
+
+  std::string path_;
+  std::vector<Part> parts_;
+  bool grows_ = false;  ///< made of parts: not any other file with k and v
+};
+
+/// Adds tokens to a cache, or makes one. As a Draft:
+///
+///   one rank     CacheGrowth growth(path, k, v);                 the place of the new rows is reserved here
+///   every rank   RowWriter rows(growth.layout()); ...; rows.finish();
+///   that rank    growth.commit();                                now the cache has them
+///
+/// Without commit() the cache stays as it was. Errors: Error (file), or (fit) when the disk is too small.
+class CacheGrowth {
+ public:
+  /// k, v: the shapes of all keys and values there will be, those that the cache has included.
+  CacheGrowth(const std::string& path, const Shape& k, const Shape& v);
+  CacheGrowth(CacheGrowth&&) noexcept;
+  CacheGrowth& operator=(CacheGrowth&&) = delete;
+  ~CacheGrowth();
+
+  /// Where the rows of the last tokens go, from its row 0 on: as many as it has. These are the new tokens, or all
+  /// where the cache was another file or none.
+  const Layout& layout() const;
+  /// Throws, and leaves the cache as it is, when it has grown by another hand meanwhile.
+  void commit();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace annulus
