@@ -16,6 +16,22 @@
 
 namespace annulus::test {
 
+/// Which of many alike cases of slow code run. All of them, but under sanitizers, where code is 20 times as slow and each
+/// number has been judged in the release build: there every `nth`, beginning with another one in each round of a test.
+class Share {
+ public:
+  explicit Share([[maybe_unused]] int nth) {
+#if defined(ANNULUS_SANITIZED)
+    nth_ = nth;
+#endif
+  }
+  bool takes() { return next_++ % nth_ == 0; }
+  void next_round() { next_ = ++round_; }
+
+ private:
+  int nth_ = 1, next_ = 0, round_ = 0;
+};
+
 constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
 
 inline void set_number(const Rows& rows, Index token, Index head, Index c, double value) {

@@ -151,13 +151,16 @@ TEST(Tiled, KernelsThatRoundPErrAtMostTwiceAsMuchAsADenseProductThatDoes) {
 // What AMX tiles compute, by their software twin: tails of channels, of values, of keys and of pairs; numbers of one
 // and of two terms.
 TEST(Tiled, TileProductsAgreeWithTheReferenceInEveryLayout) {
+  Share share(3);
   for (const auto& [tier, type] : {std::pair{"amx-bf16", DType::bf16},
                                    {"amx-split", DType::f32},
                                    {"amx-split", DType::f16},
                                    {"amx-fast", DType::f32},
                                    {"amx-fast", DType::f16}})
-    for (const auto& [channels, values] : {std::pair<Index, Index>{1, 1}, {3, 17}, {40, 40}, {64, 64}, {130, 5}})
+    for (const auto& [channels, values] : {std::pair<Index, Index>{1, 1}, {3, 17}, {40, 40}, {64, 64}, {130, 5}}) {
+      share.next_round();
       for (const Layout& layout : layouts()) {
+        if (!share.takes()) continue;
         SCOPED_TRACE(sentence(layout.name, ", ", tier, ", channels ", channels, " and ", values));
         const Inputs in(problem_of(channels, values, type), layout.queries, layout.keys, 29);
         const Truth truth(layout.tiles, in);
@@ -168,6 +171,7 @@ TEST(Tiled, TileProductsAgreeWithTheReferenceInEveryLayout) {
         expect_observe(*kernel, layout.tiles, in, truth, channels == 3 ? 1 : 16);
         if (testing::Test::HasFatalFailure()) return;
       }
+    }
 }
 
 double squares(const Sheet& a, const Sheet& b) {
@@ -182,12 +186,15 @@ double squares(const Sheet& a, const Sheet& b) {
 TEST(Tiled, PackedInRoundsOrAtOnceTheResultIsTheSame) {
   const std::vector<Tile> tiles{tile({0, 150}, {0, 400}, {-far, 0}), tile({0, 300}, {400, 1'700}, {-90, far}),
                                 tile({150, 300}, {40, 400})};
+  Share share(3);
   for (const auto& [tier, type] :
        {std::pair{"amx-bf16", DType::bf16}, {"amx-split", DType::f32}, {"amx-fast", DType::f16}}) {
     const Inputs in(problem_of(8, 24, type), 300, 1'700, 34);
     const Truth truth(tiles, in);
     const std::string name = sentence("twin-", tier);
+    share.next_round();
     for (const Index packed_bytes : {1, 200'000, 100'000'000}) {
+      if (!share.takes()) continue;
       SCOPED_TRACE(sentence(name, ", ", packed_bytes, " bytes packed"));
       std::vector<Sheet> outs;
       for (const int threads : {1, 3}) {
