@@ -348,6 +348,9 @@ Estimate estimate(const Schedule& job, const Prices& p) {
   e.total_bytes += both.total_bytes / both.row_bytes * more;
   e.node_bytes += both.node_bytes / both.row_bytes * more;
   e.buffer_rows = std::max(e.buffer_rows, both.buffer_rows);
+  e.exchange_bytes = both.exchange_bytes;
+  e.exchange_total = both.exchange_total;
+  e.exchange_node_bytes = both.exchange_node_bytes;
   return e;
 }
 
