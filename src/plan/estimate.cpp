@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <numeric>
 
+#include "annulus/base/error.hpp"
 #include "annulus/plan/cost.hpp"
+#include "annulus/plan/prediction.hpp"
 #include "plan/clock.hpp"
 #include "plan/passes.hpp"
+#include "plan/recorder.hpp"
 #include "plan/row_lists.hpp"
 #include "plan/sight.hpp"
 #include "plan/spans.hpp"
@@ -11,20 +14,25 @@
 namespace annulus {
 namespace {
 
-// Seats whose queries a step has all at once.
-Index seats_together(const Schedule& job) {
-  if (job.grid.travel != Travel::tree) return 1;
-  return std::clamp<Index>(job.mask.queries(), 1, job.planner.seats());
-}
+// Of seats at blocks.
+Index looks_of(const Planner& planner) { return Index{planner.seats()} * planner.seats(); }
+
+// What is written down, if anything: of which passes, and how the first of them begins.
+struct Recording {
+  Prediction* into = nullptr;
+  bool forward = true;
+  double begins = 0;
+  Index batch = 0;
+};
 
 // The plans of all seats, step by step, told to a counter and to a clock for each pass.
 class Stream {
  public:
-  Stream(const Schedule& job, const Prices& prices, const Passes& passes)
+  Stream(const Schedule& job, const Prices& prices, const Passes& passes, const Recording& recording)
       : planner_(job.planner),
         grid_(job.grid),
         spans_(job.planner),
-        paces_(prices, job.grid, seats_together(job)),
+        paces_(job, prices),
         seats_(index(planner_.seats())),
         slowness_(seat_slowness(job.grid, prices)),
         most_looks_(prices.most_looks),
@@ -35,14 +43,21 @@ class Stream {
     sight_.paces = &paces_;
     sight_.backward = clocks_.size() > 1;
     with_sums_ = std::ranges::any_of(clocks_, &Clock::with_sums);
+    if (recording.into == nullptr) return;
+    const auto ranks = static_cast<int>(recording.into->ranks.size());
+    for (Clock& clock : clocks_) recorders_.emplace_back(grid_, ranks, planner_.steps(), clock.with_sums());
+    for (std::size_t i = 0; i < clocks_.size(); ++i) clocks_[i].record(&recorders_[i]);
   }
+
+  /// What happened in each pass; empty where nobody asked.
+  const std::vector<Recorder>& recorders() const { return recorders_; }
 
   /// Counts, and the times of the steps alone.
   void run(Estimate& e) {
     e.steps = planner_.steps();
     e.by_step.resize(index(planner_.steps()));
-    const Index looks = Index{planner_.seats()} * planner_.seats();
-    if (looks > most_looks_) every_ = static_cast<int>(ceil_div(5 * looks, most_looks_));
+    if (const Index looks = looks_of(planner_); looks > most_looks_)
+      every_ = static_cast<int>(ceil_div(5 * looks, most_looks_));
     while (std::gcd(every_, grid_.inner) > 1) ++every_;  // not always the same place of the inner rings
     e.sampled_every = every_;
     for (int first = 0; first < planner_.steps(); first += alike_) {
@@ -107,6 +122,9 @@ class Stream {
     clocks_.front().gather_all(rows);
     clocks_.front().work(0, 1, planner_.seats(), 0, queries.tokens());  // cleared: what will be known of all of them
     for (const Rank node : nodes_) crossed += queries.tokens() - rows_of_node[index(node)];
+    const auto first = static_cast<Rank>(std::ranges::find_if(rows, [](Index r) { return r > 0; }) - rows.begin());
+    for (Recorder& recorder : recorders_)
+      for (Rank seat = 0; seat < recorder.seats(); ++seat) recorder.blocks({seat, first, 1, 1});
   }
 
   // What the seat sees of the block. A seat of thousands of ranks sees everything, in tiles as small as their runs.
@@ -127,6 +145,7 @@ class Stream {
     if (sight_.none()) return;
     const bool visits = step_ > 0 && grid_.travel != Travel::tree;
     const Index rows = visits ? count(sight_.rows) : 0;
+    for (Recorder& recorder : recorders_) recorder.blocks(span);
     for (int i = 0, seat = span.seat; i < span.count; ++i, seat += span.stride) {
       seats_[index(seat)].pairs += sight_.pairs;
       seats_[index(seat)].rows += rows;
@@ -282,7 +301,21 @@ class Stream {
       merged += mine * every_;
       most_merged = std::max(most_merged, mine);
     }
-    for (const Round& round : all) clocks_.front().merge(round.most, round.across);
+    for (std::size_t m = 0; m < all.size(); ++m) {
+      if (!recorders_.empty()) record_merge(m);
+      clocks_.front().merge(all[m].most, all[m].across);
+    }
+  }
+
+  // The round's messages of the seats that are recorded; those between two of them once.
+  void record_merge(std::size_t round) {
+    Recorder& recorder = recorders_.front();
+    for (Rank seat = 0; seat < recorder.seats(); ++seat) {
+      const Merge merge = planner_.merges(seat)[round];
+      if (merge.peer == nobody) continue;
+      recorder.merge_message(seat, merge.peer, count(merge.send));
+      if (merge.peer >= recorder.seats()) recorder.merge_message(merge.peer, seat, count(merge.receive));
+    }
   }
 
   const Planner& planner_;
@@ -292,6 +325,7 @@ class Stream {
   bool with_sums_ = false;
   int step_ = 0, every_ = 1, alike_ = 1;  // of so many steps one is looked at; how many this one stands for
   std::vector<Clock> clocks_;             // forward, and backward where it is asked for
+  std::vector<Recorder> recorders_;       // of each of them, or none
   std::vector<Seat> seats_;
   std::vector<double> slowness_;  // of seats
   Index most_looks_;
@@ -302,32 +336,24 @@ class Stream {
   Sight sight_;
 };
 
-}  // namespace
-
-double least_seconds(const Schedule& job, const Prices& prices) {
-  const Paces paces(prices, job.grid, seats_together(job));
-  const double each = paces.forward.least() + (prices.backward ? paces.backward.least() : 0);
-  const bool strided =
-      std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });
-  const std::vector<double> slowness = seat_slowness(job.grid, prices);
-  double speed = 0;  // of all seats together
-  for (const double slow : slowness) speed += 1 / slow;
-  double most = static_cast<double>(job.mask.pairs()) / speed;
-  for (Rank seat = 0; seat < job.planner.seats() && !strided; ++seat)  // a closed form for each
-    most = std::max(most, static_cast<double>(job.planner.pairs_of(seat)) * slowness[static_cast<std::size_t>(seat)]);
-  return most * each;
-}
-
-Estimate estimate(const Schedule& job, const Prices& p) {
+Estimate simulate(const Schedule& job, const Prices& p, const Recording& recording) {
   const int lanes = job.grid.heads;
   const Passes passes(job, p);
   Estimate e;
   e.row_bytes = passes.row_bytes();
   if (passes.backward) e.backward_row_bytes = passes.backward->block_bytes + passes.backward->sum_bytes;
-  Stream stream(job, p, passes);
+  Stream stream(job, p, passes, recording);
   stream.run(e);
-  e.forward.seconds += passes.forward.fixed_seconds;
-  if (passes.backward) e.backward.seconds += passes.backward->fixed_seconds;
+  e.forward.seconds += passes.forward.fixed_seconds();
+  if (passes.backward) e.backward.seconds += passes.backward->fixed_seconds();
+  Recording then = recording;
+  if (const auto& recorders = stream.recorders(); !recorders.empty()) {
+    if (recording.forward) {
+      then.batch = recorders.front().write(job, passes.forward, then.begins, then.batch, *then.into);
+      then.begins += e.forward.seconds;
+    }
+    if (passes.backward) recorders.back().write(job, *passes.backward, then.begins, then.batch, *then.into);
+  }
   const Index partial_row = passes.partial_row_bytes;
   e.block_bytes_received = stream.most_received * e.row_bytes + stream.most_merged * partial_row;
   e.total_bytes = (stream.received * e.row_bytes + stream.merged * partial_row) * lanes;
@@ -341,7 +367,7 @@ Estimate estimate(const Schedule& job, const Prices& p) {
                   (p.backward ? kv_row * (2 * p.element_bytes + f32) : kv_row * p.element_bytes);
   if (job.grid.travel != Travel::tree || !p.backward) return e;
   const Schedule ring = ring_of(job);
-  const Estimate both = estimate(ring, p);
+  const Estimate both = simulate(ring, p, {then.into, false, then.begins, then.batch});
   const Index more = both.backward_row_bytes;
   e.backward = both.backward;
   e.block_bytes_received += both.block_bytes_received / both.row_bytes * more;
@@ -352,6 +378,16 @@ Estimate estimate(const Schedule& job, const Prices& p) {
   e.exchange_total = both.exchange_total;
   e.exchange_node_bytes = both.exchange_node_bytes;
   return e;
+}
+
+}  // namespace
+
+bool steps_are_sampled(const Schedule& job, const Prices& p) { return looks_of(job.planner) > p.most_looks; }
+
+Estimate estimate(const Schedule& job, const Prices& p, Prediction* prediction) {
+  require(prediction == nullptr || !steps_are_sampled(job, p),
+          "what ranks do is known only where every step is simulated: seats = ", job.planner.seats());
+  return simulate(job, p, {prediction});
 }
 
 }  // namespace annulus
