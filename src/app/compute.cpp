@@ -180,15 +180,4 @@ void check_numbers(const Rows& rows, const std::string& what, std::span<const Ru
   }
 }
 
-void check_outputs(const Settings& settings, const std::vector<std::string>& inputs) {
-  for (const char* option : {"output", "timeline"})
-    for (const std::string& input : inputs) {
-      std::error_code ignored;  // no such file: not the same
-      require(!settings.has(option) || !std::filesystem::equivalent(input, settings.text(option), ignored),
-              settings.name_of(option), " must not be an input: it is ", input);
-    }
-  require(!settings.has("timeline") || settings.text("timeline") != settings.text("output"),
-          settings.name_of("timeline"), " must not be the output: both are ", settings.text("output"));
-}
-
 }  // namespace annulus::app

@@ -73,7 +73,4 @@ Layout share_layout(Transport& transport, const Layout& mine);
 /// Throws Error (file) naming the first element that is NaN. positions: of the rows.
 void check_numbers(const Rows& rows, const std::string& what, std::span<const Run> runs);
 
-/// Before anything is computed: throws Error (usage) when an output would replace an input or another output.
-void check_outputs(const Settings& settings, const std::vector<std::string>& inputs);
-
 }  // namespace annulus::app

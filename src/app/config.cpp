@@ -207,7 +207,7 @@ Reading read(const Command& command, std::span<const std::string> arguments) {
 
   const bool print_config = find(general, "print-config")->text == "true";
   if (!print_config) check_positional(command, tokens.positional);
-  return {Settings(command, std::move(settings), tokens.positional), print_config};
+  return {Settings(command, std::move(settings), tokens.positional, file), print_config};
 }
 
 std::size_t edits(std::string_view from, std::string_view to) {
@@ -244,8 +244,12 @@ Check number_list() {
   return [](std::string_view value) { parse_list(value); };
 }
 
-Settings::Settings(const Command& command, std::vector<Setting> settings, std::vector<std::string> positional)
-    : command_(command.name), settings_(std::move(settings)), positional_(std::move(positional)) {}
+Settings::Settings(const Command& command, std::vector<Setting> settings, std::vector<std::string> positional,
+                   std::string config)
+    : command_(command.name),
+      settings_(std::move(settings)),
+      positional_(std::move(positional)),
+      config_file_(std::move(config)) {}
 
 const Setting& Settings::at(std::string_view name) const {
   const auto setting =

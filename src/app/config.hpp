@@ -72,7 +72,9 @@ struct Setting {
 /// Error (runtime) for a name that is not in the command's table.
 class Settings {
  public:
-  Settings(const Command& command, std::vector<Setting> settings, std::vector<std::string> positional);
+  /// config: of --config, empty: none.
+  Settings(const Command& command, std::vector<Setting> settings, std::vector<std::string> positional,
+           std::string config = {});
 
   const std::string& command() const { return command_; }
   /// The value, or an empty text when there is none.
@@ -91,6 +93,8 @@ class Settings {
   /// Set by the user or by a default.
   bool has(std::string_view name) const { return !at(name).text.empty(); }
   const std::vector<std::string>& positional() const { return positional_; }
+  /// The file that --config names; empty: none.
+  const std::string& config_file() const { return config_file_; }
   /// The same with another value, checked like any other; an empty text: none. For commands that try several.
   Settings with(std::string_view name, const std::string& text) const;
   /// Every option in the order of the table.
@@ -103,6 +107,7 @@ class Settings {
   std::string command_;
   std::vector<Setting> settings_;
   std::vector<std::string> positional_;
+  std::string config_file_;
 };
 
 /// What the user asked for: a page to print (then stop, exit code 0) or a command to run.

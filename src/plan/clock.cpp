@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plan/recorder.hpp"
+
 namespace annulus {
 namespace {
 
@@ -14,6 +16,12 @@ double arrival(double begin, double computed, double takes, const LinkPrice& lin
 
 // What is left of it for a side that has computed for `busy` seconds.
 double left(double busy, double takes, const LinkPrice& link) { return std::max(0.0, takes - link.hidden * busy); }
+
+// When that side has done its own part of it, counted from its beginning.
+double own_end(double busy, double takes, const LinkPrice& link) {
+  const double rest = left(busy, takes, link);
+  return takes <= 0 ? 0 : rest > 0 ? busy + rest : takes / link.hidden;
+}
 
 }  // namespace
 
@@ -66,14 +74,23 @@ void Clock::send(std::vector<Load>& loads, const Messages& m, double bytes, doub
 }
 
 void Clock::block(const Messages& messages, Index rows) {
-  send(now_, messages, static_cast<double>(rows) * block_bytes_, &Seat::ready);
+  const double bytes = static_cast<double>(rows) * block_bytes_;
+  send(now_, messages, bytes, &Seat::ready);
+  if (recorder_ != nullptr) record(messages, bytes, false);
 }
 
 void Clock::sums(const Messages& m, Index rows) {
   const double bytes = static_cast<double>(rows) * sum_bytes_;
   send(later_, m, bytes, &Seat::done);
+  if (recorder_ != nullptr) record(m, bytes, true);
   for (int i = 0, to = m.to; i < m.count; ++i, to += m.stride)
     seats_[index(to)].extra += 3 * steps_ * bytes * seconds_per_byte_;  // added: two read, one written
+}
+
+void Clock::record(const Messages& m, double bytes, bool late) {
+  double Seat::*const begins = late ? &Seat::done : &Seat::ready;
+  for (int i = 0, to = m.to, from = m.from; i < m.count; ++i, to += m.stride, from += m.stride)
+    recorder_->message(late, {from, seats_[index(from)].*begins}, {to, seats_[index(to)].*begins}, bytes);
 }
 
 void Clock::work(Rank first, int stride, int count, double seconds, Index held_rows) {
@@ -111,9 +128,20 @@ void Clock::gather_all(std::span<const Index> rows) {
     load.source = static_cast<Rank>(i);
     load.sent = last;
   }
+  if (recorder_ != nullptr) record_gathering(rows);
+}
+
+void Clock::record_gathering(std::span<const Index> rows) {
+  const auto seats = static_cast<Rank>(rows.size());
+  for (Rank from = 0; from < seats; ++from)
+    for (Rank to = 0; to < (from < recorder_->seats() ? seats : recorder_->seats()); ++to)
+      if (from != to)
+        recorder_->message(false, {from, seats_[index(from)].ready}, {to, seats_[index(to)].ready},
+                           static_cast<double>(rows[index(from)]) * block_bytes_);
 }
 
 // The rest of a seat's step: its own share of the messages, and the arrival of what others send.
+template <bool recorded>
 void Clock::wait(std::size_t i) {
   const Load& load = now_[i];
   Seat& seat = seats_[i];
@@ -123,6 +151,7 @@ void Clock::wait(std::size_t i) {
   if (near > 0) next += left(next - seat.ready, near, near_);
   if (across > 0) next += left(next - seat.ready, across, far_);
   seat.next = std::max(seat.next, next);
+  if constexpr (recorded) record_arrival(i, near, across);
   if (load.source == nobody) return;
   const Traffic &near_from = now_[index(load.source)].near, &far_from = now_[index(load.source)].far;
   const double begin = std::max(seat.ready, load.sent), computed = std::max(seat.done, load.computed);
@@ -133,12 +162,27 @@ void Clock::wait(std::size_t i) {
   seat.next = std::max(seat.next, there);
   Seat& from = seats_[index(load.source)];
   from.next = std::max(from.next, there);
+  if constexpr (recorded) {
+    recorder_->arrived(static_cast<Rank>(i), there);
+    recorder_->arrived(load.source, there);
+  }
+}
+
+// When the seat has done its own share.
+void Clock::record_arrival(std::size_t i, double near, double across) {
+  const Seat& seat = seats_[i];
+  const double busy = seat.done - seat.ready, rest = near > 0 ? left(busy, near, near_) : 0;
+  recorder_->arrived(static_cast<Rank>(i),
+                     seat.ready + std::max(own_end(busy, near, near_), own_end(busy + rest, across, far_)));
 }
 
 void Clock::step() {
   if (!out_.empty()) share_ports();
-  for (std::size_t i = 0; i < seats_.size(); ++i) wait(i);
+  const bool recorded = recorder_ != nullptr;
+  for (std::size_t i = 0; i < seats_.size() && !recorded; ++i) wait<false>(i);
+  for (std::size_t i = 0; i < seats_.size() && recorded; ++i) wait<true>(i);
   if (workers_ < ranks_here_) share_cores();
+  if (recorded) record_step();
   for (std::size_t i = 0; i < seats_.size(); ++i) {
     Seat& seat = seats_[i];
     seat.ready = seat.next;
@@ -148,6 +192,15 @@ void Clock::step() {
     now_[i] = Load{};
   }
   if (!later_.empty()) std::swap(now_, later_);
+}
+
+void Clock::record_step() {
+  for (Rank i = 0; i < recorder_->seats(); ++i) {
+    const Seat& seat = seats_[index(i)];
+    recorder_->waited(i, seat.next);
+    recorder_->works(i, seat.next, seat.next + seat.work, seat.next + seat.work + seat.extra);
+  }
+  recorder_->step();
 }
 
 // More ranks than workers: those that still compute share them evenly, as if all had begun at the same time.
@@ -196,6 +249,7 @@ void Clock::merge(Index most_rows, bool across) {
   // what arrived is added, what was sent is cleared
   const double takes = link.latency(bytes) + bytes * crowd / link.bytes_per_second + 4 * bytes * seconds_per_byte_;
   for (Seat& seat : seats_) seat.ready = seat.done = last + takes;
+  if (recorder_ != nullptr) recorder_->merge(last, last + takes, sum_bytes_);
 }
 
 PassTime Clock::end() {
@@ -206,6 +260,7 @@ PassTime Clock::end() {
     time.seconds = std::max(time.seconds, seat.ready);
     time.compute_seconds = std::max(time.compute_seconds, seat.compute);
   }
+  if (recorder_ != nullptr) recorder_->end(time.seconds);
   return time;
 }
 

@@ -6,6 +6,8 @@
 
 namespace annulus {
 
+class Recorder;
+
 /// So many messages of the same size between neighbours, `stride` apart on both sides.
 struct Messages {
   Rank to = 0, from = 0;
@@ -32,6 +34,8 @@ class Clock {
   /// bytes of a row of a block and of the sums that follow it, at one lane.
   Clock(const Prices& prices, const Grid& grid, Index block_bytes, Index sum_bytes);
 
+  /// Who hears what happens when; nobody unless it is said. It must outlive the clock.
+  void record(Recorder* recorder) { recorder_ = recorder; }
   bool with_sums() const { return sum_bytes_ > 0; }
   /// What is told from now on happens so many times, in as many steps that are alike.
   void repeat(int steps) { steps_ = steps; }
@@ -66,8 +70,13 @@ class Clock {
   };
   static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
   void send(std::vector<Load>& loads, const Messages& messages, double bytes, double Seat::*sent);
+  void record(const Messages& messages, double bytes, bool late);
+  void record_gathering(std::span<const Index> rows);
+  void record_arrival(std::size_t seat, double near, double across);
+  void record_step();
   void share_cores();
   void share_ports();
+  template <bool recorded>
   void wait(std::size_t seat);
 
   std::vector<Seat> seats_;
@@ -77,6 +86,7 @@ class Clock {
   double block_bytes_, sum_bytes_, seconds_per_byte_, steps_ = 1;
   int heads_, ranks_per_node_, workers_, ports_, ranks_here_;
   std::vector<double> out_, in_;  // of nodes
+  Recorder* recorder_ = nullptr;
 };
 
 }  // namespace annulus

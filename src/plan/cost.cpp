@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "annulus/base/error.hpp"
+#include "plan/pace.hpp"
 
 namespace annulus {
 
@@ -73,6 +74,20 @@ Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
     }
   }
   return f;
+}
+
+double least_seconds(const Schedule& job, const Prices& prices) {
+  const Paces paces(job, prices);
+  const double each = paces.forward.least() + (prices.backward ? paces.backward.least() : 0);
+  const bool strided =
+      std::ranges::any_of(job.planner.queries().runs(0), [](const Run& run) { return run.stride > 1; });
+  const std::vector<double> slowness = seat_slowness(job.grid, prices);
+  double speed = 0;  // of all seats together
+  for (const double slow : slowness) speed += 1 / slow;
+  double most = static_cast<double>(job.mask.pairs()) / speed;
+  for (Rank seat = 0; seat < job.planner.seats() && !strided; ++seat)  // a closed form for each
+    most = std::max(most, static_cast<double>(job.planner.pairs_of(seat)) * slowness[static_cast<std::size_t>(seat)]);
+  return most * each;
 }
 
 }  // namespace annulus

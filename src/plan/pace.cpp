@@ -39,9 +39,16 @@ Pace pace_of(const Prices& p, const Grid& grid, Index together, bool backward) {
           key_bytes / p.key_bytes_per_second / static_cast<double>(together), queries_travel(grid.travel)};
 }
 
+// Seats whose queries a step has all at once: they meet the same keys in one go, so that these are read once.
+Index seats_together(const Schedule& job) {
+  if (job.grid.travel != Travel::tree) return 1;
+  return std::clamp<Index>(job.mask.queries(), 1, job.planner.seats());
+}
+
 }  // namespace
 
-Paces::Paces(const Prices& p, const Grid& grid, Index together)
-    : forward(pace_of(p, grid, together, false)), backward(pace_of(p, grid, together, true)) {}
+Paces::Paces(const Schedule& job, const Prices& p)
+    : forward(pace_of(p, job.grid, seats_together(job), false)),
+      backward(pace_of(p, job.grid, seats_together(job), true)) {}
 
 }  // namespace annulus

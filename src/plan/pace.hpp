@@ -60,8 +60,7 @@ class Pace {
 /// Of both passes; a schedule without backward uses the first.
 struct Paces {
   Pace forward, backward;
-  /// together: seats whose queries meet the same keys in one go, so that these are read once.
-  Paces(const Prices& prices, const Grid& grid, Index together);
+  Paces(const Schedule& job, const Prices& prices);
 };
 
 }  // namespace annulus

@@ -1,6 +1,7 @@
 #include "plan/passes.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace annulus {
 namespace {
@@ -18,31 +19,34 @@ class Trade {
   }
 
   // One batch; a row of a query or key is so many bytes, all heads of it.
-  void queries(Index row) { batch(job_.queries, row); }
-  void keys(Index row) { batch(job_.keys, row); }
-  void copy(Index bytes) { seconds_ += 2 * static_cast<double>(bytes) / p_.memory_bytes_per_second * crowd_; }
+  void queries(Index row) { batch(job_.queries, row, false); }
+  void keys(Index row) { batch(job_.keys, row, true); }
+  // What the batch before needs besides.
+  void copy(Index bytes) { batches_.back().seconds += copying(bytes); }
 
-  double seconds() const { return seconds_; }
+  // The batches since it was asked for last.
+  std::vector<Passes::Exchange> take() { return std::exchange(batches_, {}); }
   Index largest() const { return largest_ / lanes_ * (lanes_ - 1); }
   Index total() const { return total_ / lanes_ * (lanes_ - 1); }
   Index across() const { return total_ / lanes_ * (lanes_ - here_); }
 
  private:
-  void batch(const Partition& rows, Index row) {
+  double copying(Index bytes) const { return 2 * static_cast<double>(bytes) / p_.memory_bytes_per_second * crowd_; }
+  void batch(const Partition& rows, Index row, bool keys) {
     const Index bytes = rows.largest() * row;
     largest_ += bytes;
     total_ += rows.tokens() * row;
-    copy(bytes);
     const double share = static_cast<double>(bytes) / lanes_;
     const double near = p_.near.latency(share) + share * here_ * crowd_ / p_.near.bytes_per_second;
     const double across =
         here_ < lanes_ ? p_.far.latency(share) + share * (lanes_ - here_) * ports_ / p_.far.bytes_per_second : 0;
-    seconds_ += std::max(near, across);
+    batches_.push_back({keys, row / lanes_, copying(bytes) + std::max(near, across)});
   }
   const Schedule& job_;
   const Prices& p_;
   int lanes_, here_;
-  double crowd_ = 1, ports_ = 1, seconds_ = 0;
+  double crowd_ = 1, ports_ = 1;
+  std::vector<Passes::Exchange> batches_;
   Index largest_ = 0, total_ = 0;
 };
 
@@ -68,18 +72,25 @@ double own_passes(const Schedule& job, const Prices& p, bool backward) {
 
 }  // namespace
 
+double Passes::Pass::fixed_seconds() const {
+  double seconds = own_seconds;
+  for (const auto* exchanges : {&before, &after})
+    for (const Exchange& exchange : *exchanges) seconds += exchange.seconds;
+  return seconds;
+}
+
 Passes::Passes(const Schedule& job, const Prices& p) : tree_(job.grid.travel == Travel::tree) {
   const int lanes = job.grid.heads;
   const bool queries = queries_travel(job.grid.travel);
   const Index width = p.channels + p.value_channels, query_share = largest_query_share(p, lanes),
               kv_share = largest_kv_share(p, lanes), e = p.element_bytes;
   partial_row_bytes = query_share * (p.value_channels + 2) * f32;
-  forward = queries ? Pass{query_share * p.channels * e, partial_row_bytes, 0} : Pass{kv_share * width * e, 0, 0};
-  forward.fixed_seconds = own_passes(job, p, false);
+  forward = queries ? Pass{query_share * p.channels * e, partial_row_bytes} : Pass{kv_share * width * e, 0};
+  forward.own_seconds = own_passes(job, p, false);
   if (p.backward && !tree_) {
-    backward = queries ? Pass{query_share * (width * e + 2 * f32), query_share * p.channels * f32, 0}
-                       : Pass{kv_share * width * e, kv_share * width * f32, 0};
-    backward->fixed_seconds = own_passes(job, p, true);
+    backward = queries ? Pass{query_share * (width * e + 2 * f32), query_share * p.channels * f32}
+                       : Pass{kv_share * width * e, kv_share * width * f32};
+    backward->own_seconds = own_passes(job, p, true);
   }
   if (lanes == 1) return;
   const Index kv_heads = kv_share * lanes;  // those in several shares travel several times
@@ -91,9 +102,10 @@ Passes::Passes(const Schedule& job, const Prices& p) : tree_(job.grid.travel == 
   };
   Trade there(job, p);
   inputs(there);
+  forward.before = there.take();
   there.queries(p.query_heads * p.value_channels * f32);
   there.queries(p.query_heads * f32);
-  forward.fixed_seconds += there.seconds();
+  forward.after = there.take();
   exchange_bytes = there.largest();
   exchange_total = there.total();
   exchange_node_bytes = there.across();
@@ -103,10 +115,11 @@ Passes::Passes(const Schedule& job, const Prices& p) : tree_(job.grid.travel == 
   back.queries(p.query_heads * p.value_channels * e);
   back.queries(p.query_heads * f32);
   back.queries(p.query_heads * f32);
+  backward->before = back.take();
   back.queries(p.query_heads * p.channels * f32);
   back.keys(kv_heads * p.channels * f32);
   back.keys(kv_heads * p.value_channels * f32);
-  backward->fixed_seconds += back.seconds();
+  backward->after = back.take();
   exchange_bytes += back.largest();
   exchange_total += back.total();
   exchange_node_bytes += back.across();

@@ -1,5 +1,6 @@
 #pragma once
 #include <optional>
+#include <vector>
 
 #include "annulus/plan/cost.hpp"
 
@@ -9,9 +10,17 @@ namespace annulus {
 struct Passes {
   Passes(const Schedule& job, const Prices& prices);
 
+  /// One all-to-all inside a seat.
+  struct Exchange {
+    bool keys = false;    ///< of rows of keys, else of queries
+    Index row_bytes = 0;  ///< from one lane to another, for each row of the first (or of the other: on the way back)
+    double seconds = 0;   ///< with the copies that cut rows by heads
+  };
   struct Pass {
     Index block_bytes = 0, sum_bytes = 0;  ///< of a row of a block, and of the sums that follow it
-    double fixed_seconds = 0;              ///< head exchanges, passes over the own rows, the start
+    double own_seconds = 0;                ///< passes over the own rows, the start
+    std::vector<Exchange> before = {}, after = {};
+    double fixed_seconds() const;  ///< all that is not in the steps
   };
   Pass forward;
   std::optional<Pass> backward;  ///< not for a tree: its gradients are those of a ring

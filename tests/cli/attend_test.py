@@ -144,18 +144,6 @@ class Backward(AttendTest):
 
 
 class Said(AttendTest):
-    def test_weights_can_be_measured_by_ranks_that_run(self):
-        random = np.random.default_rng(SEED + 16)
-        path = self.scratch / "in.h5"
-        arrays, _ = case(random, path, "f32", 64, 64, (2, 2), 8, 8)
-        judge = Attention(arrays["q"], arrays["k"], arrays["v"], visible("causal", 64, 64))
-        result = self.attend(path, "--weights", "measured", "--ranks", 3)
-        self.check_forward(result, judge)
-        found = result["attributes"].get("weights")  # none where the ranks were alike
-        self.assertTrue(found is None or len(found) == 3, found)
-        self.assertTrue(found is None or result["attributes"]["partition"] == "balanced")
-        self.refuses(2, "--weights", "measured", command=["plan", path, "--ranks", 3, "--weights", "measured"])
-
     def test_what_a_profile_predicted_stands_beside_what_was_measured(self):
         random = np.random.default_rng(SEED + 17)
         path, output = self.scratch / "in.h5", self.scratch / "out.h5"

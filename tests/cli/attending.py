@@ -56,10 +56,10 @@ def rounding_of_weights(result, dtype):
 
 
 class AttendTest(ProgramTest):
-    def attend(self, path, *options, ranks=0, name="out.h5"):
+    def attend(self, path, *options, ranks=0, each=(), name="out.h5"):
         """The arrays and attributes of the result."""
         output = self.scratch / name
-        self.succeeds("attend", path, "--output", output, "--overwrite", *options, ranks=ranks)
+        self.succeeds("attend", path, "--output", output, "--overwrite", *options, ranks=ranks, each=each)
         arrays = {}
         with h5py.File(output, "r") as file:
             file.visititems(lambda name, it: arrays.__setitem__(name, it[()]) if isinstance(it, h5py.Dataset) else None)

@@ -221,10 +221,14 @@ class Plan(ProgramTest):
         random = np.random.default_rng(SEED)
         path = write(self.scratch / "in.h5", "f32", **random_tensors(random, 64, 64, 4, 4, 8, 8))
         config = self.scratch / "shared.ini"
+        timeline = self.scratch / "shared.json"
         config.write_text("mask = causal\nstrategy = ulysses\npartition = zigzag\ndtype = bf16\nsoftmax-scale = 0.3\nranks = 2\nthreads = 1\n"
-                          "device = cpu\nkernel = reference\ntransport = threads\ntrace = summary\nprogress = none\ntimeout = 30\n")
+                          "device = cpu\nkernel = reference\ntransport = threads\ntrace = summary\nprogress = none\ntimeout = 30\n"
+                          f"timeline = {timeline}\n")
         self.succeeds("attend", path, "--config", config, "--output", self.scratch / "out.h5", "--overwrite")
+        self.assertEqual(json.loads(timeline.read_text())["otherData"]["times"], "measured")
         _, plan = self.plan(path, "--config", config)
+        self.assertEqual(json.loads(timeline.read_text())["otherData"]["times"], "predicted")
         self.assertEqual([plan["strategy"], plan["partition"], plan["dtype"], plan["softmax_scale"]], ["ulysses", "zigzag", "bf16", 0.3])
         shown = self.succeeds("plan", "--config", config, "--print-config").stdout
         for line in ["kernel = reference", "device = cpu", "transport = threads", "threads = 1", "progress = none", "trace = summary"]:

@@ -35,10 +35,15 @@ def environment():
     return {**os.environ, **more}
 
 
-def start(*arguments, ranks=0, cwd=None):
-    """The running process, leader of a group of its own; ranks = 0: without mpirun."""
-    launcher = [MPIRUN, "-n", str(ranks), "--oversubscribe", "--bind-to", "none"] if ranks else []
-    command = [*launcher, PROGRAM, *map(str, arguments)]
+def start(*arguments, ranks=0, each=(), cwd=None):
+    """The running process, leader of a group of its own; ranks = 0: without mpirun. each: a process for each item, a list of
+    options that it has besides."""
+    command = [PROGRAM, *map(str, arguments)]
+    if ranks:
+        command = [MPIRUN, "-n", str(ranks), "--oversubscribe", "--bind-to", "none", *command]
+    elif each:
+        parts = [part for more in each for part in (":", "-n", "1", *command, *map(str, more))]
+        command = [MPIRUN, "--oversubscribe", "--bind-to", "none", *parts[1:]]
     return subprocess.Popen(
         command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
@@ -49,10 +54,10 @@ def patience(seconds):
     return seconds * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def annulus(*arguments, ranks=0, seconds=60, cwd=None):
-    """The finished process: returncode, stdout, stderr as text. ranks = 0: without mpirun.
+def annulus(*arguments, ranks=0, each=(), seconds=60, cwd=None):
+    """The finished process: returncode, stdout, stderr as text; ranks, each: as in start().
     Raises subprocess.TimeoutExpired after `seconds` of an idle machine, with every process it started gone."""
-    process = start(*arguments, ranks=ranks, cwd=cwd)
+    process = start(*arguments, ranks=ranks, each=each, cwd=cwd)
     try:
         stdout, stderr = process.communicate(timeout=patience(seconds))
     except subprocess.TimeoutExpired:

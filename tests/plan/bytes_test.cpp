@@ -88,6 +88,18 @@ TEST(Bytes, PackedDocumentsMoveAFourthOfAPlainRingAtMost) {
   }
 }
 
+TEST(Bytes, OfATreesGradientsIncludeTheirExchangeOfHeads) {
+  Prices both = prices;
+  both.backward = true;
+  both.ranks_per_node = 3;
+  const Mask mask = Mask::parse("full", {36, 36});
+  const Estimate tree = estimate(make_schedule({2, 3, 1, Travel::tree}, "contiguous", mask), both),
+                 ring = estimate(make_schedule({2, 3, 1}, "contiguous", mask), both);
+  EXPECT_EQ(tree.exchange_bytes, ring.exchange_bytes);
+  EXPECT_EQ(tree.exchange_total, ring.exchange_total);
+  EXPECT_EQ(tree.exchange_node_bytes, ring.exchange_node_bytes);
+}
+
 TEST(Bytes, InnerRingsInsideNodesSpareTheLinksBetweenThem) {
   const Mask mask = Mask::parse("full", {4096, 4096});
   Prices p = prices;

@@ -18,7 +18,7 @@ MAY_INCLUDE = {
     "geometry": set(),
     "memory": set(),
     "timeline": set(),
-    "plan": {"geometry"},
+    "plan": {"geometry", "timeline"},
     "kernel": {"geometry", "memory"},
     "transport": {"memory"},
     "store": FLOOR_2,

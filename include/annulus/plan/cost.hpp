@@ -8,6 +8,8 @@
 
 namespace annulus {
 
+struct Prediction;
+
 /// A message of b bytes takes latency(b) + b / bytes_per_second.
 struct LinkPrice {
   double latency_seconds = 2e-5, bytes_per_second = 5e9;
@@ -104,7 +106,10 @@ struct Estimate {
 /// and its next block is there, and a block leaves when its sender is in that step, too. Memory grows with the number of
 /// seats, time with the pairs of seats that see each other, and no plan is made. Exact up to 17,320 seats; beyond,
 /// steps are sampled (Prices::most_looks) and counts of rows and bytes are close, not exact.
-Estimate estimate(const Schedule& schedule, const Prices& prices);
+/// prediction: not null: filled for as many of the first ranks as it has, empty before; it then takes memory, and time, for each of
+/// their steps and messages. Throws Error (usage) when it is wanted and steps_are_sampled().
+Estimate estimate(const Schedule& schedule, const Prices& prices, Prediction* prediction = nullptr);
+bool steps_are_sampled(const Schedule& schedule, const Prices& prices);
 /// A time that no schedule of these seats can beat: the pairs of the seat that computes longest, at the best rate.
 double least_seconds(const Schedule& schedule, const Prices& prices);
 

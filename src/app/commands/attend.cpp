@@ -14,6 +14,7 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
+#include "app/outputs.hpp"
 #include "app/speeds.hpp"
 #include "app/tensors.hpp"
 #include "app/timeline_file.hpp"

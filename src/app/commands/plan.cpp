@@ -9,6 +9,7 @@
 #include "app/commands/commands.hpp"
 #include "app/job.hpp"
 #include "app/plan_page.hpp"
+#include "app/predicted_timeline.hpp"
 #include "app/strategy_table.hpp"
 #include "app/tensors.hpp"
 #include "app/traces.hpp"
@@ -139,6 +140,7 @@ void print_request(const json& r) {
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
   if (settings.text("kernel") != "auto") kernel_place(settings.text("kernel"));
+  PredictedTimeline timeline(settings);
   const bool backward = settings.text("pass") == "backward";
   const std::optional<Hardware> hardware = hardware_of(settings);
   Subject subject = settings.positional().empty() ? subject_of(settings, backward, hardware)
@@ -147,7 +149,7 @@ int run(const Settings& settings, Context& context) {
   const Placement place = place_of(settings, context, hardware);
   const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
   const Prices prices = prices_of(settings, place, job.shape, backward);
-  const Estimate e = estimate(job.schedule, prices);
+  const Estimate e = timeline.estimate(job, prices);
   const TraceChoice traces = trace_choice(settings);
   if (traces.any()) subject.files.write.emplace_back("trace", trace_file_bytes(traces, job));
   const Planned plan{job, prices, e, subject.files, trace_bytes(traces, job)};
@@ -164,6 +166,7 @@ int run(const Settings& settings, Context& context) {
   }
   print_strategies(job, e, prices, out);
   if (settings.flag("explain")) print_legality(job, out);
+  timeline.write(job, out);
   if (settings.has("json")) {
     std::ofstream file(settings.text("json"));
     file << out.dump(2) << '\n';
@@ -212,11 +215,16 @@ Command plan_command() {
                        {.name = "explain",
                         .group = "Output",
                         .help = "also what each strategy does in each pass, or why it is refused"},
-                       {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}},
+                       {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"},
+                       {.name = "timeline",
+                        .value = "FILE",
+                        .group = "Output",
+                        .help = "Chrome/Perfetto JSON of what each rank would do when; of at most 64 ranks"}},
                       unused_options()}),
           .examples = {"annulus plan --tokens 1M --ranks 8 --mask causal",
                        "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",
-                       "annulus plan qkv.h5 --ranks 4 --strategy ulysses --json plan.json"},
+                       "annulus plan qkv.h5 --ranks 4 --strategy ulysses --json plan.json",
+                       "annulus plan --ranks 16 --strategy ring --timeline predicted.json"},
           .run = run};
 }
 

@@ -1,0 +1,94 @@
+#pragma once
+#include <vector>
+
+#include "annulus/plan/cost.hpp"
+#include "annulus/plan/prediction.hpp"
+#include "plan/clock.hpp"
+#include "plan/pace.hpp"
+#include "plan/passes.hpp"
+#include "plan/recorder.hpp"
+#include "plan/row_lists.hpp"
+#include "plan/sight.hpp"
+#include "plan/spans.hpp"
+
+namespace annulus {
+
+/// Of seats at blocks.
+inline Index looks_of(const Planner& planner) { return Index{planner.seats()} * planner.seats(); }
+
+/// What is written down, if anything: of which passes, and how the first of them begins.
+struct Recording {
+  Prediction* into = nullptr;
+  bool forward = true;
+  double begins = 0;
+  Index batch = 0;
+};
+
+/// The plans of all seats, step by step, told to a counter and to a clock for each pass.
+class Stream {
+ public:
+  Stream(const Schedule& job, const Prices& prices, const Passes& passes, const Recording& recording);
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  /// What happened in each pass; empty where nobody asked.
+  const std::vector<Recorder>& recorders() const { return recorders_; }
+
+  /// Counts, and the times of the steps alone.
+  void run(Estimate& e);
+
+  Index received = 0, most_received = 0;  // rows of visiting blocks: of all seats, of the one with most
+  Index merged = 0, most_merged = 0;      // rows of partial results, likewise
+  Index crossed = 0, merged_across = 0;   // those of them that came from another node
+
+ private:
+  struct Seat {
+    Index pairs = 0, rows = 0, all_pairs = 0, all_rows = 0;
+    int busy = 0;  // the last step in which it worked
+  };
+  struct Block {
+    int step = 0;  // of its last use by a visitor
+    Rank user = nobody;
+    int rows = 0;  // in lists_; of no meaning without a user
+    bool operator==(const Block&) const = default;
+  };
+  struct Home {
+    Messages messages;
+    Index rows;
+  };
+
+  static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
+  bool across(Rank a, Rank b) const { return !nodes_.empty() && nodes_[index(a)] != nodes_[index(b)]; }
+
+  void gather_all();
+  void look(Rank seat, Rank origin);
+  void meet(const Span& span);
+  void arrive(const Messages& m, Index rows);
+  void pass_on(const Span& span, Index rows);
+  void pass_on_alike(Span span, Index rows);
+  void leave(const Span& span, const Block& before, Index riding);
+  void go_home();
+  void last_homes();
+  void end_step(Estimate& e, int first);
+  int steps_alike() const { return grid_.travel == Travel::tree ? 1 : alike_; }
+  void merge();
+  void record_merge(std::size_t round);
+
+  const Planner& planner_;
+  const Grid grid_;
+  const Spans spans_;
+  const Paces paces_;
+  bool with_sums_ = false;
+  int step_ = 0, every_ = 1, alike_ = 1;  // of so many steps one is looked at; how many this one stands for
+  std::vector<Clock> clocks_;             // forward, and backward where it is asked for
+  std::vector<Recorder> recorders_;       // of each of them, or none
+  std::vector<Seat> seats_;
+  std::vector<double> slowness_;  // of seats
+  Index most_looks_;
+  std::vector<Block> blocks_;  // by owner
+  std::vector<Rank> nodes_;    // of seats, where there are several
+  RowLists lists_;
+  std::vector<Home> homes_;
+  Sight sight_;
+};
+
+}  // namespace annulus
