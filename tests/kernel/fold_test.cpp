@@ -85,6 +85,9 @@ TEST(Fold, ManyThreadsFindWorkInOneHeadOfManyKeys) {
   EXPECT_EQ(cpu::fold(tiles, {1, 4, 1, 48, 16})->shares, 64);
   EXPECT_EQ(cpu::fold(tiles, {1, 4, 8, 48, 16})->shares, 8);
   EXPECT_EQ(cpu::fold(std::vector{tile({0, 1}, {0, 100})}, {1, 4, 1, 48, 16})->shares, 1);
+  EXPECT_EQ(cpu::fold(tiles, {1, 4, 8, 48, 16, 8})->shares, 64) << "heads that are read together are one piece of work";
+  EXPECT_EQ(cpu::fold(tiles, {1, 4, 8, 48, 16, 8})->heads_together, 8);
+  EXPECT_EQ(cpu::fold({&tiles[0], 1}, {5, 4, 8, 48, 16, 8})->heads_together, 1) << "more than one block";
 }
 
 // One query and some, heads of a group that begins and ends inside another rank's share, several shares of keys.
@@ -119,6 +122,33 @@ TEST(Tiled, FewQueriesAgreeWithTheReferenceWhateverTheThreads) {
         expect_forward(*cpu::make_kernel_of_tier(in.problem, {}, name, tile_twin_tier(tier)), tiles, in, truth);
       }
     }
+}
+
+// Heads are read several at a time where their queries fit one block each, with sets that need not be full.
+TEST(Tiled, AnyNumberOfHeadsIsReadTogether) {
+  for (const DType type : {DType::f32, DType::bf16, DType::f16})
+    for (const Index kv_heads : {2, 8, 9, 19})
+      for (const Index members : {1, 3}) {
+        const Problem problem{.query_heads = kv_heads * members,
+                              .kv_heads = kv_heads,
+                              .channels = 20,
+                              .value_channels = 33,
+                              .group = members,
+                              .type = type,
+                              .softmax_scale = 0.2};
+        const std::vector<Tile> tiles{tile({0, 2}, {0, 2200}, {-far, 2150}), tile({0, 2}, {2200, 2233})};
+        const Inputs in(problem, 2, 2233, 55);
+        const Truth truth(tiles, in);
+        for (const std::string& tier : runnable_tiers()) {
+          SCOPED_TRACE(sentence(tier, ", ", name_of(type), ", ", kv_heads, " heads, each for ", members));
+          const auto kernel = make_tiled_kernel(problem, {.threads = 1}, tier);
+          expect_forward(*kernel, tiles, in, truth);
+          if (testing::Test::HasFatalFailure()) return;
+          const ForwardResult one = forward_by(*kernel, tiles, in, in.v);
+          const auto other = make_tiled_kernel(problem, {.threads = 5}, tier);
+          EXPECT_TRUE(one.partial.same_bits(forward_by(*other, tiles, in, in.v).partial));
+        }
+      }
 }
 
 // A tier of tiles has groups of more lanes than its blocks: what is folded is rounded up to blocks only.

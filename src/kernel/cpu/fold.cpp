@@ -65,7 +65,9 @@ std::optional<Folding> fold(std::span<const Tile> tiles, const FewQueries& of) {
     longest = std::max(longest, r.k.count());
   }
   if (folded > plain) return std::nullopt;
-  folding.shares = std::clamp<Index>(longest / least_keys_of_share, 1, ceil_div(wanted_items, of.kv_heads));
+  if (folding.rows <= of.folded_lanes) folding.heads_together = std::min(of.heads_together, of.kv_heads);
+  const Index items_of_share = ceil_div(of.kv_heads, folding.heads_together);
+  folding.shares = std::clamp<Index>(longest / least_keys_of_share, 1, ceil_div(wanted_items, items_of_share));
   for (const Rectangle& r : rectangles) {
     const Index keys = std::max(least_keys_of_share, ceil_div(r.k.count(), folding.shares));
     Index share = 0;

@@ -33,10 +33,12 @@ struct FewQueries {
   Index members;  ///< query heads of a key/value head, at most
   Index kv_heads;
   Index lanes, folded_lanes;  ///< of a block, without folding and with it
+  Index heads_together = 1;   ///< that an item of one block may have
 };
 
 struct Folding {
   Index members = 1, shares = 1, rows = 0;
+  Index heads_together = 1;  ///< key/value heads of an item
   std::vector<Piece> pieces;  ///< lanes: folded rows
 
   Index pairs() const;

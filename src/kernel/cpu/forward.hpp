@@ -49,7 +49,7 @@ struct ForwardRoom {
   Index floats;
 };
 
-ForwardRoom forward_room(const Shape& shape, float* scratch) {
+ForwardRoom forward_room(const Shape& shape, Index blocks, float* scratch) {
   Carver carve{scratch};
   ForwardRoom room{};
   const Index wide = most(padded(shape.channels), padded(shape.value_channels));
@@ -63,8 +63,11 @@ ForwardRoom forward_room(const Shape& shape, float* scratch) {
   room.first.total = carve.take(padded(shape.value_channels) * lanes);
   take_statistics(carve, room.first);
   room.block_floats = carve.used - begin;
-  room.floats = begin + room.block_floats * blocks_of(shape);
+  room.floats = begin + room.block_floats * blocks;
   return room;
+}
+ANNULUS_INLINE ForwardRoom forward_room(const Shape& shape, float* scratch) {
+  return forward_room(shape, blocks_of(shape), scratch);
 }
 
 ANNULUS_INLINE ForwardBlock block_at(const ForwardRoom& room, Index b) {
@@ -284,9 +287,13 @@ struct SingleOperands {
   static void pack_queries(const ForwardItem& item, Index row, Index count, float* spare, float* q) {
     pack_lanes(item.q, item.shape.type, row, count, item.shape.channels, spare, q);
   }
-  static void pack_chunk(const ForwardItem& item, Index from, Index size, const ForwardRoom& room) {
-    pack_rows(item.k, item.shape.type, from, size, item.shape.channels, room.k);
-    pack_panels(item.v, item.shape.type, from, size, item.shape.value_channels, room.row, room.panels);
+  /// Rows [from + begin, from + end) of the chunk that begins at `from`; begin: even
+  static void pack_chunk(const ForwardItem& item, Index from, Steps rows, const ForwardRoom& room) {
+    const Index channels = item.shape.channels, values = item.shape.value_channels;
+    const DType type = item.shape.type;
+    const Index first = from + rows.begin, count = rows.end - rows.begin;
+    pack_rows(item.k, type, first, count, channels, room.k + rows.begin * padded(channels));
+    pack_panels(item.v, type, first, count, values, room.row, room.panels + rows.begin * unit);
   }
   /// S^T into room.p
   ANNULUS_INLINE static void score(const ForwardRoom& room, const float* q, const Shape& shape, const Strip& strip) {
@@ -323,36 +330,74 @@ void attend(const ForwardRoom& room, const ForwardBlock& block, const Shape& sha
   settle(block, shape);
 }
 
+/// Heads that an item may have. Rows of one head lie far apart, and no processor guesses where the next one is; those of
+/// several, read row by row, follow one another.
+constexpr Index most_heads = vectors == 1 ? 8 : 1;
+
+/// One head of an item, and where it is worked on.
+struct HeadWork {
+  ForwardItem item;
+  ForwardRoom room;
+};
+
+ANNULUS_INLINE ForwardItem head_of(const ForwardItem& item, Index n) {
+  ForwardItem head = item;
+  head.q.data += n * item.q_head_bytes, head.k.data += n * item.k_head_bytes, head.v.data += n * item.v_head_bytes;
+  head.out.data += n * item.out_head_bytes;
+  head.top.data += n * item.number_head_bytes, head.sum.data += n * item.number_head_bytes;
+  return head;
+}
+
+/// A chunk of all heads: of several a few rows of each in turn.
+template <class Operands>
+ANNULUS_INLINE void pack_chunks(const HeadWork* heads, Index count, Index from, Index size) {
+  const Index step = count == 1 ? size : 2;
+  for (Index row = 0; row < size; row += step)
+    for (Index n = 0; n < count; ++n)
+      Operands::pack_chunk(heads[n].item, from, {row, least(row + step, size)}, heads[n].room);
+}
+
 /// All tiles of the item, one packed chunk of keys after another, each for all blocks of lanes.
 template <class Operands>
 void forward(const ForwardItem& item, float* scratch) {
   const Shape& shape = item.shape;
-  const ForwardRoom room = forward_room(shape, scratch);
   const Group& group = item.group;
   const auto rows_of = [&](Index b) { return least(lanes, group.end - group.begin - b * lanes); };
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
-  for (Index b = 0; b < blocks; ++b) {
-    Operands::pack_queries(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b).q);
-    load_block(item, group.begin + b * lanes, rows_of(b), room.row, block_at(room, b));
+  HeadWork heads[most_heads];
+  for (Index n = 0; n < item.heads; ++n) {
+    heads[n] = {head_of(item, n), forward_room(shape, item.heads == 1 ? blocks_of(shape) : blocks, scratch)};
+    scratch += heads[n].room.floats;
+    heads[n].room.p = heads[0].room.p;  // stays near
+    for (Index b = 0; b < blocks; ++b) {
+      const ForwardBlock block = block_at(heads[n].room, b);
+      Operands::pack_queries(heads[n].item, group.begin + b * lanes, rows_of(b), heads[n].room.row, block.q);
+      load_block(heads[n].item, group.begin + b * lanes, rows_of(b), heads[n].room.row, block);
+    }
   }
   for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
-    for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
-      block_at(room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
+    for (Index n = 0; n < item.heads; ++n)
+      for (Index row = most(group.begin, piece->lane_begin); row < least(group.end, piece->lane_end); ++row)
+        block_at(heads[n].room, (row - group.begin) / lanes).touched[(row - group.begin) % lanes] = 1;
     const Steps seen = steps_seen(*piece, group.begin, group.end);
     for (Index from = chunk_of(*piece, seen.begin); from < seen.end; from += chunk) {
       const Index size = least(chunk, seen.end - from);
-      Operands::pack_chunk(item, from, size, room);
+      pack_chunks<Operands>(heads, item.heads, from, size);
       const Steps next{from + size, least(from + size + chunk, seen.end)};
       for (Index b = 0; b < blocks; ++b) {
-        prefetch_rows(item.k, shape.type, next, shape.channels, b, blocks);
-        prefetch_rows(item.v, shape.type, next, shape.value_channels, b, blocks);
         Strip strip;
-        if (cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip))
-          attend<Operands>(room, block_at(room, b), shape, strip);
+        const bool some = cut_strip(*piece, group.begin + b * lanes, rows_of(b), from, size, strip);
+        for (Index n = 0; n < item.heads; ++n) {
+          prefetch_rows(heads[n].item.k, shape.type, next, shape.channels, b, blocks);
+          prefetch_rows(heads[n].item.v, shape.type, next, shape.value_channels, b, blocks);
+          if (some) attend<Operands>(heads[n].room, block_at(heads[n].room, b), shape, strip);
+        }
       }
     }
   }
-  for (Index b = 0; b < blocks; ++b) store_block(item, group.begin + b * lanes, rows_of(b), block_at(room, b));
+  for (Index n = 0; n < item.heads; ++n)
+    for (Index b = 0; b < blocks; ++b)
+      store_block(heads[n].item, group.begin + b * lanes, rows_of(b), block_at(heads[n].room, b));
 }
 
 }  // namespace

@@ -7,7 +7,8 @@ namespace {
 
 /// Steps packed at a time. Each register tile of the second product runs over one chunk, so a short chunk costs loads
 /// and stores of the sums; a long one does not stay in L1 (chunk x lanes) and L2 (chunk x channels).
-constexpr Index chunk = 128;
+/// Blocks of one vector, for few queries, are bound by reading: there the packed chunks of several heads are to stay in L2.
+constexpr Index chunk = vectors == 1 ? 32 : 128;
 
 /// Rows of the side that is walked over, half open.
 struct Steps {

@@ -57,12 +57,13 @@ struct PairOperands {
     pack_word_lanes(item.q, row, count, item.shape.channels, spare, q);
   }
 
-  static void pack_chunk(const ForwardItem& item, Index from, Index size, const ForwardRoom& room) {
-    const Index values = item.shape.value_channels;
-    copy_rows(item.k, from, size, item.shape.channels, room.k);
+  static void pack_chunk(const ForwardItem& item, Index from, Steps rows, const ForwardRoom& room) {
+    const Index values = item.shape.value_channels, channels = item.shape.channels;
+    copy_rows(item.k, from + rows.begin, rows.end - rows.begin, channels,
+              room.k + rows.begin * padded(words_of(channels)));
     zero(room.row, padded(values));
-    for (Index row = 0; row < size; row += 2) {
-      pair_rows(item.v.data + (from + row) * item.v.pitch, row + 1 < size ? item.v.pitch : 0, values, room.row);
+    for (Index row = rows.begin; row < rows.end; row += 2) {
+      pair_rows(item.v.data + (from + row) * item.v.pitch, row + 1 < rows.end ? item.v.pitch : 0, values, room.row);
       spread_row(room.row, row / 2, values, room.panels);
     }
   }

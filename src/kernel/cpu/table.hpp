@@ -56,6 +56,7 @@ constexpr Tier table = {.lanes = lanes,
                         .pack = nullptr,
                         .part_grain = no_parts,
                         .forward_lanes = block_lanes,
+                        .heads_together = nullptr,
                         .narrow = nullptr};
 
 constexpr Tier with_narrow(Tier tier, const Tier* const* narrow) {

@@ -67,6 +67,8 @@ struct ForwardItem {
   Target out, top, sum;
   const float* packed = nullptr;  ///< chunks of k and v by their number, where the tier wants them
   bool last = false;              ///< all rows of the group are to be normalised, with lse in place of top
+  Index heads = 1;                ///< head n of them begins n * bytes further in every row; at most Tier::heads_together
+  Index q_head_bytes = 0, k_head_bytes = 0, v_head_bytes = 0, out_head_bytes = 0, number_head_bytes = 0;
 };
 
 /// Turns of the groups of a call at rows that all of them add to. done_from[group][head]: that group is done with rows from
@@ -123,6 +125,7 @@ struct Tier {
   Index (*part_grain)(
       const Shape&);  ///< gradients takes groups of parts of a multiple of so many lanes; 0: of one part
   Index (*forward_lanes)(const Shape&);  ///< of one block of forward, which computes all of them; they divide `lanes`
+  Index (*heads_together)(const Shape&);  ///< of one item of forward with one block of lanes; null: one
   const Tier* const* narrow;             ///< forward with fewer lanes, for few rows; null where there is none
 };
 

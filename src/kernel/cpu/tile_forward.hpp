@@ -88,7 +88,7 @@ void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& 
     const Index some = least(chunk, keys.end - at);
     Strip strip;
     if (!cut_strip(piece, row, count, at, some, strip)) continue;
-    SingleOperands::pack_chunk(item, at, some, room.plain);
+    SingleOperands::pack_chunk(item, at, {0, some}, room.plain);
     attend<SingleOperands>(room.plain, block, item.shape, strip);
   }
 }

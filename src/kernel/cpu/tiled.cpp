@@ -174,6 +174,7 @@ class Tiled final : public Kernel {
     const KeyValue& kv;
     const Partial& into;
     Pausing pausing;
+    Index heads_together = 1;  // of one item, which then has one block of lanes
   };
 
   void attend(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into, bool last) {
@@ -181,7 +182,8 @@ class Tiled final : public Kernel {
     check_forward(problem_, tiles, q, kv, into);
     const Tier& tier = narrow_pays(q.tokens) ? **tier_.narrow : tier_;
     const auto folding = fold(tiles, {q.tokens, heads_.most_sharing(problem_.kv_heads), problem_.kv_heads,
-                                      tier_.forward_lanes(shape_), tier.forward_lanes(shape_)});
+                                      tier_.forward_lanes(shape_), tier.forward_lanes(shape_),
+                                      tier.heads_together == nullptr ? 1 : tier.heads_together(shape_)});
     if (folding) return attend_folded(*folding, tier, q, kv, into, last);
     Call call{tier_, heads_, q, kv, into, {pause_, problem_.query_heads * pairs_of(tiles)}};
     attend_pieces(in_lanes(tiles, queries_in_lanes), call, last);
@@ -192,7 +194,10 @@ class Tiled final : public Kernel {
                      bool last) {
     const FoldedRows rows(folding, problem_, heads_, q);
     const Index heads = problem_.kv_heads;
-    Call call{tier, {heads, 1, 0}, rows.q(), kv, rows.partial(), {pause_, heads * folding.pairs()}};
+    Call call{tier,           {heads, 1, 0},
+              rows.q(),       kv,
+              rows.partial(), {pause_, heads * folding.pairs()},
+              folding.heads_together};
     attend_pieces(folding.pieces, call, false);
     rows.merge(into);
     if (!last) return;
@@ -212,7 +217,7 @@ class Tiled final : public Kernel {
     if (form.steps > 0 && scratch_.size() == 1) heads_at_once = 1;
     else if (rounds.at_once > 0) heads_at_once = std::clamp<Index>(room / rounds.at_once, 1, problem_.kv_heads);
     const Index heads = ceil_div(call.heads.count * heads_at_once, problem_.kv_heads);
-    const Index size = group_size(tier, rows, heads, Pass::forward);
+    const Index size = call.heads_together > 1 ? tier.lanes : group_size(tier, rows, heads, Pass::forward);
     const std::vector<std::size_t> final_round = last_rounds(rounds, rows, size);
     packed_.grow(heads_at_once * rounds.at_once * form.floats);
     for (std::size_t k = 0; k < rounds.pieces.size(); ++k) {
@@ -292,9 +297,10 @@ class Tiled final : public Kernel {
   template <class IsLast>
   void forward_round(const std::vector<RowGroup>& groups, const IsLast& is_last, Call& call, const Packed& packed) {
     const Range heads{call.heads.sharing(packed.heads.begin).begin, call.heads.sharing(packed.heads.end - 1).end};
-    run(call.tier, groups, heads.count(), Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
+    const Index together = call.heads_together, sets = ceil_div(heads.count(), together);
+    run(call.tier, groups, sets, Pass::forward, [&](const RowGroup& group, Index n, float* scratch) {
       if (call.pausing.failed()) return;
-      const Index h = heads.begin + n, g = call.heads.kv_head(h);
+      const Index h = heads.begin + n * together, g = call.heads.kv_head(h);
       call.tier.forward({.shape = shape_,
                          .group = group.view(),
                          .q = source(call.q, h),
@@ -304,9 +310,15 @@ class Tiled final : public Kernel {
                          .top = target(call.into.top, h),
                          .sum = target(call.into.sum, h),
                          .packed = packed_.data() + (g - packed.heads.begin) * packed.head_floats,
-                         .last = is_last(group)},
+                         .last = is_last(group),
+                         .heads = std::min(together, heads.end - h),
+                         .q_head_bytes = head_bytes(call.q),
+                         .k_head_bytes = head_bytes(call.kv.k),
+                         .v_head_bytes = head_bytes(call.kv.v),
+                         .out_head_bytes = head_bytes(call.into.out),
+                         .number_head_bytes = head_bytes(call.into.top)},
                         scratch);
-      call.pausing.after(group.pairs);
+      call.pausing.after(group.pairs * std::min(together, heads.end - h));
     });
     call.pausing.rethrow();
   }
