@@ -7,7 +7,7 @@
 namespace annulus::cpu {
 namespace {
 
-constexpr Tier table = narrow_table(forward_with_pairs);
+constexpr Tier table = narrow_table<forward_with_pairs>();
 
 }  // namespace
 

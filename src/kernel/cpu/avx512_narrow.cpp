@@ -6,7 +6,7 @@
 namespace annulus::cpu {
 namespace {
 
-constexpr Tier table = narrow_table(forward<SingleOperands>);
+constexpr Tier table = narrow_table<forward<SingleOperands>>();
 
 }  // namespace
 

@@ -67,6 +67,7 @@ struct ForwardItem {
   Target out, top, sum;
   const float* packed = nullptr;  ///< chunks of k and v by their number, where the tier wants them
   bool last = false;              ///< all rows of the group are to be normalised, with lse in place of top
+  Index rows = 0;                 ///< more than 0: so many first rows of the group are all, and have met nothing yet
   Index heads = 1;                ///< head n of them begins n * bytes further in every row; at most Tier::heads_together
   Index q_head_bytes = 0, k_head_bytes = 0, v_head_bytes = 0, out_head_bytes = 0, number_head_bytes = 0;
 };

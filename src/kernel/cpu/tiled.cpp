@@ -175,6 +175,7 @@ class Tiled final : public Kernel {
     const Partial& into;
     Pausing pausing;
     Index heads_together = 1;  // of one item, which then has one block of lanes
+    Index rows = 0;            // ForwardItem::rows
   };
 
   void attend(std::span<const Tile> tiles, const Rows& q, const KeyValue& kv, const Partial& into, bool last) {
@@ -197,7 +198,8 @@ class Tiled final : public Kernel {
     Call call{tier,           {heads, 1, 0},
               rows.q(),       kv,
               rows.partial(), {pause_, heads * folding.pairs()},
-              folding.heads_together};
+              folding.heads_together,
+              folding.rows == tier.lanes ? q.tokens * folding.members : 0};
     attend_pieces(folding.pieces, call, false);
     rows.merge(into);
     if (!last) return;
@@ -217,7 +219,7 @@ class Tiled final : public Kernel {
     if (form.steps > 0 && scratch_.size() == 1) heads_at_once = 1;
     else if (rounds.at_once > 0) heads_at_once = std::clamp<Index>(room / rounds.at_once, 1, problem_.kv_heads);
     const Index heads = ceil_div(call.heads.count * heads_at_once, problem_.kv_heads);
-    const Index size = call.heads_together > 1 ? tier.lanes : group_size(tier, rows, heads, Pass::forward);
+    const Index size = call.rows > 0 ? tier.lanes : group_size(tier, rows, heads, Pass::forward);
     const std::vector<std::size_t> final_round = last_rounds(rounds, rows, size);
     packed_.grow(heads_at_once * rounds.at_once * form.floats);
     for (std::size_t k = 0; k < rounds.pieces.size(); ++k) {
@@ -311,6 +313,7 @@ class Tiled final : public Kernel {
                          .sum = target(call.into.sum, h),
                          .packed = packed_.data() + (g - packed.heads.begin) * packed.head_floats,
                          .last = is_last(group),
+                         .rows = call.rows,
                          .heads = std::min(together, heads.end - h),
                          .q_head_bytes = head_bytes(call.q),
                          .k_head_bytes = head_bytes(call.kv.k),
