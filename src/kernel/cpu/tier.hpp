@@ -68,7 +68,7 @@ struct ForwardItem {
   const float* packed = nullptr;  ///< chunks of k and v by their number, where the tier wants them
   bool last = false;              ///< all rows of the group are to be normalised, with lse in place of top
   Index rows = 0;                 ///< more than 0: so many first rows of the group are all, and have met nothing yet
-  Index heads = 1;                ///< head n of them begins n * bytes further in every row; at most Tier::heads_together
+  Index heads = 1;  ///< head n of them begins n * bytes further in every row; at most Tier::heads_together
   Index q_head_bytes = 0, k_head_bytes = 0, v_head_bytes = 0, out_head_bytes = 0, number_head_bytes = 0;
 };
 
@@ -125,9 +125,9 @@ struct Tier {
   void (*pack)(const PackItem&, float* scratch);  ///< in the scratch of forward; null where chunks never have steps
   Index (*part_grain)(
       const Shape&);  ///< gradients takes groups of parts of a multiple of so many lanes; 0: of one part
-  Index (*forward_lanes)(const Shape&);  ///< of one block of forward, which computes all of them; they divide `lanes`
+  Index (*forward_lanes)(const Shape&);   ///< of one block of forward, which computes all of them; they divide `lanes`
   Index (*heads_together)(const Shape&);  ///< of one item of forward with one block of lanes; null: one
-  const Tier* const* narrow;             ///< forward with fewer lanes, for few rows; null where there is none
+  const Tier* const* narrow;              ///< forward with fewer lanes, for few rows; null where there is none
 };
 
 /// Forward and traces of the tiers with tile products, in lanes of their own (tile_forward.hpp, tile_observe.hpp): one way of

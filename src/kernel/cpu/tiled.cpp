@@ -182,9 +182,9 @@ class Tiled final : public Kernel {
     if (problem_.query_heads == 0) return;
     check_forward(problem_, tiles, q, kv, into);
     const Tier& tier = narrow_pays(q.tokens) ? **tier_.narrow : tier_;
-    const auto folding = fold(tiles, {q.tokens, heads_.most_sharing(problem_.kv_heads), problem_.kv_heads,
-                                      tier_.forward_lanes(shape_), tier.forward_lanes(shape_),
-                                      tier.heads_together == nullptr ? 1 : tier.heads_together(shape_)});
+    const auto folding =
+        fold(tiles, {q.tokens, heads_.most_sharing(problem_.kv_heads), problem_.kv_heads, tier_.forward_lanes(shape_),
+                     tier.forward_lanes(shape_), tier.heads_together == nullptr ? 1 : tier.heads_together(shape_)});
     if (folding) return attend_folded(*folding, tier, q, kv, into, last);
     Call call{tier_, heads_, q, kv, into, {pause_, problem_.query_heads * pairs_of(tiles)}};
     attend_pieces(in_lanes(tiles, queries_in_lanes), call, last);
@@ -195,9 +195,12 @@ class Tiled final : public Kernel {
                      bool last) {
     const FoldedRows rows(folding, problem_, heads_, q);
     const Index heads = problem_.kv_heads;
-    Call call{tier,           {heads, 1, 0},
-              rows.q(),       kv,
-              rows.partial(), {pause_, heads * folding.pairs()},
+    Call call{tier,
+              {heads, 1, 0},
+              rows.q(),
+              kv,
+              rows.partial(),
+              {pause_, heads * folding.pairs()},
               folding.heads_together,
               folding.rows == tier.lanes ? q.tokens * folding.members : 0};
     attend_pieces(folding.pieces, call, false);
