@@ -87,6 +87,24 @@ TEST(Rowwise, NotANumberIsNotHidden) {
   }
 }
 
+// A value that is not finite is met by who sees its key, and by nobody else.
+TEST(Rowwise, InfiniteValuesReachThoseWhoSeeThem) {
+  for (const Index keys : {5, 130}) {
+    Inputs in({.channels = 16, .value_channels = 16, .softmax_scale = 0.5}, 3, keys, 66);
+    in.v.set(keys - 2, 0, 4, std::numeric_limits<double>::infinity());
+    const std::vector<Tile> tiles{tile({0, 3}, {0, keys}, {-far, keys - 3})};  // the last two rows see it
+    for (const std::string& tier : runnable_tiers()) {
+      if (tier == "portable") continue;  // walks in lanes, and computes what is not seen with weights of 0
+      ForwardResult r = forward_by(*make_tiled_kernel(in.problem, {}, tier), tiles, in, in.v);
+      for (Index i = 0; i < 3; ++i)
+        for (Index c = 0; c < 16; ++c)
+          EXPECT_EQ(std::isfinite(r.partial.out.at(i, 0, c)), i == 0 || c != 4)
+              << tier << " row " << i << " channel " << c;
+      EXPECT_EQ(r.partial.out.at(1, 0, 4), std::numeric_limits<double>::infinity()) << tier;
+    }
+  }
+}
+
 // Errors of long sums grow as those of sums of sums.
 TEST(Rowwise, LongRowsStayAsAccurateAsShortOnes) {
   for (const Index keys : {1'000, 200'000}) {

@@ -18,7 +18,7 @@ constexpr Index rows_ahead = 8;
 struct RowwiseHead {
   Source k, v;
   float *q, *out, *total, *p;  ///< [rows][channels], 2 [rows][value_channels], [rows][keys_in_span]
-  float top[most_rows], sum[most_rows];
+  float *top, *sum;            ///< [rows]
 };
 
 /// `width` numbers from number c of a row on.
@@ -81,15 +81,10 @@ ANNULUS_INLINE void score_keys(const RowwiseHead& head, Index channels, Index fr
   }
 }
 
-/// The scores of `count` keys as weights of row r; sees: or as none. Returns the factor that brings what the row has so far to
-/// its new reference.
-ANNULUS_INLINE float weigh_row(RowwiseHead& head, const Shape& shape, Index r, Index count, bool sees) {
+/// The scores of `count` keys as weights of row r. Returns the factor that brings what the row has so far to its new reference.
+ANNULUS_INLINE float weigh_row(const RowwiseHead& head, const Shape& shape, Index r, Index count) {
   float* const p = head.p + r * keys_in_span;
   const Index whole = round_up(count, width);
-  if (!sees) {
-    zero(p, whole);
-    return 1;
-  }
   for (Index j = count; j < whole; ++j) p[j] = -infinity;
   Vec high = splat(-infinity), sums{};
   for (Index j = 0; j < whole; j += width) high = larger(load(p + j) * splat(shape.scale), high);
@@ -110,51 +105,47 @@ ANNULUS_INLINE float weigh_row(RowwiseHead& head, const Shape& shape, Index r, I
   return factor;
 }
 
-/// out (+)= the values of keys [at, at + count) of the span that begins at `from`, by their weights.
-template <DType type, int rows>
-ANNULUS_INLINE void add_values_of(const RowwiseHead& head, Index values, Index from, Index at, Index count) {
-  constexpr int keys = rows <= 4 ? 4 : 2;
-  for (Index j = at; j < at + count; j += keys) {
-    const std::byte* value[keys];
-    Vec p[keys][rows];
-    for (int n = 0; n < keys; ++n) {
-      const bool some = j + n < at + count;
-      value[n] = head.v.data + (from + (some ? j + n : j)) * head.v.pitch;
+/// out += the values of `keys` keys from key j of the span that begins at `from` on, by their weights.
+template <DType type, int rows, int keys>
+ANNULUS_INLINE void add_values_of(const RowwiseHead& head, Index values, Index from, Index j) {
+  const std::byte* value[keys];
+  Vec p[keys][rows];
+  for (int n = 0; n < keys; ++n) {
+    value[n] = head.v.data + (from + j + n) * head.v.pitch;
 #pragma GCC unroll 8
-      for (int r = 0; r < rows; ++r) p[n][r] = splat(some ? head.p[r * keys_in_span + j + n] : 0.0F);
-    }
-    for (Index c = 0; c < values; c += width) {
-      Vec x[keys];
+    for (int r = 0; r < rows; ++r) p[n][r] = splat(head.p[r * keys_in_span + j + n]);
+  }
+  for (Index c = 0; c < values; c += width) {
+    Vec x[keys];
 #pragma GCC unroll 4
-      for (int n = 0; n < keys; ++n) x[n] = numbers<type>(value[n], c);
+    for (int n = 0; n < keys; ++n) x[n] = numbers<type>(value[n], c);
 #pragma GCC unroll 8
-      for (int r = 0; r < rows; ++r) {
-        float* const cell = head.out + r * values + c;
-        Vec sum = load(cell);
+    for (int r = 0; r < rows; ++r) {
+      float* const cell = head.out + r * values + c;
+      Vec sum = load(cell);
 #pragma GCC unroll 4
-        for (int n = 0; n < keys; ++n) sum += p[n][r] * x[n];
-        store(cell, sum);
-      }
+      for (int n = 0; n < keys; ++n) sum += p[n][r] * x[n];
+      store(cell, sum);
     }
   }
 }
 
+/// `rows` rows of every head against keys that all of them see; end: of the keys that follow.
 template <DType type, int rows>
-void attend_span(RowwiseHead* heads, Index count, const Shape& shape, const Piece& piece, Index begin, Steps keys) {
+void attend_span(const RowwiseHead* heads, Index count, const Shape& shape, Steps keys, Index end) {
   constexpr Index together = 4;
   const Index bytes = bytes_of_number(type), size = keys.end - keys.begin;
   for (Index j = 0; j < size; j += together)
     for (Index n = 0; n < count; ++n) {
       const Index some = least(together, size - j);
       for (Index i = 0; i < some; ++i)
-        ask_for(heads[n].k, keys.begin + j + i + rows_ahead, piece.step_end, shape.channels * bytes);
+        ask_for(heads[n].k, keys.begin + j + i + rows_ahead, end, shape.channels * bytes);
       score_keys<type, rows>(heads[n], shape.channels, keys.begin, j, some);
     }
   for (Index n = 0; n < count; ++n) {
     zero(heads[n].out, rows * shape.value_channels);
     for (Index r = 0; r < rows; ++r) {
-      const bool sees = begin + r >= piece.lane_begin && begin + r < piece.lane_end;
-      const float factor = weigh_row(heads[n], shape, r, size, sees);
+      const float factor = weigh_row(heads[n], shape, r, size);
       float* const total = heads[n].total + r * shape.value_channels;
       for (Index c = 0; c < shape.value_channels && factor != 1; ++c) total[c] *= factor;
     }
@@ -163,12 +154,38 @@ void attend_span(RowwiseHead* heads, Index count, const Shape& shape, const Piec
     for (Index n = 0; n < count; ++n) {
       const Index some = least(together, size - j);
       for (Index i = 0; i < some; ++i)
-        ask_for(heads[n].v, keys.begin + j + i + rows_ahead, piece.step_end, shape.value_channels * bytes);
-      add_values_of<type, rows>(heads[n], shape.value_channels, keys.begin, j, some);
+        ask_for(heads[n].v, keys.begin + j + i + rows_ahead, end, shape.value_channels * bytes);
+      constexpr int at_once = rows <= 4 ? 4 : 2;
+      Index i = 0;
+      for (; i + at_once <= some; i += at_once)
+        add_values_of<type, rows, at_once>(heads[n], shape.value_channels, keys.begin, j + i);
+      for (; i < some; ++i) add_values_of<type, rows, 1>(heads[n], shape.value_channels, keys.begin, j + i);
     }
   for (Index n = 0; n < count; ++n)
     for (Index at = 0; at < rows * shape.value_channels; at += width)
       store(heads[n].total + at, load(heads[n].total + at) + load(heads[n].out + at));
+}
+
+/// All keys of a piece, for the rows of every head that see them.
+template <DType type, int rows>
+ANNULUS_INLINE void attend_piece(const RowwiseHead* heads, Index count, const Shape& shape, Steps keys) {
+  for (Index at = keys.begin; at < keys.end; at += keys_in_span)
+    attend_span<type, rows>(heads, count, shape, {at, least(at + keys_in_span, keys.end)}, keys.end);
+}
+
+/// What one row after another sees: none meets the values of keys that it does not see, which need not be finite.
+template <DType type>
+void attend_rows(const RowwiseHead* heads, Index count, const Shape& shape, Steps rows, Steps keys) {
+  for (Index r = rows.begin; r < rows.end; ++r) {
+    RowwiseHead row[most_heads];
+    for (Index n = 0; n < count; ++n) {
+      row[n] = heads[n];
+      row[n].q += r * shape.channels, row[n].p += r * keys_in_span;
+      row[n].out += r * shape.value_channels, row[n].total += r * shape.value_channels;
+      row[n].top += r, row[n].sum += r;
+    }
+    attend_piece<type, 1>(row, count, shape, keys);
+  }
 }
 
 /// Whether an item is for this: whole vectors of channels, few rows.
@@ -178,7 +195,7 @@ ANNULUS_INLINE bool is_rowwise(const ForwardItem& item) {
 }
 
 Index rowwise_floats(const Shape& shape) {
-  return most_heads * most_rows * (shape.channels + 2 * shape.value_channels + keys_in_span + width);
+  return most_heads * most_rows * (shape.channels + 2 * shape.value_channels + keys_in_span + 2 * 16);
 }
 
 template <DType type, int rows>
@@ -196,9 +213,10 @@ void forward_rowwise(const ForwardItem& item, float* scratch) {
             .out = carve.take(rows * shape.value_channels),
             .total = carve.take(rows * shape.value_channels),
             .p = carve.take(rows * keys_in_span),
-            .top = {},
-            .sum = {}};
+            .top = carve.take(rows),
+            .sum = carve.take(rows)};
     zero(head.q, rows * shape.channels);
+    zero(head.sum, rows);
     zero(head.total, rows * shape.value_channels);
     for (Index r = 0; r < rows; ++r) {
       head.top[r] = -infinity;
@@ -206,10 +224,12 @@ void forward_rowwise(const ForwardItem& item, float* scratch) {
         read_row(from.q.data + (group.begin + r) * from.q.pitch, type, shape.channels, head.q + r * shape.channels);
     }
   }
-  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece)
-    for (Index at = piece->step_begin; at < piece->step_end; at += keys_in_span)
-      attend_span<type, rows>(heads, item.heads, shape, *piece, group.begin,
-                              {at, least(at + keys_in_span, piece->step_end)});
+  for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
+    const Steps seen{most(piece->lane_begin - group.begin, 0), least(piece->lane_end - group.begin, item.rows)};
+    const Steps keys{piece->step_begin, piece->step_end};
+    if (seen.begin == 0 && seen.end == item.rows) attend_piece<type, rows>(heads, item.heads, shape, keys);
+    else attend_rows<type>(heads, item.heads, shape, seen, keys);
+  }
   for (Index n = 0; n < item.heads; ++n) {
     const ForwardItem to = head_of(item, n);
     for (Index r = 0; r < item.rows; ++r) {
