@@ -12,8 +12,7 @@ bool same_file(const std::string& a, const std::string& b) {
   const auto whole = [&](const std::string& path) {
     return std::filesystem::weakly_canonical(std::filesystem::absolute(path, ignored), ignored);
   };
-  return whole(a) == whole(b) ||
-         std::filesystem::equivalent(a, b, ignored);
+  return whole(a) == whole(b) || std::filesystem::equivalent(a, b, ignored);
 }
 
 }  // namespace
