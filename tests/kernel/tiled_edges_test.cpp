@@ -105,6 +105,39 @@ TEST(Tiled, NumbersThatDoNotSplitAreComputedAllTheSame) {
   }
 }
 
+// A value that is not finite is met by who sees its key, and by nobody else: not by those whose weight for it is 0.
+TEST(Tiled, InfiniteValuesReachThoseWhoSeeThem) {
+  const double infinite = std::numeric_limits<double>::infinity();
+  for (const DType type : {DType::f32, DType::bf16, DType::f16})
+    for (const Band band : {Band{-far, 463}, {200, 401}, {}}) {
+      Inputs in(problem_of(40, 24, type), 70, 560, 35);
+      // seen by none of the second band, by its first rows, by its last rows, by none again; 3: by all rows of the first
+      for (const Index key : {3, 199, 230, 255, 450, 471})
+        in.v.set(key, 0, key % 24, key % 2 == 0 ? infinite : -infinite);
+      const std::vector<Tile> tiles{tile({0, 70}, {0, 557}, band)};
+      const Truth truth(tiles, in);
+      const double high = 6 * std::sqrt(24.0);
+      const auto check = [&](Kernel& kernel) {
+        SCOPED_TRACE(sentence(kernel.name(), ", ", name_of(type), ", band from ", band.lo, " to ", band.hi));
+        ForwardResult r = forward_by(kernel, tiles, in, in.v);
+        finish(r.partial.view(), r.lse);
+        for (Index i = 0; i < 70; ++i)
+          for (Index c = 0; c < 24; ++c) {
+            const double exact = truth.forward.partial.out.at(i, 0, c), got = r.partial.out.at(i, 0, c);
+            if (std::isfinite(exact))
+              ASSERT_NEAR(got, exact, high * (forward_bound * coarseness(kernel) + rounding_of_p(kernel)))
+                  << "row " << i << " channel " << c;
+            else ASSERT_EQ(got, exact) << "row " << i << " channel " << c;
+          }
+      };
+      for (const std::string& tier : runnable_tiers()) check(*make_tiled_kernel(in.problem, {}, tier));
+      for (const char* tier : {"amx-bf16", "amx-split", "amx-fast"}) {
+        const std::string name = sentence("twin-", tier);
+        check(*cpu::make_kernel_of_tier(in.problem, {}, name, tile_twin_tier(tier)));
+      }
+    }
+}
+
 // The same of gradients: all rows, or some chunks of queries only.
 TEST(Tiled, GradientsOfNumbersThatDoNotSplitAreComputedAllTheSame) {
   const std::vector<Tile> tiles{tile({0, 300}, {0, 170}, {-far, 0})};

@@ -1,5 +1,6 @@
 #pragma once
 #include "kernel/cpu/forward_block.hpp"
+#include "kernel/cpu/hidden_values.hpp"
 
 // Forward over one group of query rows. Lanes are queries, so K and V enter as broadcasts and row statistics stay
 // vertical:
@@ -139,6 +140,8 @@ struct SingleOperands {
   }
   /// out += V^T P^T, with P^T in room.p, which may be overwritten
   ANNULUS_INLINE static void add_values(const ForwardRoom& room, const Shape& shape, const Strip& strip, float* out) {
+    if (hides_infinite<Singles>(room.panels, shape.value_channels, strip))
+      return add_seen_values<Singles>(room.panels, room.p, shape.value_channels, strip, out);
     accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, out);
   }
 };

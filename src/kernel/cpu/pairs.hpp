@@ -75,6 +75,8 @@ struct PairOperands {
 
   ANNULUS_INLINE static void add_values(const ForwardRoom& room, const Shape& shape, const Strip& strip, float* out) {
     const Index begin = strip.begin / 2, end = words_of(strip.end);
+    if (hides_infinite<Pairs>(room.panels, shape.value_channels, strip))
+      return add_seen_values<Pairs>(room.panels, room.p, shape.value_channels, strip, out);
     round_to_pairs(room.p, strip, begin, end);
     accumulate<Pairs>({room.panels, panel_pitch}, room.p, begin, end, shape.value_channels, out);
   }

@@ -11,6 +11,10 @@ struct Strip {
   alignas(64) int lo[lanes], hi[lanes];  ///< a lane sees lo <= step <= hi
 
   bool whole(Index step) const { return step >= full_begin && step < full_end; }
+  /// Does every lane see all steps of the words, or blocks, of `grain` steps that the strip touches?
+  bool unhidden(Index grain) const {
+    return begin == full_begin && end == full_end && begin % grain == 0 && end % grain == 0;
+  }
 };
 
 /// Steps of the piece that lane rows [begin, end) see (empty when begin >= end).
@@ -38,9 +42,7 @@ bool cut_strip(const Piece& piece, Index row, Index count, Index from, Index siz
   const Index full_end = every ? least(piece.step_end, row + piece.hi + 1) - from : 0;
   strip.full_begin = least(most(full_begin, strip.begin), strip.end);
   strip.full_end = least(most(full_end, strip.full_begin), strip.end);
-  if (strip.begin == strip.full_begin && strip.end == strip.full_end && strip.begin % grain == 0 &&
-      strip.end % grain == 0)
-    return true;
+  if (strip.unhidden(grain)) return true;
   for (Index lane = 0; lane < lanes; ++lane) {
     const Index a = row + lane;
     const bool inside = lane < count && a >= piece.lane_begin && a < piece.lane_end;

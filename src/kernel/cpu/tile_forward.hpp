@@ -79,7 +79,7 @@ template <class Way>
   run_weights<Way>(room, work, weight_scale(shape), p, sums);
 }
 
-/// The chunk without tiles, for a block of lanes whose numbers, or the chunk's, split badly.
+/// The chunk without tiles, for a block of lanes whose numbers, or the chunk's, are not for them.
 void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& piece, Steps keys, Index row,
                     Index count, ForwardBlock block) {
   block.q = room.plain_q;
@@ -151,7 +151,9 @@ class Units {
     work.v = work.k + Way::terms * room_.k_term;
     work.first = work.strip.begin / word_channels * 2;
     work.blocks = round_up(work.strip.end, word_channels) / block_steps - work.first;
-    work.plain = Way::split && (work.v[Way::terms * room_.v_term] != 0 || work.block.q[Way::terms * room_.q_term] != 0);
+    const bool bad = work.v[Way::terms * room_.v_term] != 0;
+    if constexpr (Way::split) work.plain = bad || work.block.q[Way::terms * room_.q_term] != 0;
+    else work.plain = bad && !work.strip.unhidden(word_channels);
     return true;
   }
 

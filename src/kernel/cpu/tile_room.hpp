@@ -89,19 +89,17 @@ TileRoom tile_room(const Shape& shape, float* scratch) {
   take_statistics(carve, room.first);
   room.block_floats = carve.used - begin;
   carve.used += room.block_floats * (tile_blocks_of<Way>(shape) - 1);
-  if (Way::split) {
-    room.plain.row = room.row;
-    room.plain.k = carve.take((chunk + unit) * padded(shape.channels));
-    room.plain.panels = carve.take(panel_floats(shape.value_channels));
-    room.plain.p = carve.take((chunk + unit) * lanes);
-    room.plain_q = carve.take(shape.channels * lanes);
-  }
+  room.plain.row = room.row;
+  room.plain.k = carve.take((chunk + unit) * padded(shape.channels));
+  room.plain.panels = carve.take(panel_floats(shape.value_channels));
+  room.plain.p = carve.take((chunk + unit) * lanes);
+  room.plain_q = carve.take(shape.channels * lanes);
   room.floats = carve.used;
   return room;
 }
 
 /// Of a chunk: K as [term][step block][depth] tiles, V as [term][panel][32 steps][2], and behind them 1 if some number
-/// splits badly.
+/// splits badly or, where none is split, some value is not finite.
 template <class Way>
 ANNULUS_INLINE Index packed_floats(const TileRoom& room) {
   return Way::terms * (room.k_term + room.v_term) + 16;
@@ -192,7 +190,9 @@ struct TileOperands {
     if constexpr (!Way::split) {
       pair_rows(source, both ? item.v.pitch : 0, values, to);
       zero(to + values, wide - values);
-      return IntVec{};
+      IntVec bad{};
+      for (Index c = 0; c < wide; c += width) bad |= infinite_halves(load(to + c));
+      return bad;
     } else {
       const float *low = room.row, *high = room.row + wide;
       if (item.shape.type == DType::f32 && values == wide && both) {

@@ -18,7 +18,7 @@ struct Unit {
   const float *k, *v;  ///< of its chunk
   Strip strip;
   Index first, blocks;  ///< blocks of 16 steps, an even number of them
-  bool plain;           ///< its numbers split badly: not for tiles
+  bool plain;           ///< not for tiles: its numbers split badly, or it hides values that are not finite
 
   bool whole(Index b) const { return b * block_steps >= strip.full_begin && (b + 1) * block_steps <= strip.full_end; }
 };

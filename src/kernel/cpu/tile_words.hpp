@@ -54,6 +54,13 @@ ANNULUS_INLINE IntVec splits_badly(Vec x) {
   return bad | ((size - splat(__builtin_bit_cast(int, smallest_value))) & -size);  // -0 is not negative
 }
 
+/// Of words of two bf16 numbers each, the sign bits tell whether one is infinite or not a number.
+ANNULUS_INLINE IntVec infinite_halves(Vec x) {
+  const UintVec carried =
+      (reinterpret_cast<UintVec>(x) & 0x7fff7fffU) + 0x00800080U;  // exponents of ones, into the signs
+  return reinterpret_cast<IntVec>(carried | (carried << 16U));
+}
+
 /// One row of numbers as words of its terms, word w of a block of 32 channels holding channels w and w + 16. row: n floats
 /// and zeros up to a multiple of 32. Returns what splits badly.
 template <int terms>
