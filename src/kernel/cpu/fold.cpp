@@ -99,11 +99,12 @@ Index Folding::pairs() const {
   return pairs;
 }
 
-FoldedRows::FoldedRows(const Folding& folding, const Problem& problem, const Heads& heads, const Rows& q)
+FoldedRows::FoldedRows(const Folding& folding, const Problem& problem, const Heads& heads, const Rows& q,
+                       Scratch& memory)
     : folding_(folding), heads_(heads), queries_(q.tokens) {
   const Index rows = folding.shares * folding.rows, kv_heads = problem.kv_heads;
-  memory_.resize(static_cast<std::size_t>(rows * kv_heads * (problem.channels + problem.value_channels + 2)));
-  float* at = memory_.data();
+  memory.grow(rows * kv_heads * (problem.channels + problem.value_channels + 2));
+  float* at = memory.data();
   const auto take = [&](DType type, Index channels) {
     const Rows all = dense_rows(at, type, rows, kv_heads, channels);
     at += rows * kv_heads * channels;
@@ -112,6 +113,10 @@ FoldedRows::FoldedRows(const Folding& folding, const Problem& problem, const Hea
   q_ = take(problem.type, problem.channels);
   partial_ = {take(DType::f32, problem.value_channels), take(DType::f32, 1), take(DType::f32, 1)};
   reset_scores(partial_);
+  for (Index share = 0; share < folding.shares; ++share)  // lanes without a row
+    clear(q_.slice(share * folding.rows + q.tokens * folding.members, (share + 1) * folding.rows));
+  for (Index g = 0; g < kv_heads; ++g)
+    if (heads.sharing(g).count() < folding.members) clear(q_.take_heads(g, g + 1));
   const auto bytes = static_cast<std::size_t>(q.take_heads(0, 1).row_bytes());
   for (Index h = 0; h < q.heads; ++h) {
     const Index g = heads.kv_head(h), member = h - heads.sharing(g).begin;

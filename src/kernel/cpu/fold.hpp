@@ -5,6 +5,7 @@
 
 #include "annulus/geometry/range.hpp"
 #include "annulus/kernel/kernel.hpp"
+#include "kernel/cpu/scratch.hpp"
 #include "kernel/cpu/tier.hpp"
 
 // Few query rows leave most lanes of a block empty: one query of a decoding step fills one of 48. So the query heads that share
@@ -47,10 +48,11 @@ struct Folding {
 /// Nothing where whole blocks of plain rows cost less. It depends on shapes only: the same call gives the same bits.
 std::optional<Folding> fold(std::span<const Tile> tiles, const FewQueries& of);
 
-/// Queries in the order of lanes, a head for every key/value head, and a partial result of theirs that has met nothing yet.
+/// Queries in the order of lanes, a head for every key/value head, and a partial result of theirs that has met nothing yet:
+/// `out` of it is not cleared. Both lie in `memory`, as long as nobody else takes it.
 class FoldedRows {
  public:
-  FoldedRows(const Folding& folding, const Problem& problem, const Heads& heads, const Rows& q);
+  FoldedRows(const Folding& folding, const Problem& problem, const Heads& heads, const Rows& q, Scratch& memory);
   const Rows& q() const { return q_; }
   const Partial& partial() const { return partial_; }
   /// Merges the results of all shares into those of the queries, which are the first rows of `into`.
@@ -60,7 +62,6 @@ class FoldedRows {
   const Folding& folding_;
   const Heads& heads_;
   Index queries_;
-  std::vector<float> memory_;
   Rows q_;
   Partial partial_;
 };

@@ -193,7 +193,7 @@ class Tiled final : public Kernel {
   // Few queries: their rows are copied into the lanes' order, and what each share of the keys gave is merged.
   void attend_folded(const Folding& folding, const Tier& tier, const Rows& q, const KeyValue& kv, const Partial& into,
                      bool last) {
-    const FoldedRows rows(folding, problem_, heads_, q);
+    const FoldedRows rows(folding, problem_, heads_, q, folded_);
     const Index heads = problem_.kv_heads;
     Call call{tier,
               {heads, 1, 0},
@@ -365,6 +365,7 @@ class Tiled final : public Kernel {
   const Tier& tier_;
   std::vector<Scratch> scratch_;  // one per thread
   Index packed_floats_;           // as much is packed at a time
+  Scratch folded_;
   Scratch packed_;
   Pause pause_;
 };
