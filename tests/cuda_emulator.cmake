@@ -1,4 +1,5 @@
 # CUDA kernel bodies on the CPU: the emulator, its own tests and those of the kernels, which need neither nvcc nor a GPU.
+# Not among in_process_tests: under sanitizers they take minutes, and by hand they still can (test_cuda_emulator).
 if(ANNULUS_SANITIZE MATCHES thread)  # it does not follow fibers
   add_test(NAME cuda_emulator.needs_no_thread_sanitizer COMMAND ${CMAKE_COMMAND} -E echo "skipped: built for the thread sanitizer")
   set_tests_properties(cuda_emulator.needs_no_thread_sanitizer PROPERTIES LABELS emulated SKIP_REGULAR_EXPRESSION "^skipped: ")
@@ -9,5 +10,4 @@ add_executable(test_cuda_emulator ${sources})
 target_include_directories(test_cuda_emulator PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
 target_compile_options(test_cuda_emulator PRIVATE -Wno-unknown-pragmas)
 target_link_libraries(test_cuda_emulator PRIVATE annulus_flags annulus_core GTest::gmock_main)
-add_dependencies(in_process_tests test_cuda_emulator)
 gtest_discover_tests(test_cuda_emulator TEST_PREFIX cuda_emulator. PROPERTIES LABELS emulated TIMEOUT 300 DISCOVERY_TIMEOUT 60)

@@ -15,8 +15,16 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
     COMPILE_OPTIONS "${tier_flags};${avx512_flags}")
   set_source_files_properties(kernel/cpu/avx512_bf16.cpp kernel/cpu/avx512_bf16_narrow.cpp PROPERTIES
     COMPILE_OPTIONS "${tier_flags};${avx512_flags};-mavx512bf16")
+  set(amx_flags ${avx512_flags} -mamx-tile -mamx-bf16 -DANNULUS_AMX)
+  # Sanitizers make these files compile ten times as long, for nothing where they cannot run: their twin is checked.
+  if(ANNULUS_SANITIZE AND EXISTS /proc/cpuinfo)
+    file(STRINGS /proc/cpuinfo with_tiles REGEX "amx_bf16" LIMIT_COUNT 1)
+    if(NOT with_tiles)
+      list(APPEND amx_flags -fno-sanitize=all)
+    endif()
+  endif()
   set_source_files_properties(kernel/cpu/amx_bf16.cpp kernel/cpu/amx_forward.cpp PROPERTIES
-    COMPILE_OPTIONS "${tier_flags};${avx512_flags};-mamx-tile;-mamx-bf16;-DANNULUS_AMX")
+    COMPILE_OPTIONS "${tier_flags};${amx_flags}")
 endif()
 
 # No tier may leak code into the rest of the program. Deferred: tests are switched on after this directory.
