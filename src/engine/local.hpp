@@ -26,6 +26,7 @@ void Attention::in_batches(const Step& step, double operations_per_pair, Pending
     {
       const Timeline::Span span(machine_.timeline, "compute", step.origin());
       compute(std::span<const Tile>(batch));
+      machine_.device.pace();
     }
     if (machine_.progress) machine_.progress(batch_pairs * heads);
     batch.clear();

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <exception>
 #include <map>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -115,8 +116,11 @@ class Mark {
 };
 
 struct Shared {  // by the transport and its batches
-  Shared(const ncclUniqueId& id, Rank rank, int ranks, const NcclOptions& options, cuda::CudaDevice& gpu)
-      : device(gpu), patience_seconds(options.patience_seconds), communicator(id, rank, ranks, options) {
+  Shared(const ncclUniqueId& id, Transport& bootstrap, const NcclOptions& options, cuda::CudaDevice& gpu)
+      : device(gpu),
+        patience_seconds(options.patience_seconds),
+        others(bootstrap.start({}, {})),
+        communicator(id, bootstrap.rank(), bootstrap.ranks(), options) {
     int least = 0, greatest = 0;
     cuda::check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
     cuda::check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), "cudaStreamCreateWithPriority");
@@ -126,6 +130,7 @@ struct Shared {  // by the transport and its batches
   ~Shared() { cudaStreamDestroy(stream); }
   cuda::CudaDevice& device;
   double patience_seconds;
+  Pending others;  ///< a batch of nothing, which throws where another rank has failed
   Communicator communicator;
   cudaStream_t stream = nullptr;
 };
@@ -133,8 +138,11 @@ struct Shared {  // by the transport and its batches
 class NcclBatch final : public Pending::Batch {
  public:
   NcclBatch(std::shared_ptr<Shared> shared, std::string what) : shared_(std::move(shared)), what_(std::move(what)) {
-    done_.set(shared_->stream);
+    asked_.set(shared_->device.stream());
+    asked_.hold_back(shared_->stream);
   }
+  /// All messages have been asked for.
+  void close() { done_.set(shared_->stream); }
 
   bool poll() override {
     shared_->device.use();
@@ -146,10 +154,14 @@ class NcclBatch final : public Pending::Batch {
     return false;
   }
 
+  // Patience begins when the batch does: the work before it takes as long as it takes.
   void wait() override {
-    const auto deadline = Clock::now() + std::chrono::duration<double>(shared_->patience_seconds);
+    const std::chrono::duration<double> patience(shared_->patience_seconds);
+    std::optional<Clock::time_point> begin;
     while (!poll()) {
-      if (Clock::now() > deadline)
+      shared_->others.poll();
+      if (!begin && asked_.passed()) begin = Clock::now();
+      if (begin && Clock::now() - *begin > patience)
         shared_->communicator.give_up(
             sentence("waited ", shared_->patience_seconds, " s in ", what_, ": a rank is lost or far behind"));
       std::this_thread::yield();
@@ -159,7 +171,7 @@ class NcclBatch final : public Pending::Batch {
  private:
   std::shared_ptr<Shared> shared_;
   std::string what_;
-  Mark done_;
+  Mark asked_, done_;
 };
 
 std::string peers_text(std::span<const Send> sends, std::span<const Recv> recvs) {
@@ -186,7 +198,7 @@ class Nccl final : public Transport {
     }
     broadcast(bootstrap, 0, bytes);
     std::memcpy(&id, bytes.data(), sizeof id);
-    shared_ = std::make_shared<Shared>(id, rank_, ranks_, options, device);
+    shared_ = std::make_shared<Shared>(id, bootstrap, options, device);
     double usable = options.register_memory && !options.share_gpu && device.memory_is(nccl_memory()) ? 0 : 1;
     all_max(bootstrap, {&usable, 1});
     in_place_ = usable == 0;
@@ -213,11 +225,9 @@ class Nccl final : public Transport {
     const std::string what = sentence("batch ", batch, " with ", peers);
     require<Failure::communication>(!shared_->communicator.ended(), "NCCL has ended before ", what);
     device_.use();
-    Mark asked;
-    asked.set(device_.stream());
-    asked.hold_back(shared_->stream);
-    for (const Send& send : sends) know(send.bytes.data());
-    for (const Recv& recv : recvs) know(recv.bytes.data());
+    auto pending = std::make_unique<NcclBatch>(shared_, what);
+    for (const Send& send : sends) know(send.bytes);
+    for (const Recv& recv : recvs) know(recv.bytes);
     ncclComm* const communicator = shared_->communicator.get();
     shared_->communicator.settle(api_.group_start(), what);
     // Results inside a group say whether the arguments are right; all is begun by its end.
@@ -231,7 +241,8 @@ class Nccl final : public Transport {
       if (!recv.bytes.empty())
         note(api_.recv(recv.bytes.data(), recv.bytes.size(), ncclInt8, recv.from, communicator, shared_->stream));
     shared_->communicator.settle(api_.group_end(), what);
-    return Pending(std::make_unique<NcclBatch>(shared_, what));
+    pending->close();
+    return Pending(std::move(pending));
   }
 
   void fail(const Error& reason) noexcept override {
@@ -272,12 +283,14 @@ class Nccl final : public Transport {
     batches_ = 0;
   }
 
-  // Tells NCCL of memory that it has not seen before.
-  void know(const std::byte* address) {
-    if (!in_place_ || address == nullptr) return;
-    const auto piece = device_.allocation_of(address);
-    constexpr Index small = Index{1} << 20;  // such pieces are not NCCL's
-    if (piece.bytes < small || registered_.contains(piece.base)) return;
+  // Tells NCCL of memory that it has not seen before: of all that travels, since it would wait forever where one end of a
+  // message is known to it and the other is not.
+  void know(std::span<const std::byte> bytes) {
+    if (!in_place_ || bytes.empty()) return;
+    const auto piece = device_.allocation_of(bytes.data());
+    require(piece.bytes > 0, "a message lies outside the memory that ", device_.name(),
+            " has given out: NCCL cannot exchange it in place (NcclOptions::register_memory)");
+    if (registered_.contains(piece.base)) return;
     void* handle = nullptr;
     shared_->communicator.settle(
         api_.register_memory(shared_->communicator.get(), piece.base, static_cast<std::size_t>(piece.bytes), &handle),

@@ -48,6 +48,31 @@ TEST(EngineOnADevice, WorksWithFewTokensAndManyRanks) {
   }
 }
 
+// A device works later than it is told: what is reported has been waited for, but for the last portion.
+TEST(EngineOnADevice, ReportsProgressThatItKeptPaceWith) {
+  const AttentionShape shape{2, 1, 3, 4, DType::f64, 0.4};
+  const Mask mask = Mask::parse("full", {800, 50});
+  const Schedule job = make_schedule({1, 1, 1}, "contiguous", mask);
+  on_ranks(1, [&](Transport& transport) {
+    CpuDevice cpu;
+    GuardedDevice device;
+    GuardedKernel kernel(reference64(problem_of(shape, job.grid, job.lane_of(0), 0)), device);
+    Timeline timeline;
+    Index reports = 0, done = 0;
+    const auto progress = [&](Index triples) {
+      ++reports, done += triples;
+      EXPECT_EQ(device.paces, reports);
+    };
+    HostAttention attention(job, shape, {device, kernel, transport, timeline, 1e4, progress});
+    const Array q = Array::zeros(cpu, DType::f64, 800, 2, 3), k = Array::zeros(cpu, DType::f64, 50, 1, 3),
+                v = Array::zeros(cpu, DType::f64, 50, 1, 4), out(cpu, DType::f64, 800, 2, 4),
+                lse(cpu, DType::f64, 800, 2, 1);
+    attention.forward(q, {k, v}, out, lse);
+    EXPECT_GT(reports, 2);
+    EXPECT_EQ(done, 800 * 50 * 2);
+  });
+}
+
 TEST(EngineOnADeviceDeathTest, AGuardedDeviceCatchesWhoLooks) {  // the guard itself must be able to fail
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(

@@ -1,4 +1,7 @@
+#include <cuda_runtime.h>
+
 #include <cmath>
+#include <map>
 
 #include "gpu/gpu.hpp"
 #include "kernel/support.hpp"
@@ -65,6 +68,35 @@ TEST_F(OnGpu, FreedMemoryIsTakenAgain) {
     first = array.rows().data;
   }
   EXPECT_EQ(Array::zeros(*device, DType::f32, 100, 1, 1).rows().data, first);
+}
+
+// Memory of a library's own, which it wants to know by its pieces: small arrays lie in such pieces, too.
+std::map<std::byte*, Index> given;
+TEST_F(OnGpu, SmallPiecesAreCutFromLargeOnesOfForeignMemory) {
+  const CudaMemory foreign{[](Index bytes) {
+                             void* memory = nullptr;
+                             if (cudaMalloc(&memory, static_cast<std::size_t>(bytes)) != cudaSuccess)
+                               return static_cast<std::byte*>(nullptr);
+                             given[static_cast<std::byte*>(memory)] = bytes;
+                             return static_cast<std::byte*>(memory);
+                           },
+                           [](std::byte* memory) noexcept { cudaFree(memory), given.erase(memory); }};
+  {
+    const auto other = make_cuda_device(0, foreign);
+    std::vector<Array> arrays;
+    for (const Index tokens : {1, 100, 3000, 100'000, 200'000, 1'000'000, 5, 255'999})
+      arrays.push_back(Array::zeros(*other, DType::f32, tokens, 1, 1));
+    EXPECT_LT(given.size(), arrays.size());
+    std::map<std::byte*, Index> taken;
+    for (const Array& array : arrays) {
+      const auto piece = std::prev(given.upper_bound(array.rows().data));
+      EXPECT_LE(array.rows().data + array.rows().bytes(), piece->first + piece->second);
+      const auto after = taken.upper_bound(array.rows().data);
+      if (after != taken.begin()) EXPECT_LE(std::prev(after)->first + std::prev(after)->second, array.rows().data);
+      taken[array.rows().data] = array.rows().bytes();
+    }
+  }
+  EXPECT_TRUE(given.empty());
 }
 
 TEST_F(OnGpu, WhatDoesNotFitIsSaid) {

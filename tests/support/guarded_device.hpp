@@ -53,11 +53,15 @@ class GuardedDevice final : public Device {
     opened([&] { annulus::add(a, b); });
   }
 
+  void pace() override { ++paces; }
+
   template <class Work>
   void opened(const Work& work) {
     const Open open(*this);
     work();
   }
+
+  Index paces = 0;  ///< how often somebody kept pace
 
  private:
   static constexpr Index page = 4096;

@@ -62,6 +62,16 @@ TEST(InProcess, ALostMessageIsAnErrorAfterTheDeadlineAndNamesTheBatch) {
   }
 }
 
+// Who waits elsewhere asks a batch of nothing whether all are well.
+TEST(InProcess, ABatchWithoutMessagesTellsOfAFailure) {
+  Fabric fabric(2, 20);
+  const auto a = fabric.transport(0), b = fabric.transport(1);
+  Pending nothing = a->start({}, {});
+  EXPECT_TRUE(nothing.poll());
+  b->fail(Error(Failure::file, "rank 1 cannot read"));
+  EXPECT_THROW(nothing.poll(), Error);
+}
+
 TEST(InProcess, AFailingRankReleasesTheOthersAtOnce) {
   const auto begins = std::chrono::steady_clock::now();
   try {

@@ -31,8 +31,8 @@ struct CudaMemory {
 };
 
 /// A GPU with one stream of work, in the order of the calls. Freed memory is kept for the next allocation of its size
-/// and becomes free for work that is asked for later; nobody else may still use it. Pieces of less than 1 MiB never come
-/// from `memory`. To be used by one thread.
+/// and becomes free for work that is asked for later; nobody else may still use it. What comes from a `memory` of somebody
+/// else comes in large pieces, from which small ones are cut. To be used by one thread.
 /// Throws Error (usage) when there is no such GPU.
 std::unique_ptr<Device> make_cuda_device(int gpu, const CudaMemory& memory = {});
 

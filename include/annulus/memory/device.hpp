@@ -33,6 +33,9 @@ class Device {
   virtual void use_threads(int /*threads*/) {}
   /// Waits until everything asked for is done. Throws Error (runtime) when some of it failed.
   virtual void finish() {}
+  /// Waits until what had been asked for at the last call is done: who calls it between portions of work is one of them
+  /// ahead, and knows how far the work is.
+  virtual void pace() {}
 };
 
 /// Plain host memory. A rank's threads clear, copy and add long rows together, so that not one of them alone touches all

@@ -23,7 +23,8 @@ struct NcclOptions {
   double patience_seconds = 600;  ///< a wait that lasts longer fails with Error (communication)
   int most_blocks = 0;            ///< blocks of threads that NCCL may take from the computation; 0: NCCL's choice
   bool share_gpu = false;         ///< after let_nccl_share_a_gpu
-  bool register_memory = true;    ///< exchange in place where all ranks' devices have nccl_memory
+  /// Exchange in place where all ranks' devices have nccl_memory: then all messages must lie in what the device gave out.
+  bool register_memory = true;
 };
 
 /// NCCL between GPUs, one rank each. bootstrap: any transport between the same ranks, needed while this one is made and

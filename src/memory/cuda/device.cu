@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <future>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "memory/cuda/elementwise.cuh"
@@ -10,7 +12,7 @@ namespace annulus {
 namespace cuda {
 namespace {
 
-constexpr Index granule = 512, small = Index{1} << 20;
+constexpr Index granule = 512, small = Index{1} << 20, slab_bytes = 8 * small;
 
 std::byte* plain_allocate(Index bytes) {
   void* memory = nullptr;
@@ -67,12 +69,15 @@ CudaDevice::CudaDevice(int gpu, const CudaMemory& memory) : gpu_(gpu), memory_(m
   use();
   check(cudaGetDeviceProperties(&properties_, gpu), "cudaGetDeviceProperties");
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  check(cudaEventCreateWithFlags(&paced_, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreateWithFlags");
 }
 
 CudaDevice::~CudaDevice() {
   cudaSetDevice(gpu_);
   cudaStreamSynchronize(stream_);
   free_kept();
+  for (std::byte* slab : slabs_) give_back(slab);
+  cudaEventDestroy(paced_);
   cudaStreamDestroy(stream_);
 }
 
@@ -87,7 +92,27 @@ Index CudaDevice::rounded(Index bytes) {
   return ceil_div(std::max<Index>(bytes, 1), step) * step;
 }
 
-const CudaMemory& CudaDevice::source_of(Index bytes) const { return bytes < small ? plain_memory : memory_; }
+// Memory of a library's own comes in large pieces only.
+bool CudaDevice::is_cut(Index bytes) const { return bytes < small && memory_.allocate != plain_memory.allocate; }
+
+std::byte* CudaDevice::take(Index bytes) {
+  std::byte* const memory = memory_.allocate(bytes);
+  if (memory != nullptr) pieces_[memory] = bytes;
+  return memory;
+}
+
+// What is cut is kept for its size and never joined again; the end of a slab that is too short is lost.
+std::byte* CudaDevice::cut(Index bytes) {
+  if (bytes > slab_left_) {
+    std::byte* const slab = take(slab_bytes);
+    if (slab == nullptr) return nullptr;
+    slabs_.push_back(slab);
+    slab_ = slab;
+    slab_left_ = slab_bytes;
+  }
+  slab_left_ -= bytes;
+  return std::exchange(slab_, slab_ + bytes);
+}
 
 std::byte* CudaDevice::allocate(Index bytes) {
   use();
@@ -97,14 +122,14 @@ std::byte* CudaDevice::allocate(Index bytes) {
     kept_.erase(found);
     return memory;
   }
-  std::byte* memory = source_of(wanted).allocate(wanted);
+  const auto get = [&] { return is_cut(wanted) ? cut(wanted) : take(wanted); };
+  std::byte* memory = get();
   if (memory == nullptr) {  // what is kept may make room
     finish();
     free_kept();
-    memory = source_of(wanted).allocate(wanted);
+    memory = get();
   }
   require<Failure::fit>(memory != nullptr, "GPU ", gpu_, " has not enough free memory for ", bytes, " bytes");
-  pieces_[memory] = wanted;
   return memory;
 }
 
@@ -115,13 +140,22 @@ void CudaDevice::release(std::byte* memory, Index bytes) noexcept {
   }
 }
 
+void CudaDevice::give_back(std::byte* memory) noexcept {
+  pieces_.erase(memory);
+  if (told_) told_(memory);
+  memory_.release(memory);
+}
+
 void CudaDevice::free_kept() noexcept {
-  for (const auto& [bytes, memory] : kept_) {
-    pieces_.erase(memory);
-    if (told_) told_(memory);
-    source_of(bytes).release(memory);
+  for (auto piece = kept_.begin(); piece != kept_.end();) {
+    const auto [bytes, memory] = *piece;
+    if (is_cut(bytes)) {
+      ++piece;
+      continue;
+    }
+    give_back(memory);
+    piece = kept_.erase(piece);
   }
-  kept_.clear();
 }
 
 CudaDevice::Allocation CudaDevice::allocation_of(const std::byte* address) const {
@@ -191,6 +225,12 @@ void CudaDevice::finish() {
   check(cudaStreamSynchronize(stream_), "the work on the GPU");
 }
 
+void CudaDevice::pace() {
+  use();
+  check(cudaEventSynchronize(paced_), "the work on the GPU");  // returns at once where nothing was recorded
+  check(cudaEventRecord(paced_, stream_), "cudaEventRecord");
+}
+
 CudaDevice& as_cuda(Device& device) {
   auto* cuda = dynamic_cast<CudaDevice*>(&device);
   require(cuda != nullptr, "this needs a GPU, but the device is ", device.name());
@@ -225,14 +265,16 @@ std::vector<CudaGpu> cuda_gpus() {
   return gpus;
 }
 
+// On a thread of its own: a thread's device cannot be put back as it was, since to name one is to use it.
 Index cuda_free_bytes(int gpu) {
-  int before = 0;
-  cuda::check(cudaGetDevice(&before), "cudaGetDevice");
-  cuda::check(cudaSetDevice(gpu), "cudaSetDevice");
-  std::size_t free_bytes = 0, bytes = 0;
-  cuda::check(cudaMemGetInfo(&free_bytes, &bytes), "cudaMemGetInfo");
-  cuda::check(cudaSetDevice(before), "cudaSetDevice");
-  return static_cast<Index>(free_bytes);
+  return std::async(std::launch::async,
+                    [gpu] {
+                      cuda::check(cudaSetDevice(gpu), "cudaSetDevice");
+                      std::size_t free_bytes = 0, bytes = 0;
+                      cuda::check(cudaMemGetInfo(&free_bytes, &bytes), "cudaMemGetInfo");
+                      return static_cast<Index>(free_bytes);
+                    })
+      .get();
 }
 
 std::string cuda_versions() {

@@ -31,14 +31,15 @@ class CudaDevice final : public Device {
   void clear(const Rows& rows) override;
   void add(const Rows& from, const Rows& to) override;
   void finish() override;
+  void pace() override;
 
   int gpu() const { return gpu_; }
   cudaStream_t stream() const { return stream_; }
   const cudaDeviceProp& properties() const { return properties_; }
   /// Makes this GPU the calling thread's.
   void use() const;
-  /// The whole allocation that holds this address: what a library that registers memory wants to know. No bytes when the
-  /// memory is not this device's.
+  /// The whole allocation that holds this address: what a library that registers memory wants to know, small pieces and
+  /// large ones alike. No bytes when the memory is not this device's.
   struct Allocation {
     std::byte* base = nullptr;
     Index bytes = 0;
@@ -50,15 +51,22 @@ class CudaDevice final : public Device {
 
  private:
   static Index rounded(Index bytes);
-  const CudaMemory& source_of(Index bytes) const;
+  bool is_cut(Index bytes) const;
+  std::byte* take(Index bytes);
+  std::byte* cut(Index bytes);
+  void give_back(std::byte* memory) noexcept;
   void free_kept() noexcept;
 
   int gpu_;
   CudaMemory memory_;
   cudaDeviceProp properties_{};
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t paced_ = nullptr;            // where the last pace() stood
   std::multimap<Index, std::byte*> kept_;  // freed pieces by bytes
   std::map<std::byte*, Index> pieces_;     // all that was taken from the GPU
+  std::vector<std::byte*> slabs_;          // those of them that small pieces are cut from
+  std::byte* slab_ = nullptr;              // what is left of the last one
+  Index slab_left_ = 0;
   std::function<void(std::byte*)> told_;
 };
 
