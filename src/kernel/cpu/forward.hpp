@@ -1,6 +1,5 @@
 #pragma once
 #include "kernel/cpu/forward_block.hpp"
-#include "kernel/cpu/hidden_values.hpp"
 
 // Forward over one group of query rows. Lanes are queries, so K and V enter as broadcasts and row statistics stay
 // vertical:
@@ -133,6 +132,7 @@ struct SingleOperands {
     const Index first = from + rows.begin, count = rows.end - rows.begin;
     pack_rows(item.k, type, first, count, channels, room.k + rows.begin * padded(channels));
     pack_panels(item.v, type, first, count, values, room.row, room.panels + rows.begin * unit);
+    *room.values = {rows.end, ChunkValues::unknown};
   }
   /// S^T into room.p
   ANNULUS_INLINE static void score(const ForwardRoom& room, const float* q, const Shape& shape, const Strip& strip) {
@@ -140,7 +140,7 @@ struct SingleOperands {
   }
   /// out += V^T P^T, with P^T in room.p, which may be overwritten
   ANNULUS_INLINE static void add_values(const ForwardRoom& room, const Shape& shape, const Strip& strip, float* out) {
-    if (hides_infinite<Singles>(room.panels, shape.value_channels, strip))
+    if (hides_infinite<Singles>(*room.values, room.panels, shape.value_channels, strip))
       return add_seen_values<Singles>(room.panels, room.p, shape.value_channels, strip, out);
     accumulate({room.panels, panel_pitch}, room.p, strip.begin, strip.end, shape.value_channels, out);
   }
@@ -179,6 +179,7 @@ constexpr Index most_heads = vectors == 1 ? 8 : 1;
 struct HeadWork {
   ForwardItem item;
   ForwardRoom room;
+  ChunkValues values;
 };
 
 ANNULUS_INLINE ForwardItem head_of(const ForwardItem& item, Index n) {
@@ -207,7 +208,8 @@ void forward(const ForwardItem& item, float* scratch) {
   const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
   HeadWork heads[most_heads];
   for (Index n = 0; n < item.heads; ++n) {
-    heads[n] = {head_of(item, n), forward_room(shape, item.heads == 1 ? blocks_of(shape) : blocks, scratch)};
+    heads[n] = {head_of(item, n), forward_room(shape, item.heads == 1 ? blocks_of(shape) : blocks, scratch), {}};
+    heads[n].room.values = &heads[n].values;
     scratch += heads[n].room.floats;
     heads[n].room.p = heads[0].room.p;  // stays near
     for (Index b = 0; b < blocks; ++b) {

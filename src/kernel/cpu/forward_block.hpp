@@ -1,5 +1,5 @@
 #pragma once
-#include "kernel/cpu/strip.hpp"
+#include "kernel/cpu/hidden_values.hpp"
 
 // What forward knows of a block of lanes, from the rows it is loaded from to those it is stored in (forward.hpp).
 
@@ -34,6 +34,7 @@ struct ForwardRoom {
   ForwardBlock first;
   Index block_floats;  ///< from block to block, for every member alike
   float *row, *k, *panels, *p;
+  ChunkValues* values;  ///< of the chunk that is packed
   Index floats;
 };
 

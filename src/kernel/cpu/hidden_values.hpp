@@ -7,33 +7,33 @@
 namespace annulus::cpu {
 namespace {
 
-/// Is a number of the word not finite?
+/// What is known of a packed chunk of values.
+struct ChunkValues {
+  Index steps;  ///< that it has
+  enum { unknown, finite, infinite } state;
+};
+
+/// Is a value of the chunk not finite? panels: as accumulate takes them. Reads up to a vector behind every panel's last step.
 template <class Words>
-ANNULUS_INLINE bool is_infinite(unsigned word) {
-  constexpr unsigned exponent = 0x7f800000U, low_exponent = exponent >> 16U;
-  return (word & exponent) == exponent || (Words::in_word == 2 && (word & low_exponent) == low_exponent);
+bool infinite_in(const float* panels, Index values, Index steps) {
+  // all bits of an exponent, and one more, carry into the sign
+  constexpr unsigned numbers = Words::in_word == 2 ? 0x7fff7fffU : 0x7fffffffU,
+                     last = Words::in_word == 2 ? 0x00800080U : 0x00800000U;
+  UintVec carried{};
+  for (Index c = 0; c < values; c += unit, panels += panel_pitch)
+    for (Index at = 0; at < words_of<Words>(steps) * unit; at += width)
+      carried |= (reinterpret_cast<UintVec>(load_loose(panels + at)) & numbers) + last;
+  if (Words::in_word == 2) carried |= carried << 16U;
+  return any(reinterpret_cast<IntVec>(carried));
 }
 
-/// Is a value not finite among the steps of words [begin, end)? panels: of values, as accumulate takes them
+/// May a strip of the chunk touch values that are not finite and that some lane does not see?
 template <class Words>
-bool infinite_in(const float* panels, Index values, Index begin, Index end) {
-  bool some = false;
-  for (Index c = 0; c < values && begin < end; c += unit, panels += panel_pitch)
-    for (Index at = begin * unit; at < end * unit; ++at) {
-      unsigned word;
-      __builtin_memcpy(&word, panels + at, sizeof word);
-      some |= is_infinite<Words>(word);
-    }
-  return some;
-}
-
-/// Does a strip touch values that are not finite and that some lane does not see?
-template <class Words>
-ANNULUS_INLINE bool hides_infinite(const float* panels, Index values, const Strip& strip) {
+ANNULUS_INLINE bool hides_infinite(ChunkValues& of, const float* panels, Index values, const Strip& strip) {
   if (strip.unhidden(Words::in_word)) return false;
-  const auto word = [](Index step) { return step / Words::in_word; };
-  return infinite_in<Words>(panels, values, word(strip.begin), words_of<Words>(strip.full_begin)) ||
-         infinite_in<Words>(panels, values, word(strip.full_end), words_of<Words>(strip.end));
+  if (of.state == ChunkValues::unknown)
+    of.state = infinite_in<Words>(panels, values, of.steps) ? ChunkValues::infinite : ChunkValues::finite;
+  return of.state == ChunkValues::infinite;
 }
 
 /// out += V^T P^T of what the lanes see. p: [step][lane], f32

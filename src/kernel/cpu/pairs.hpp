@@ -66,6 +66,7 @@ struct PairOperands {
       pair_rows(item.v.data + (from + row) * item.v.pitch, row + 1 < rows.end ? item.v.pitch : 0, values, room.row);
       spread_row(room.row, row / 2, values, room.panels);
     }
+    *room.values = {rows.end, ChunkValues::unknown};
   }
 
   ANNULUS_INLINE static void score(const ForwardRoom& room, const float* q, const Shape& shape, const Strip& strip) {
@@ -75,7 +76,7 @@ struct PairOperands {
 
   ANNULUS_INLINE static void add_values(const ForwardRoom& room, const Shape& shape, const Strip& strip, float* out) {
     const Index begin = strip.begin / 2, end = words_of(strip.end);
-    if (hides_infinite<Pairs>(room.panels, shape.value_channels, strip))
+    if (hides_infinite<Pairs>(*room.values, room.panels, shape.value_channels, strip))
       return add_seen_values<Pairs>(room.panels, room.p, shape.value_channels, strip, out);
     round_to_pairs(room.p, strip, begin, end);
     accumulate<Pairs>({room.panels, panel_pitch}, room.p, begin, end, shape.value_channels, out);

@@ -83,13 +83,16 @@ template <class Way>
 void attend_plainly(const ForwardItem& item, const TileRoom& room, const Piece& piece, Steps keys, Index row,
                     Index count, ForwardBlock block) {
   block.q = room.plain_q;
+  ForwardRoom plain = room.plain;
+  ChunkValues values;
+  plain.values = &values;
   SingleOperands::pack_queries(item, row, count, room.row, block.q);
   for (Index at = keys.begin; at < keys.end; at += chunk) {
     const Index some = least(chunk, keys.end - at);
     Strip strip;
     if (!cut_strip(piece, row, count, at, some, strip)) continue;
-    SingleOperands::pack_chunk(item, at, {0, some}, room.plain);
-    attend<SingleOperands>(room.plain, block, item.shape, strip);
+    SingleOperands::pack_chunk(item, at, {0, some}, plain);
+    attend<SingleOperands>(plain, block, item.shape, strip);
   }
 }
 
