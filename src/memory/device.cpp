@@ -3,8 +3,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -171,6 +173,15 @@ Array& Array::operator=(Array&& other) noexcept {
 
 Array::~Array() {
   if (device_ != nullptr) device_->release(rows_.data, rows_.bytes());
+}
+
+void check_layout(std::string_view what, const Rows& rows) {
+  if (rows.bytes() == 0) return;
+  require(!rows.absent(), what, " must not be absent");
+  const Index element = bytes_of(rows.type);
+  require((rows.pitch >= rows.row_bytes() || rows.tokens == 1) && rows.pitch % element == 0 &&
+              reinterpret_cast<std::uintptr_t>(rows.data) % static_cast<std::uintptr_t>(element) == 0,
+          what, " must be aligned to its elements: pitch = ", rows.pitch, " bytes, row = ", rows.row_bytes(), " bytes");
 }
 
 void convert(const Rows& from, const Rows& to) {

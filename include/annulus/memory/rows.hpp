@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <span>
+#include <string_view>
 
 #include "annulus/base/error.hpp"
 #include "annulus/base/types.hpp"
@@ -49,6 +50,10 @@ struct Rows {
 inline Rows dense_rows(void* data, DType type, Index tokens, Index heads, Index channels, Place place = Place::cpu) {
   return {static_cast<std::byte*>(data), type, place, tokens, heads, channels, heads * channels * bytes_of(type)};
 }
+
+/// Throws Error (usage) unless there is memory for the rows, in which they do not overlap and every element lies where its
+/// type may.
+void check_layout(std::string_view what, const Rows& rows);
 
 inline bool same_shape(const Rows& a, const Rows& b) {
   return a.tokens == b.tokens && a.heads == b.heads && a.channels == b.channels;

@@ -1,6 +1,5 @@
 #include "kernel/cpu/checks.hpp"
 
-#include <cstdint>
 #include <string_view>
 
 #include "kernel/map_check.hpp"
@@ -15,11 +14,7 @@ void check_rows(std::string_view what, const Rows& rows, DType type, Index token
   require(rows.tokens >= tokens && rows.heads == heads && rows.channels == channels, what, " must hold ", tokens,
           " rows x ", heads, " heads x ", channels, " channels, but holds ", rows.tokens, " x ", rows.heads, " x ",
           rows.channels);
-  if (rows.tokens == 0) return;
-  require(!rows.absent(), what, " must not be absent");
-  require((rows.pitch >= rows.row_bytes() || rows.tokens == 1) && rows.pitch % bytes_of(type) == 0 &&
-              reinterpret_cast<std::uintptr_t>(rows.data) % static_cast<std::uintptr_t>(bytes_of(type)) == 0,
-          what, " must be aligned to its elements: pitch = ", rows.pitch, " bytes, row = ", rows.row_bytes(), " bytes");
+  check_layout(what, rows);
 }
 
 void check_tiles(std::span<const Tile> tiles, Index queries, Index keys) {

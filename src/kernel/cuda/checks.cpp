@@ -12,8 +12,7 @@ void check_rows(std::string_view what, const Rows& rows, DType type, Index token
   require(rows.tokens >= tokens && rows.heads == heads && rows.channels == channels, what, " must hold ", tokens,
           " rows x ", heads, " heads x ", channels, " channels, but holds ", rows.tokens, " x ", rows.heads, " x ",
           rows.channels);
-  require(rows.tokens == 0 || !rows.absent(), what, " must not be absent");
-  require(rows.pitch % bytes_of(type) == 0, what, " must be aligned to its elements: pitch = ", rows.pitch, " bytes");
+  check_layout(what, rows);
 }
 
 void check_tiles(std::span<const Tile> tiles, Index queries, Index keys) {
