@@ -153,6 +153,9 @@ Array::Array(Device& device, DType type, Index tokens, Index heads, Index channe
     : device_(&device), rows_(dense_rows(nullptr, type, tokens, heads, channels, device.place())) {
   require(tokens >= 0 && heads >= 0 && channels >= 0, "an array's shape must not be negative: ", tokens, " x ", heads,
           " x ", channels);
+  const Index most = std::numeric_limits<Index>::max() / bytes_of(type);
+  require<Failure::fit>(heads == 0 || channels == 0 || tokens <= most / heads / channels, "there is no memory for ",
+                        tokens, " x ", heads, " x ", channels, " elements");
   rows_.data = device.allocate(rows_.bytes());
 }
 

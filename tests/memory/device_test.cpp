@@ -125,6 +125,12 @@ TEST(Array, MemoryIsAlignedAndEmptyArraysAreFine) {
   }
   EXPECT_THROW(Array(cpu, DType::f32, -1, 1, 1), Error);
   EXPECT_THROW(Array(cpu, DType::f32, 1, 1, -8), Error);
+  try {
+    const Array beyond(cpu, DType::f32, Index{1} << 40, 1 << 20, 1 << 10);  // 2^72 bytes
+    FAIL() << beyond.rows().bytes();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.failure(), Failure::fit);
+  }
 }
 
 TEST(Rows, ConvertingBetweenAnyTypesIsRoundingTheValueAndLeavesTheGaps) {

@@ -75,7 +75,7 @@ class CpuDevice final : public Device {
 class Array {
  public:
   Array() = default;
-  /// Dense rows, not initialised.
+  /// Dense rows, not initialised. Throws Error (fit) when they cannot be had.
   Array(Device& device, DType type, Index tokens, Index heads, Index channels);
   /// Dense rows of zeros.
   static Array zeros(Device& device, DType type, Index tokens, Index heads, Index channels);
