@@ -82,8 +82,7 @@ std::byte* CpuDevice::allocate(Index bytes) {
 }
 
 void CpuDevice::release(std::byte* memory, Index bytes) noexcept {
-  const std::size_t rounded = whole_units(bytes);
-  if (memory == nullptr || rounded < least_kept || !keep(memory, rounded)) std::free(memory);
+  if (memory == nullptr || !keep(memory, whole_units(bytes))) std::free(memory);
 }
 
 void CpuDevice::use_threads(int threads) { threads_ = std::max(1, threads); }
@@ -113,34 +112,46 @@ void CpuDevice::add(const Rows& from, const Rows& to) {
   in_portions(to, [&](Index a, Index b) { annulus::add(from.slice(a, b), to.slice(a, b)); });
 }
 
+// The shortest that is long enough and not much too long, of equal ones the last released; null when there is none.
 std::byte* CpuDevice::take_kept(std::size_t bytes) {
   if (bytes < least_kept) return nullptr;
   const std::lock_guard lock(mutex_);
-  const auto found = kept_.find(bytes);
-  if (found == kept_.end()) return nullptr;
-  std::byte* memory = found->second;
-  kept_.erase(found);
-  kept_bytes_ -= bytes;
-  return memory;
+  auto best = kept_.end();
+  for (auto it = kept_.begin(); it != kept_.end(); ++it)
+    if (it->bytes >= bytes && it->bytes <= bytes + bytes / 8 && (best == kept_.end() || it->bytes <= best->bytes))
+      best = it;
+  if (best == kept_.end()) return nullptr;
+  const Piece piece = *best;
+  if (piece.bytes > bytes) longer_[piece.memory] = piece.bytes;
+  kept_.erase(best);
+  kept_bytes_ -= piece.bytes;
+  return piece.memory;
 }
 
 bool CpuDevice::keep(std::byte* memory, std::size_t bytes) noexcept {
+  if (bytes < least_kept) return false;
   const std::lock_guard lock(mutex_);
-  if (kept_bytes_ + bytes > most_kept) return false;
+  if (const auto known = longer_.extract(memory)) bytes = known.mapped();
+  if (bytes > most_kept) return false;
   try {
-    kept_.emplace(bytes, memory);
+    kept_.push_back({memory, bytes});
   } catch (const std::bad_alloc&) {
     return false;
   }
   kept_bytes_ += bytes;
+  while (kept_bytes_ > most_kept) drop_oldest();
   return true;
+}
+
+void CpuDevice::drop_oldest() noexcept {
+  std::free(kept_.front().memory);
+  kept_bytes_ -= kept_.front().bytes;
+  kept_.erase(kept_.begin());
 }
 
 void CpuDevice::give_back() noexcept {
   const std::lock_guard lock(mutex_);
-  for (const auto& [bytes, memory] : kept_) std::free(memory);
-  kept_.clear();
-  kept_bytes_ = 0;
+  while (!kept_.empty()) drop_oldest();
 }
 
 void CpuDevice::zero(std::byte* memory, Index bytes) { std::memset(memory, 0, static_cast<std::size_t>(bytes)); }

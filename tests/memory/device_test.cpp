@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <random>
+#include <vector>
 
 #include "annulus/memory/numbers16.hpp"
 #include "kernel/support.hpp"
@@ -57,6 +58,27 @@ TEST(CpuDevice, WhatIsReleasedServesTheNextPassUnlessItIsLarge) {
     if (bytes > 0) std::fill_n(memory, bytes, std::byte{1});
     cpu.release(memory, bytes);
   }
+}
+
+TEST(CpuDevice, WhatIsKeptServesALittleShorterPiecesAndTheOldestGiveWay) {
+  constexpr Index megabyte = Index{1} << 20;
+  CpuDevice cpu;
+  std::byte* first = cpu.allocate(20 * megabyte);
+  cpu.release(first, 20 * megabyte);
+  std::byte* shorter = cpu.allocate(18 * megabyte);
+  EXPECT_EQ(shorter, first) << "an eighth longer will do";
+  cpu.release(shorter, 18 * megabyte);
+  std::byte* again = cpu.allocate(20 * megabyte);
+  EXPECT_EQ(again, first) << "it is as long as it was";
+  cpu.release(again, 20 * megabyte);
+  std::byte* half = cpu.allocate(10 * megabyte);
+  EXPECT_NE(half, first) << "much too long";
+  cpu.release(half, 10 * megabyte);
+  std::vector<std::byte*> many;
+  for (int i = 0; i < 6; ++i) many.push_back(cpu.allocate(12 * megabyte));
+  for (std::byte* memory : many) cpu.release(memory, 12 * megabyte);
+  EXPECT_EQ(cpu.allocate(12 * megabyte), many.back()) << "what was released last";
+  cpu.release(many.back(), 12 * megabyte);
 }
 
 // Long rows, which threads share out, and short ones.

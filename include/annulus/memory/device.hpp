@@ -1,8 +1,9 @@
 #pragma once
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "annulus/memory/rows.hpp"
 
@@ -39,8 +40,8 @@ class Device {
 };
 
 /// Plain host memory. A rank's threads clear, copy and add long rows together, so that not one of them alone touches all
-/// pages first. Some of what is released is kept for the next pass, which allocates the same again: pages that the system
-/// has just cleared cost as much as using them.
+/// pages first. Some of what was released last is kept for the next pass, which allocates much the same again: pages that
+/// the system has just cleared cost as much as using them.
 class CpuDevice final : public Device {
  public:
   CpuDevice() = default;
@@ -64,10 +65,16 @@ class CpuDevice final : public Device {
   void in_portions(const Rows& rows, const Work& work) const;
   std::byte* take_kept(std::size_t bytes);
   bool keep(std::byte* memory, std::size_t bytes) noexcept;
+  void drop_oldest() noexcept;
   void give_back() noexcept;
   std::mutex mutex_;
-  std::multimap<std::size_t, std::byte*> kept_;  // by length, in whole units
+  struct Piece {
+    std::byte* memory;
+    std::size_t bytes;  // in whole units
+  };
+  std::vector<Piece> kept_;  // in the order in which they were released
   std::size_t kept_bytes_ = 0;
+  std::unordered_map<std::byte*, std::size_t> longer_;  // allocated, and so many bytes long: more than was asked for
   int threads_ = 1;
 };
 
