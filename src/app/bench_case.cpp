@@ -222,6 +222,7 @@ Outcome measure(const Settings& settings, Context& context, const Case& c, const
   place.threads = threads_of(settings, context, c.ranks);
   Outcome outcome;
   const auto body = [&](RankTools& given) {
+    given.timeline.keep(true);
     RecordedTransport transport(given.transport, given.timeline);
     const bool recorded_already = settings.has("timeline");
     RankTools tools = given.over(recorded_already ? given.transport : transport);

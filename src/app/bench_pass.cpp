@@ -170,6 +170,7 @@ Alone run_alone(const Settings& settings, const Case& c, int threads, const Alon
   const auto transport = fabric.transport(0);
   CpuDevice device;
   Timeline timeline;
+  timeline.keep(true);
   RankTools tools{*transport, device, timeline, true};
   const Job job{c.shape,
                 make_schedule({1, 1, 1}, "contiguous", Mask::parse(c.mask, {c.tokens, c.keys, c.documents})),

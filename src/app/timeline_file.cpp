@@ -36,6 +36,7 @@ void run_recorded(const Settings& settings, RankTools& tools, const std::functio
   together(tools.transport, [&] {
     if (tools.lead) draft.emplace(settings.name_of("timeline"), settings.text("timeline"));
   });
+  tools.timeline.keep(true);
   AlignedClock clock;
   clock.first_offset = clock_offset(tools.transport, tools.timeline);
   clock.first = tools.timeline.now();

@@ -4,7 +4,13 @@
 
 namespace annulus {
 
+void Timeline::clear() {
+  events_ = {};
+  messages_ = {};
+}
+
 void Timeline::record(std::string_view what, Index step, double begin_seconds) {
+  if (!keeps_) return;
   const auto part = [&](const Event& event) {
     return (event.what == what || event.what == "control") && event.begin_seconds >= begin_seconds;
   };

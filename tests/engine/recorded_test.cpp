@@ -19,6 +19,7 @@ TEST(RecordedTransport, EveryMessageIsSeenOnceAtEachEnd) {
   std::mutex mutex;
   on_ranks(4, [&](Transport& inner) {
     Timeline timeline;
+    timeline.keep(true);
     RecordedTransport transport(inner, timeline);
     const Rank next = (inner.rank() + 1) % 4, before = (inner.rank() + 3) % 4;
     std::array<std::byte, 64> out{}, in{};

@@ -9,6 +9,7 @@ namespace {
 
 TEST(Timeline, AnEventSwallowsThoseOfTheSameNameInsideIt) {
   Timeline timeline;
+  timeline.keep(true);
   const double outer = timeline.now();
   timeline.record("wait", 1, timeline.now());
   timeline.record("compute", 2, timeline.now());
@@ -27,6 +28,7 @@ TEST(Timeline, ASpanIsAnEventThatAWatcherHearsOfInTime) {
     std::string said;
   } heard;
   Timeline timeline;
+  timeline.keep(true);
   { const Timeline::Span unheard(timeline, "wait", 1); }
   timeline.watch(&heard);
   {
@@ -43,11 +45,36 @@ TEST(Timeline, ASpanIsAnEventThatAWatcherHearsOfInTime) {
 
 TEST(Timeline, ATotalIsTheSumOfItsEvents) {
   Timeline timeline;
+  timeline.keep(true);
   for (int i = 0; i < 5; ++i) timeline.record(i % 2 == 0 ? "compute" : "wait", i, timeline.now() - 1);
   EXPECT_NEAR(timeline.total("compute", -2), 3, 0.5);
   EXPECT_NEAR(timeline.total("wait", -2), 2, 0.5);
   EXPECT_EQ(timeline.total("merge"), 0);
   EXPECT_EQ(timeline.total("compute", timeline.now()), 0) << "nothing began after now";
+}
+
+TEST(Timeline, KeepsNothingUnlessToldToAndForgetsWhenToldTo) {
+  Timeline timeline;
+  const auto do_something = [&] {
+    timeline.record({.bytes = 7});
+    const Timeline::Span span(timeline, "compute", 1);
+  };
+  do_something();
+  EXPECT_TRUE(timeline.events().empty());
+  EXPECT_TRUE(timeline.messages().empty());
+  timeline.keep(true);
+  do_something();
+  do_something();
+  EXPECT_EQ(timeline.messages().size(), 2U);
+  EXPECT_EQ(timeline.events().back().what, "compute");
+  timeline.clear();
+  EXPECT_TRUE(timeline.events().empty());
+  EXPECT_TRUE(timeline.messages().empty());
+  do_something();
+  EXPECT_EQ(timeline.events().size(), 1U);
+  timeline.keep(false);
+  do_something();
+  EXPECT_EQ(timeline.events().size(), 1U);
 }
 
 }  // namespace
