@@ -238,7 +238,10 @@ Fabric::Fabric(int ranks, double patience_seconds) : ranks_(ranks), state_(std::
 
 Fabric::~Fabric() = default;
 
-std::unique_ptr<Transport> Fabric::transport(Rank rank) { return std::make_unique<InProcess>(state_, rank, ranks_); }
+std::unique_ptr<Transport> Fabric::transport(Rank rank) {
+  require(rank >= 0 && rank < ranks_, "there is no rank ", rank, " among ", ranks_);
+  return std::make_unique<InProcess>(state_, rank, ranks_);
+}
 
 std::shared_ptr<const Error> Fabric::failure() const {
   const std::lock_guard lock(state_->mutex);

@@ -150,6 +150,15 @@ TEST(Partition, AwkwardWeightsAndNamesAreRefusedInASentence) {
   for (const char* name : names) EXPECT_THROW(make_partition(name, 12, 0, mask), Error) << name;
 }
 
+TEST(Partition, RanksBeyondItAreRefusedInASentence) {
+  const Partition partition = Partition::contiguous(9, 2);
+  for (const Rank rank : {-1, 2}) {
+    EXPECT_THROW(partition.rows(rank), Error);
+    EXPECT_THROW(partition.runs(rank), Error);
+    EXPECT_THROW(partition.position(rank, 0), Error);
+  }
+}
+
 TEST(Partition, WeightsShareOutRowsAndWork) {
   const Mask mask = Mask::parse("full", {1200, 1200});
   const Partition partition = Partition::balanced(mask, 3, std::vector<double>{1, 2, 3});

@@ -90,6 +90,12 @@ TEST(InProcess, AFailingRankReleasesTheOthersAtOnce) {
   EXPECT_LT(std::chrono::steady_clock::now() - begins, std::chrono::seconds(10));
 }
 
+TEST(InProcess, ThereIsNoTransportForARankBeyondTheFabric) {
+  Fabric fabric(2);
+  EXPECT_THROW(fabric.transport(-1), Error);
+  EXPECT_THROW(fabric.transport(2), Error);
+}
+
 TEST(InProcess, LengthsThatDisagreeAreAnErrorOnBothSides) {
   try {
     on_ranks(2, [](Transport& t) {

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "annulus/base/error.hpp"
 #include "annulus/geometry/mask.hpp"
 #include "annulus/geometry/range.hpp"
 
@@ -32,17 +33,21 @@ class Partition {
   Index tokens() const { return tokens_; }
   int ranks() const { return static_cast<int>(rows_.size()); }
   std::span<const Run> runs(Rank rank) const {
-    const auto r = static_cast<std::size_t>(rank);
-    return std::span(runs_).subspan(first_.at(r), first_.at(r + 1) - first_[r]);
+    const std::size_t r = place_of(rank);
+    return std::span(runs_).subspan(first_[r], first_[r + 1] - first_[r]);
   }
   /// Rows the rank owns.
-  Index rows(Rank rank) const { return rows_.at(static_cast<std::size_t>(rank)); }
+  Index rows(Rank rank) const { return rows_[place_of(rank)]; }
   Index largest() const;
   /// The global position of a rank's row.
   Index position(Rank rank, Index row) const;
 
  private:
   Partition(Index tokens, const std::vector<std::vector<Run>>& runs, std::string name);
+  std::size_t place_of(Rank rank) const {
+    require(rank >= 0 && rank < ranks(), "there is no rank ", rank, " among ", ranks());
+    return static_cast<std::size_t>(rank);
+  }
   Index tokens_ = 0;
   std::vector<Run> runs_;           // rank after rank
   std::vector<std::size_t> first_;  // where those of each rank begin, and the end

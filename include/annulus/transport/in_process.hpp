@@ -16,7 +16,7 @@ class Fabric {
   explicit Fabric(int ranks, double patience_seconds = 600);
   ~Fabric();
   int ranks() const { return ranks_; }
-  /// The transport of one rank; to be used by one thread.
+  /// The transport of one rank; to be used by one thread. Throws Error (usage) when there is no such rank.
   std::unique_ptr<Transport> transport(Rank rank);
   /// The first failure told to the fabric by any rank; nullptr when there was none.
   std::shared_ptr<const Error> failure() const;
