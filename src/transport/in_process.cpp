@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <tuple>
 
@@ -17,10 +18,13 @@ using Clock = std::chrono::steady_clock;
 // Which message: from, to, batch, and the how-maniest between the two in that batch.
 using Key = std::tuple<Rank, Rank, Index, int>;
 
-// What is left to happen in one batch of one rank.
+// What is left to happen in one batch of one rank, and how the rank hears that nothing is. Each batch tells its own rank
+// alone: with P^2 messages to a collective, a word to everybody for each would wake P^3 times.
 struct Progress {
-  Index open = 0;  // messages not yet copied
-  Index busy = 0;  // messages being copied just now by the other side
+  Index open = 0;         // messages not yet copied
+  Index busy = 0;         // messages being copied just now by the other side
+  bool given_up = false;  // its rank waits for the busy ones alone
+  std::condition_variable changed;
 };
 
 // One side of a message that waits for the other side.
@@ -50,8 +54,8 @@ struct Pieces {
 
 struct Fabric::State {
   mutable std::mutex mutex;
-  std::condition_variable changed;
   std::map<Key, Half> sends, recvs;
+  std::set<Progress*> waited_for;
   std::shared_ptr<const Error> failure;
   double patience_seconds = 0;
   Pieces pieces;
@@ -95,11 +99,9 @@ class ThreadMemory final : public SharedMemory {
 };
 
 void tell_failure(Fabric::State& state, const Error& reason) {
-  {
-    const std::lock_guard lock(state.mutex);
-    if (state.failure == nullptr) state.failure = std::make_shared<Error>(reason);
-  }
-  state.changed.notify_all();
+  const std::lock_guard lock(state.mutex);
+  if (state.failure == nullptr) state.failure = std::make_shared<Error>(reason);
+  for (Progress* progress : state.waited_for) progress->changed.notify_one();
 }
 
 void check_failure(const Fabric::State& state) {  // the lock is held
@@ -117,7 +119,8 @@ class InProcessBatch final : public Pending::Batch {
     const auto mine = [&](const auto& entry) { return entry.second.progress == progress_; };
     std::erase_if(state_->sends, mine);
     std::erase_if(state_->recvs, mine);
-    state_->changed.wait(lock, [&] { return progress_->busy == 0; });
+    progress_->given_up = true;
+    progress_->changed.wait(lock, [&] { return progress_->busy == 0; });
   }
   bool poll() override {
     const std::lock_guard lock(state_->mutex);
@@ -127,7 +130,10 @@ class InProcessBatch final : public Pending::Batch {
   void wait() override {
     std::unique_lock lock(state_->mutex);
     const auto done = [&] { return progress_->open == 0 || state_->failure != nullptr; };
-    const bool in_time = state_->changed.wait_for(lock, std::chrono::duration<double>(state_->patience_seconds), done);
+    state_->waited_for.insert(progress_.get());
+    const bool in_time =
+        progress_->changed.wait_for(lock, std::chrono::duration<double>(state_->patience_seconds), done);
+    state_->waited_for.erase(progress_.get());
     if (progress_->open == 0) return;
     check_failure(*state_);
     require<Failure::communication>(in_time, "waited ", state_->patience_seconds, " s in batch ", batch_, " for ",
@@ -213,13 +219,11 @@ class InProcess final : public Transport {
 
   // Counts a message as done (copied = 1) or given up (copied = 0).
   void settle(const Half& mine, const Half& other, Index copied) {
-    {
-      const std::lock_guard lock(state_->mutex);
-      mine.progress->open -= copied;
-      other.progress->open -= copied;
-      --other.progress->busy;
-    }
-    state_->changed.notify_all();
+    const std::lock_guard lock(state_->mutex);
+    mine.progress->open -= copied;
+    other.progress->open -= copied;
+    --other.progress->busy;
+    if (other.progress->open == 0 || other.progress->given_up) other.progress->changed.notify_one();
   }
 
   std::shared_ptr<Fabric::State> state_;

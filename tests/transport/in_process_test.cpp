@@ -1,6 +1,7 @@
 #include "annulus/transport/in_process.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
@@ -88,6 +89,34 @@ TEST(InProcess, AFailingRankReleasesTheOthersAtOnce) {
     EXPECT_EQ(e.failure(), Failure::file);
   }
   EXPECT_LT(std::chrono::steady_clock::now() - begins, std::chrono::seconds(10));
+}
+
+// With many ranks whoever waits would else be woken for every message of all others.
+TEST(InProcess, ARankIsNotWokenForTheMessagesOfOthers) {
+  constexpr int rounds = 2000;
+  on_ranks(3, [&](Transport& t) {
+    std::byte mine{1}, theirs{0};
+    const auto exchange = [&](Rank peer, bool sends, bool receives) {
+      const Send send{peer, {&mine, 1}};
+      const Recv recv{peer, {&theirs, 1}};
+      t.start({&send, sends ? 1U : 0U}, {&recv, receives ? 1U : 0U}).wait();
+    };
+    const auto sleeps = [] {
+      rusage used{};
+      getrusage(RUSAGE_THREAD, &used);
+      return used.ru_nvcsw;
+    };
+    if (t.rank() > 0)
+      for (int i = 0; i < rounds; ++i) exchange(3 - t.rank(), true, true);
+    if (t.rank() == 0)
+      for (int i = 0; i < rounds; ++i) t.start({}, {}).wait();
+    const auto before = sleeps();
+    if (t.rank() == 0) exchange(1, false, true);
+    if (t.rank() == 1) exchange(0, true, false);
+    if (t.rank() == 0) {
+      EXPECT_LT(sleeps() - before, 100);
+    }
+  });
 }
 
 TEST(InProcess, ThereIsNoTransportForARankBeyondTheFabric) {
