@@ -50,11 +50,8 @@ Attention::Attention(const Schedule& schedule, Plan plan, const AttentionShape& 
   require(machine.transport.ranks() == schedule.grid.ranks(),
           "the grid must have as many places as there are ranks: grid ", to_text(schedule.grid),
           ", ranks = ", machine.transport.ranks());
-  const Problem expected = problem_of(shape, schedule.grid, lane_.lane, schedule.mask.query_shift());
-  const Problem& made = machine.kernel.problem();
-  require(made.query_heads == expected.query_heads && made.kv_heads == expected.kv_heads &&
-              made.phase == expected.phase && made.channels == expected.channels && made.type == expected.type,
-          "the kernel of rank ", rank, " was made for another problem");
+  require(machine.kernel.problem() == problem_of(shape, schedule.grid, lane_.lane, schedule.mask.query_shift()),
+          "the kernel of rank ", rank, " was made for another problem than problem_of(shape, grid, lane, query shift)");
   for (int lane = 0; lane < schedule.grid.heads; ++lane) {
     const HeadShare share = share_of(shape, schedule.grid, lane);
     query_shares_.push_back(share.query);

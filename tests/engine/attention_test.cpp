@@ -249,8 +249,33 @@ TEST(Attention, WhatDoesNotFitTogetherIsRefusedInASentence) {
     EXPECT_THROW(attention.forward(q, {q, q}, out, lse), Error);
     EXPECT_THROW(check(AttentionShape{6, 4, 8, 8, DType::f32, 1}), Error);
     EXPECT_THROW(check(AttentionShape{6, 2, 513, 8, DType::f32, 1}), Error);
-    const auto other = reference32(problem_of({4, 2, 4, 4, DType::f32, 0.5}, job.grid, 0, 0));
-    EXPECT_THROW(Attention(job, shape, {cpu, *other, transport, timeline}), Error);
+  });
+}
+
+TEST(Attention, AKernelMadeForAnotherProblemIsRefused) {
+  const Mask mask = Mask::parse("full", {4, 4});
+  const Schedule job = make_schedule({1, 1, 1}, "contiguous", mask);
+  on_ranks(1, [&](Transport& transport) {
+    CpuDevice cpu;
+    Timeline timeline;
+    const AttentionShape shape{4, 2, 4, 4, DType::f32, 0.5};
+    const auto take = [&](const Problem& problem) {
+      const auto kernel = reference32(problem);
+      const Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+    };
+    const Problem right = problem_of(shape, job.grid, 0, 0);
+    EXPECT_NO_THROW(take(right));
+    std::vector<Problem> wrong(9, right);
+    wrong[0].query_heads = 2;
+    wrong[1].kv_heads = 4;
+    wrong[2].channels = 8;
+    wrong[3].value_channels = 8;
+    wrong[4].group = 4;
+    wrong[5].phase = 1;
+    wrong[6].type = DType::bf16;
+    wrong[7].softmax_scale = 0.25;
+    wrong[8].query_shift = 1;
+    for (const Problem& problem : wrong) EXPECT_THROW(take(problem), Error);
   });
 }
 

@@ -21,6 +21,7 @@ struct Problem {
   Index query_shift = 0;  ///< keys - queries: query i stands at position i + query_shift (distances in traces)
 
   constexpr Index kv_head(Index query_head) const { return (query_head + phase) / group; }
+  bool operator==(const Problem&) const = default;
 };
 
 /// k: [keys, kv_heads, channels], v: [keys, kv_heads, value_channels]; any pitch. v may be absent for observe.
