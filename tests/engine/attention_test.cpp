@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <type_traits>
+
 #include "annulus/kernel/cpu.hpp"
 #include "support/engine_errors.hpp"
 #include "support/sanitized.hpp"
@@ -277,6 +279,13 @@ TEST(Attention, AKernelMadeForAnotherProblemIsRefused) {
     wrong[8].query_shift = 1;
     for (const Problem& problem : wrong) EXPECT_THROW(take(problem), Error);
   });
+}
+
+TEST(Attention, AScheduleThatIsAboutToGoIsNotBorrowed) {
+  static_assert(std::is_constructible_v<Attention, const Schedule&, const AttentionShape&, const Machine&>);
+  static_assert(!std::is_constructible_v<Attention, Schedule, const AttentionShape&, const Machine&>);
+  static_assert(!std::is_constructible_v<Attention, Schedule, Plan, const AttentionShape&, const Machine&>);
+  static_assert(!std::is_constructible_v<HostAttention, Schedule, const AttentionShape&, const Machine&>);
 }
 
 }  // namespace

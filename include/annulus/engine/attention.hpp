@@ -27,13 +27,17 @@ struct Machine {
 ///
 ///   q [own query rows, query_heads, channels]   k [own key rows, kv_heads, channels]   v [.., kv_heads,
 ///   value_channels] own rows: schedule.queries / schedule.keys of this rank. Any pitch; AttentionShape::type.
-/// Results are in the kernel's accumulator type.
+/// Results are in the kernel's accumulator type. Throws Error (usage) when rows have another shape or type, or do not lie in
+/// the device's memory, aligned to their elements.
 class Attention {
  public:
-  /// Throws Error (usage) when schedule, shape, kernel and transport do not fit together.
+  /// The schedule is borrowed, as the machine is: both must outlive it. Throws Error (usage) when schedule, shape, kernel and
+  /// transport do not fit together.
   Attention(const Schedule& schedule, const AttentionShape& shape, const Machine& machine);
+  Attention(Schedule&&, const AttentionShape&, const Machine&) = delete;
   /// With a plan made before: schedule.plan_of(the rank's seat).
   Attention(const Schedule& schedule, Plan plan, const AttentionShape& shape, const Machine& machine);
+  Attention(Schedule&&, Plan, const AttentionShape&, const Machine&) = delete;
 
   /// out [own rows, query_heads, value_channels], lse [own rows, query_heads, 1] (natural log; -inf where nothing is
   /// seen, and out = 0 there). Overwrites both; dense.

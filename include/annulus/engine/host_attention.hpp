@@ -7,7 +7,9 @@ namespace annulus {
 /// nothing is copied. The functions are those of Attention, with all rows and spans in host memory.
 class HostAttention {
  public:
+  /// The schedule is borrowed: it must outlive it.
   HostAttention(const Schedule& schedule, const AttentionShape& shape, const Machine& machine);
+  HostAttention(Schedule&&, const AttentionShape&, const Machine&) = delete;
   void forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse);
   void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                 const Gradients& into);
