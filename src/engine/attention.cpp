@@ -13,11 +13,6 @@ std::vector<Index> member_tokens(const Partition& partition, Rank first, int mem
   return tokens;
 }
 
-void check_rows(const Rows& rows, const char* name, Index tokens, Index heads, Index channels) {
-  require(rows.tokens == tokens && rows.heads == heads && rows.channels == channels, name, " must be ", tokens, " x ",
-          heads, " x ", channels, " on this rank: it is ", rows.tokens, " x ", rows.heads, " x ", rows.channels);
-}
-
 // K and V that lie side by side, as they travel.
 bool side_by_side(const Rows& k, const Rows& v) {
   return k.pitch == v.pitch && k.pitch == k.row_bytes() + v.row_bytes() && v.data == k.data + k.row_bytes();
@@ -72,13 +67,27 @@ const Plan& Attention::ring_plan() {
   return *ring_plan_;
 }
 
-// Brings q to the seat's form and K, V (v may be absent) side by side into one block.
+void Attention::check_rows(const char* name, const Rows& rows, DType type, Index tokens, Index heads,
+                           Index channels) const {
+  require(rows.tokens == tokens && rows.heads == heads && rows.channels == channels, name, " must be ", tokens, " x ",
+          heads, " x ", channels, " on this rank: it is ", rows.tokens, " x ", rows.heads, " x ", rows.channels);
+  require(rows.type == type, name, " must be ", name_of(type), ": it is ", name_of(rows.type));
+  require(rows.place == machine_.device.place(), name, " must lie in the memory of the device, ",
+          machine_.device.name());
+  check_layout(name, rows);
+}
+void Attention::check_queries(const char* name, const Rows& rows, DType type, Index channels) const {
+  check_rows(name, rows, type, schedule_.queries.rows(machine_.transport.rank()), shape_.query_heads, channels);
+}
+void Attention::check_keys(const char* name, const Rows& rows, DType type, Index channels) const {
+  check_rows(name, rows, type, schedule_.keys.rows(machine_.transport.rank()), shape_.kv_heads, channels);
+}
+
+// Brings q to the seat's form and K, V (which observe lacks) side by side into one block.
 Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
-  const Rank rank = machine_.transport.rank();
-  check_rows(q, "q", schedule_.queries.rows(rank), shape_.query_heads, shape_.channels);
-  check_rows(kv.k, "k", schedule_.keys.rows(rank), shape_.kv_heads, shape_.channels);
+  check_queries("q", q, shape_.type, shape_.channels);
+  check_keys("k", kv.k, shape_.type, shape_.channels);
   const bool with_values = kv.v.channels > 0;
-  if (with_values) check_rows(kv.v, "v", schedule_.keys.rows(rank), shape_.kv_heads, shape_.value_channels);
   Local local;
   Array k_array, v_array;
   Rows k = kv.k, v = kv.v;
@@ -103,11 +112,10 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
 }
 
 void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
-  const Rank rank = machine_.transport.rank();
   const DType type = machine_.kernel.accumulator();
-  check_rows(out, "out", schedule_.queries.rows(rank), shape_.query_heads, shape_.value_channels);
-  check_rows(lse, "lse", schedule_.queries.rows(rank), shape_.query_heads, 1);
-  require(out.type == type && lse.type == type, "out and lse must have the kernel's accumulator type, ", name_of(type));
+  check_keys("v", kv.v, shape_.type, shape_.value_channels);
+  check_queries("out", out, type, shape_.value_channels);
+  check_queries("lse", lse, type, 1);
   const Local local = localise(q, kv);
   if (queries_travel(schedule_.grid.travel)) return forward_queries(local, out, lse);
   // without head exchange the results are accumulated where the caller wants them
@@ -158,14 +166,14 @@ void Attention::backward_keys(const Local& local, const Saved& saved, const Rows
 
 void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                          const Gradients& into) {
-  const Rank rank = machine_.transport.rank();
   const DType type = machine_.kernel.accumulator();
-  check_rows(dout, "dout", schedule_.queries.rows(rank), shape_.query_heads, shape_.value_channels);
-  check_rows(into.dq, "dq", schedule_.queries.rows(rank), shape_.query_heads, shape_.channels);
-  check_rows(into.dk, "dk", schedule_.keys.rows(rank), shape_.kv_heads, shape_.channels);
-  check_rows(into.dv, "dv", schedule_.keys.rows(rank), shape_.kv_heads, shape_.value_channels);
-  for (const Rows& rows : {out, lse, into.dq, into.dk, into.dv})
-    require(rows.type == type, "out, lse and gradients must have the kernel's accumulator type, ", name_of(type));
+  check_keys("v", kv.v, shape_.type, shape_.value_channels);
+  check_queries("dout", dout, shape_.type, shape_.value_channels);
+  check_queries("out", out, type, shape_.value_channels);
+  check_queries("lse", lse, type, 1);
+  check_queries("dq", into.dq, type, shape_.channels);
+  check_keys("dk", into.dk, type, shape_.channels);
+  check_keys("dv", into.dv, type, shape_.value_channels);
   const Local local = localise(q, kv);
   Array delta_array(machine_.device, type, out.tokens, out.heads, 1), dout_array, lse_array;
   machine_.kernel.row_dot(dout, out, delta_array);
@@ -217,6 +225,7 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
 
 void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into) {
   const DType type = machine_.kernel.accumulator();
+  check_queries("lse", lse, type, 1);
   const Plan& plan = ring_plan();
   const Local local = localise(q, {k, Rows{}});
   const Range share = query_shares_[static_cast<std::size_t>(lane_.lane)];

@@ -28,6 +28,7 @@ Array HostAttention::alike(const Rows& host) const {
 }
 
 Array HostAttention::uploaded(const Rows& host) const {
+  check_layout("rows in host memory", host);
   Array there = alike(host);
   device_.copy_rows(host, there);
   return there;

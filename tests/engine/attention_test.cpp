@@ -281,6 +281,45 @@ TEST(Attention, AKernelMadeForAnotherProblemIsRefused) {
   });
 }
 
+TEST(Attention, RowsThatAreNotThereOrOverlapAreRefusedBeforeAnybodyLooksAtThem) {
+  const Mask mask = Mask::parse("full", {4, 4});
+  const Schedule job = make_schedule({1, 1, 1}, "contiguous", mask);
+  on_ranks(1, [&](Transport& transport) {
+    CpuDevice cpu;
+    Timeline timeline;
+    const AttentionShape shape{2, 2, 4, 4, DType::f32, 0.5};
+    const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
+    Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+    const auto zeros = [&](Index channels) { return Array::zeros(cpu, DType::f32, 4, 2, channels); };
+    std::vector<Array> arrays;
+    for (const Index channels : {4, 4, 4, 4, 4, 1, 4, 4, 4}) arrays.push_back(zeros(channels));
+    const auto pass = [&](std::size_t n, const std::function<void(Rows&)>& spoil) {
+      std::vector<Rows> r(arrays.begin(), arrays.end());
+      spoil(r[n]);
+      const bool of_forward = n < 3 || n == 4 || n == 5;
+      if (of_forward) {
+        EXPECT_THROW(attention.forward(r[0], {r[1], r[2]}, r[4], r[5]), Error);
+      }
+      EXPECT_THROW(attention.backward(r[0], {r[1], r[2]}, r[3], r[4], r[5], {r[6], r[7], r[8]}), Error);
+      if (n < 2 || n == 5) {
+        EXPECT_THROW(attention.observe(r[0], r[1], r[5], {}), Error);
+      }
+    };
+    for (std::size_t n = 0; n < arrays.size(); ++n) {
+      SCOPED_TRACE(n);
+      pass(n, [](Rows& rows) { rows = {}; });  // forgotten
+      pass(n, [](Rows& rows) { rows.data = nullptr; });
+      pass(n, [](Rows& rows) { rows.pitch = 0; });
+      pass(n, [](Rows& rows) { rows.pitch -= 4; });
+      pass(n, [](Rows& rows) { rows.pitch += 2; });
+      pass(n, [](Rows& rows) { rows.data += 2; });
+      pass(n, [](Rows& rows) { rows.tokens = 3; });
+      pass(n, [](Rows& rows) { rows.type = DType::bf16; });
+      pass(n, [](Rows& rows) { rows.place = Place::cuda; });
+    }
+  });
+}
+
 TEST(Attention, AScheduleThatIsAboutToGoIsNotBorrowed) {
   static_assert(std::is_constructible_v<Attention, const Schedule&, const AttentionShape&, const Machine&>);
   static_assert(!std::is_constructible_v<Attention, Schedule, const AttentionShape&, const Machine&>);

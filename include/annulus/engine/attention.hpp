@@ -63,6 +63,9 @@ class Attention {
  private:
   struct Local;  // what this rank's lane computes: rows of its seat, heads of its share
   Local localise(const Rows& q, const KeyValue& kv);
+  void check_rows(const char* name, const Rows& rows, DType type, Index tokens, Index heads, Index channels) const;
+  void check_queries(const char* name, const Rows& rows, DType type, Index channels) const;
+  void check_keys(const char* name, const Rows& rows, DType type, Index channels) const;
   void forward_queries(const Local& local, const Rows& out, const Rows& lse);
   void pass_queries(const Rows& q, const KeyValue& kv, const Rows& own);
   void merge_queries(const Rows& q, const KeyValue& kv, const Rows& own);
