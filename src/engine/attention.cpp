@@ -83,24 +83,24 @@ void Attention::check_keys(const char* name, const Rows& rows, DType type, Index
   check_rows(name, rows, type, schedule_.keys.rows(machine_.transport.rank()), shape_.kv_heads, channels);
 }
 
-// Brings q to the seat's form and K, V (which observe lacks) side by side into one block.
-Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
+// Brings q, K and V (which observe lacks) to the seat's form, and K and V side by side into one block where they leave.
+Attention::Local Attention::localise(const Rows& q, const KeyValue& kv, bool leaves) {
   check_queries("q", q, shape_.type, shape_.channels);
   check_keys("k", kv.k, shape_.type, shape_.channels);
   const bool with_values = kv.v.channels > 0;
   Local local;
-  Array k_array, v_array;
-  Rows k = kv.k, v = kv.v;
   local.q = q;
+  local.kv = kv;
+  auto& [k, v] = local.kv;
   if (query_exchange_) {
     local.q = local.q_array = query_exchange_->gather(q, query_shares_);
-    k = k_array = key_exchange_->gather(kv.k, kv_shares_);
-    if (with_values) v = v_array = key_exchange_->gather(kv.v, kv_shares_);
+    k = local.k_array = key_exchange_->gather(kv.k, kv_shares_);
+    if (with_values) v = local.v_array = key_exchange_->gather(kv.v, kv_shares_);
   }
   const Index width = k.heads * (shape_.channels + (with_values ? shape_.value_channels : 0));
-  if (with_values ? side_by_side(k, v) : k.dense()) {
+  if (!leaves || (with_values ? side_by_side(k, v) : k.dense())) {
     local.block = joined(k, width);
-    local.block_array = std::move(k_array);  // keeps gathered keys alive; empty when they are the caller's
+    if (!leaves) local.block.data = nullptr;
     return local;
   }
   local.block_array = Array(lending(machine_.transport, machine_.device), k.type, k.tokens, 1, width);
@@ -108,7 +108,17 @@ Attention::Local Attention::localise(const Rows& q, const KeyValue& kv) {
   const KeyValue packed = views(local.block, k.heads, shape_.channels, with_values ? shape_.value_channels : 0);
   machine_.device.copy_rows(k, packed.k);
   if (with_values) machine_.device.copy_rows(v, packed.v);
+  local.kv = packed;
+  local.k_array = Array();
+  local.v_array = Array();
   return local;
+}
+
+// The keys and values of a step: the own ones where they lie, or the visitors' in their block.
+KeyValue Attention::keys_of(const Local& local, const Step& step, const Rows& block) const {
+  if (step.origin() == seat_ || block.absent())
+    return {local.kv.k.slice(0, block.tokens), local.kv.v.slice(0, block.tokens)};
+  return views(block, local.kv.k.heads, shape_.channels, shape_.value_channels);
 }
 
 void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
@@ -116,8 +126,9 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   check_keys("v", kv.v, shape_.type, shape_.value_channels);
   check_queries("out", out, type, shape_.value_channels);
   check_queries("lse", lse, type, 1);
-  const Local local = localise(q, kv);
-  if (queries_travel(schedule_.grid.travel)) return forward_queries(local, out, lse);
+  const bool keys_travel = !queries_travel(schedule_.grid.travel);
+  const Local local = localise(q, kv, keys_travel && own_block_leaves(plan_));
+  if (!keys_travel) return forward_queries(local, out, lse);
   // without head exchange the results are accumulated where the caller wants them
   const bool direct = !query_exchange_;
   Array out_array, lse_array;
@@ -128,11 +139,10 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   const Array sum(machine_.device, type, local.q.tokens, local.q.heads, 1);
   const Partial partial{direct ? out : out_array.rows(), direct ? lse : lse_array.rows(), sum};
   machine_.kernel.reset(partial);
-  const Index kv_heads = machine_.kernel.problem().kv_heads;
   circulate(plan_, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
             [&](std::size_t s, const Rows& block, Pending& pending) {
-              const KeyValue here = views(block, kv_heads, shape_.channels, shape_.value_channels);
-              forward_step(plan_.steps[s], pending, local.q, here, partial, s + 1 == plan_.steps.size());
+              const Step& step = plan_.steps[s];
+              forward_step(step, pending, local.q, keys_of(local, step, block), partial, s + 1 == plan_.steps.size());
             });
   if (plan_.steps.empty()) finish(partial);
   if (direct) return;
@@ -148,13 +158,12 @@ void Attention::finish(const Partial& partial) {
 // K/V blocks travel, and their gradients follow: dq [rows, heads, channels], sums: those of the own block.
 void Attention::backward_keys(const Local& local, const Saved& saved, const Rows& dq, const Rows& own) {
   const Plan& plan = ring_plan();
-  const Index kv_heads = machine_.kernel.problem().kv_heads;
-  const auto split = [&](const Rows& rows) { return views(rows, kv_heads, shape_.channels, shape_.value_channels); };
   Trail trail(plan, lane_, own, machine_.device, machine_.transport, machine_.timeline, plain_sums(machine_.device));
   circulate(
       plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
       [&](std::size_t s, const Rows& block, Pending& pending) {
-        const KeyValue here = split(block), sums = split(trail.begin(s));
+        const KeyValue here = keys_of(local, plan.steps[s], block),
+                       sums = views(trail.begin(s), here.k.heads, shape_.channels, shape_.value_channels);
         compute_step(plan.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
                      [&](std::span<const Tile> tiles) {
                        machine_.kernel.backward(tiles, saved, here, {dq, sums.k, sums.v});
@@ -174,7 +183,8 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   check_queries("dq", into.dq, type, shape_.channels);
   check_keys("dk", into.dk, type, shape_.channels);
   check_keys("dv", into.dv, type, shape_.value_channels);
-  const Local local = localise(q, kv);
+  const bool keys_travel = schedule_.grid.travel != Travel::queries;
+  const Local local = localise(q, kv, keys_travel && own_block_leaves(ring_plan()));
   Array delta_array(machine_.device, type, out.tokens, out.heads, 1), dout_array, lse_array;
   machine_.kernel.row_dot(dout, out, delta_array);
   Saved saved{local.q, dout, lse, delta_array};
@@ -198,10 +208,10 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   if (!direct_sums) own_array = Array(machine_.device, type, local.block.tokens, 1, local.block.channels);
   const Rows own = direct_sums ? joined(into.dk, local.block.channels) : own_array.rows();
   machine_.device.clear(own);
-  if (schedule_.grid.travel == Travel::queries) {
-    backward_queries(local, saved, dq, own);
-  } else {
+  if (keys_travel) {
     backward_keys(local, saved, dq_rows, own);
+  } else {
+    backward_queries(local, saved, dq, own);
   }
   const Index kv_heads = machine_.kernel.problem().kv_heads;
   const KeyValue sums = views(own, kv_heads, shape_.channels, shape_.value_channels);
@@ -227,7 +237,7 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
   const DType type = machine_.kernel.accumulator();
   check_queries("lse", lse, type, 1);
   const Plan& plan = ring_plan();
-  const Local local = localise(q, {k, Rows{}});
+  const Local local = localise(q, {k, Rows{}}, own_block_leaves(plan));
   const Range share = query_shares_[static_cast<std::size_t>(lane_.lane)];
   Array lse_array;
   Rows local_lse = lse;
@@ -264,7 +274,7 @@ void Attention::observe(const Rows& q, const Rows& k, const Rows& lse, const Obs
   circulate(
       plan, lane_, local.block, machine_.device, machine_.transport, machine_.timeline,
       [&](std::size_t s, const Rows& block, Pending& pending) {
-        const Rows keys = views(block, machine_.kernel.problem().kv_heads, shape_.channels, 0).k;
+        const Rows keys = keys_of(local, plan.steps[s], block).k;
         if (with_received) {
           lane.received = trail->begin(s);  // [held, 1, heads] seen as [held, heads, 1]
           std::swap(lane.received.heads, lane.received.channels);

@@ -81,6 +81,11 @@ std::vector<Move> whole(const Plan& plan) { return {{plan.seat, united({{0, plan
 
 }  // namespace
 
+bool own_block_leaves(const Plan& plan) {
+  return std::ranges::any_of(
+      plan.steps, [&](const Step& step) { return !step.lend.empty() || (step.forward && step.origin() == plan.seat); });
+}
+
 void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
                const Work& work, const std::function<void()>& bring_home) {
   const std::vector<Move> mine = whole(plan);
@@ -91,7 +96,7 @@ void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Tra
   Rows lent = own;
   Array lent_array;
   if (shared != nullptr) {
-    if (own.bytes() > 0 && !shared->holds(own.data)) {
+    if (own.bytes() > 0 && own_block_leaves(plan) && !shared->holds(own.data)) {
       lent = lent_array = Array(*shared, own.type, own.tokens, own.heads, own.channels);
       device.copy_rows(own, lent);
     }

@@ -34,11 +34,28 @@ Array HostAttention::uploaded(const Rows& host) const {
   return there;
 }
 
+Array HostAttention::block_for(const Rows& k, const Rows& v) const {
+  return {device_, k.type, k.tokens, 1, k.heads * k.channels + v.heads * v.channels};
+}
+
+KeyValue HostAttention::halves(const Rows& block, const Rows& k, const Rows& v) {
+  return Attention::views(block, k.heads, k.channels, v.channels);
+}
+
+Array HostAttention::uploaded(const KeyValue& host) const {
+  check_layout("k in host memory", host.k);
+  check_layout("v in host memory", host.v);
+  Array block = block_for(host.k, host.v);
+  const KeyValue there = halves(block, host.k, host.v);
+  device_.copy_rows(host.k, there.k);
+  device_.copy_rows(host.v, there.v);
+  return block;
+}
+
 void HostAttention::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
   if (on_host()) return attention_.forward(q, kv, out, lse);
-  const Array there_q = uploaded(q), there_k = uploaded(kv.k), there_v = uploaded(kv.v), there_out = alike(out),
-              there_lse = alike(lse);
-  attention_.forward(there_q, {there_k, there_v}, there_out, there_lse);
+  const Array there_q = uploaded(q), block = uploaded(kv), there_out = alike(out), there_lse = alike(lse);
+  attention_.forward(there_q, halves(block, kv.k, kv.v), there_out, there_lse);
   device_.copy_rows(there_out, out);
   device_.copy_rows(there_lse, lse);
 }
@@ -46,13 +63,13 @@ void HostAttention::forward(const Rows& q, const KeyValue& kv, const Rows& out, 
 void HostAttention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                              const Gradients& into) {
   if (on_host()) return attention_.backward(q, kv, dout, out, lse, into);
-  const Array there_q = uploaded(q), there_k = uploaded(kv.k), there_v = uploaded(kv.v), there_dout = uploaded(dout),
-              there_out = uploaded(out), there_lse = uploaded(lse), dq = alike(into.dq), dk = alike(into.dk),
-              dv = alike(into.dv);
-  attention_.backward(there_q, {there_k, there_v}, there_dout, there_out, there_lse, {dq, dk, dv});
+  const Array there_q = uploaded(q), block = uploaded(kv), there_dout = uploaded(dout), there_out = uploaded(out),
+              there_lse = uploaded(lse), dq = alike(into.dq), sums = block_for(into.dk, into.dv);
+  const KeyValue dkv = halves(sums, into.dk, into.dv);
+  attention_.backward(there_q, halves(block, kv.k, kv.v), there_dout, there_out, there_lse, {dq, dkv.k, dkv.v});
   device_.copy_rows(dq, into.dq);
-  device_.copy_rows(dk, into.dk);
-  device_.copy_rows(dv, into.dv);
+  device_.copy_rows(dkv.k, into.dk);
+  device_.copy_rows(dkv.v, into.dv);
 }
 
 void HostAttention::observe(const Rows& q, const Rows& k, const Rows& lse, const Observation& into) {

@@ -7,8 +7,10 @@
 namespace annulus {
 
 struct Attention::Local {
-  Array q_array, block_array;
-  Rows q, block;  // block: K and V side by side, as they travel
+  Array q_array, k_array, v_array, block_array;
+  Rows q;
+  KeyValue kv;
+  Rows block;  // K and V side by side, as they travel; absent, all but its shape, where nobody else is given them
 };
 
 // Work is cut at multiples of this many query rows, which every kernel's own blocks divide.

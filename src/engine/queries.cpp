@@ -49,7 +49,6 @@ struct SavedLayout {
 void Attention::forward_queries(const Local& local, const Rows& out, const Rows& lse) {
   const DType type = machine_.kernel.accumulator();
   const Index heads = local.q.heads, width = heads * (shape_.value_channels + 2);
-  const KeyValue kv = views(local.block, machine_.kernel.problem().kv_heads, shape_.channels, shape_.value_channels);
   Array packed;
   Rows q = local.q;
   if (!q.dense()) {
@@ -63,9 +62,9 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
   const Partial mine = partial_of(own, heads, shape_.value_channels);
   machine_.kernel.reset(mine);
   if (schedule_.grid.travel == Travel::tree) {
-    merge_queries(q, kv, own);
+    merge_queries(q, local.kv, own);
   } else {
-    pass_queries(q, kv, own);
+    pass_queries(q, local.kv, own);
   }
   finish(mine);
   if (!query_exchange_) {
@@ -141,8 +140,7 @@ void Attention::backward_queries(const Local& local, const Saved& saved, const R
   machine_.device.copy_rows(saved.dout, packed.dout);
   machine_.device.copy_rows(saved.lse, packed.lse);
   machine_.device.copy_rows(saved.delta, packed.delta);
-  const KeyValue kv = views(local.block, problem.kv_heads, shape_.channels, shape_.value_channels),
-                 gradients = views(sums, problem.kv_heads, shape_.channels, shape_.value_channels);
+  const KeyValue gradients = views(sums, problem.kv_heads, shape_.channels, shape_.value_channels);
   Trail trail(plan_, lane_, dq, machine_.device, machine_.transport, machine_.timeline, plain_sums(machine_.device));
   circulate(
       plan_, lane_, block, machine_.device, machine_.transport, machine_.timeline,
@@ -151,7 +149,7 @@ void Attention::backward_queries(const Local& local, const Saved& saved, const R
         const Rows into = column(trail.begin(s), 0, problem.query_heads, shape_.channels);
         compute_step(plan_.steps[s], 5.0 * static_cast<double>(shape_.channels + shape_.value_channels), pending,
                      [&](std::span<const Tile> tiles) {
-                       machine_.kernel.backward(tiles, visitors, kv, {into, gradients.k, gradients.v});
+                       machine_.kernel.backward(tiles, visitors, local.kv, {into, gradients.k, gradients.v});
                      });
         trail.end(s);
       },

@@ -57,12 +57,13 @@ class Attention {
   const Plan& plan() const { return plan_; }
 
   /// Rows of K and V side by side, [tokens, 1, kv_heads * (channels + value_channels)], as they travel. K and V that
-  /// the caller already keeps in such rows (see views below) are not copied.
+  /// the caller already keeps in such rows are not copied; others are, where another rank is given them.
   static KeyValue views(const Rows& block, Index kv_heads, Index channels, Index value_channels);
 
  private:
   struct Local;  // what this rank's lane computes: rows of its seat, heads of its share
-  Local localise(const Rows& q, const KeyValue& kv);
+  Local localise(const Rows& q, const KeyValue& kv, bool leaves);
+  KeyValue keys_of(const Local& local, const Step& step, const Rows& block) const;
   void check_rows(const char* name, const Rows& rows, DType type, Index tokens, Index heads, Index channels) const;
   void check_queries(const char* name, const Rows& rows, DType type, Index channels) const;
   void check_keys(const char* name, const Rows& rows, DType type, Index channels) const;

@@ -15,11 +15,14 @@ struct Lane {
   Rank rank(Rank seat) const { return seat * heads + lane; }
 };
 
+/// Whether other seats are given rows of the own block.
+bool own_block_leaves(const Plan& plan);
+
 /// Takes blocks of rows around the seats as a plan says, while work is done on them: each step the present block leaves
-/// and the next arrives while `work` computes. `own` holds the seat's rows [own_rows, 1, width]; two buffers for
-/// visitors are allocated once. work(step, block, pending) is called for every step, also for those without tiles, so
-/// that batches started in it have the same number on all ranks; it may poll `pending` to let the exchange progress.
-/// home() is called after the last step, before what was lent is taken back.
+/// and the next arrives while `work` computes. `own` holds the seat's rows [own_rows, 1, width]; where it does not leave it
+/// may be absent, but for its shape. Two buffers for visitors are allocated once. work(step, block, pending) is called for
+/// every step, also for those without tiles, so that batches started in it have the same number on all ranks; it may poll
+/// `pending` to let the exchange progress. home() is called after the last step, before what was lent is taken back.
 using Work = std::function<void(std::size_t step, const Rows& block, Pending& pending)>;
 void circulate(const Plan& plan, Lane lane, const Rows& own, Device& device, Transport& transport, Timeline& timeline,
                const Work& work, const std::function<void()>& home = {});

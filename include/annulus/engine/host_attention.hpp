@@ -20,6 +20,9 @@ class HostAttention {
  private:
   bool on_host() const { return device_.place() == Place::cpu; }
   Array uploaded(const Rows& host) const;
+  Array block_for(const Rows& k, const Rows& v) const;  // K and V, or their gradients, side by side; uninitialised
+  static KeyValue halves(const Rows& block, const Rows& k, const Rows& v);
+  Array uploaded(const KeyValue& host) const;
   Array alike(const Rows& host) const;  // uninitialised
   Device& device_;
   Attention attention_;
