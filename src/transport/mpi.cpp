@@ -40,6 +40,9 @@ class MpiTransport final : public Transport {
  public:
   MpiTransport(const MpiSession& session, const MpiOptions& options)
       : ranks_(session.ranks()), link_(std::make_shared<mpi::Link>()) {
+    constexpr Index least = 4096, most = std::numeric_limits<int>::max();
+    require(options.most_bytes_per_message >= least && options.most_bytes_per_message <= most,
+            "most_bytes_per_message must be ", least, " to ", most, ": it is ", options.most_bytes_per_message);
     int ranks_here = 0, place_here = 0;
     link_->messages = ordered_by_node(ranks_here, place_here);
     link_->rank = session.rank();

@@ -13,6 +13,7 @@
 namespace annulus {
 
 std::unique_ptr<Transport> mpi_test_transport;
+const MpiSession* mpi_test_session;
 
 namespace {
 
@@ -35,6 +36,7 @@ class Agreement final : public testing::EmptyTestEventListener {
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const annulus::MpiSession session;
+  annulus::mpi_test_session = &session;
   // small pieces, so that cutting long messages is tested with messages of ordinary length
   const annulus::MpiOptions options{30, 100'003};
   const bool shared = argc > 1 && std::string_view(argv[1]) == "shared";

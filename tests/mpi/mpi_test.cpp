@@ -39,6 +39,14 @@ TEST(Mpi, MessagesBetweenNodesArriveWhileNobodyLooks) {
   EXPECT_EQ(arriving, leaving);
 }
 
+TEST(Mpi, PiecesOfNoLengthOrMoreThanMpiCountsAreRefused) {
+  for (const Index bytes : {Index{-1}, Index{0}, Index{4095}, Index{1} << 31}) {
+    const MpiOptions options{.most_bytes_per_message = bytes};
+    EXPECT_THROW(make_mpi_transport(*mpi_test_session, options), Error);
+    EXPECT_THROW(make_shared_transport(*mpi_test_session, options), Error);
+  }
+}
+
 // The same engine, plans and oracle as on threads; every grid that fits the number of ranks.
 TEST(Mpi, EveryStrategyPartitionAndMaskIsExactInFloat64) {
   const int ranks = mpi_test_transport->ranks();

@@ -41,13 +41,14 @@ class MpiSession {
 
 struct MpiOptions {
   double patience_seconds = 600;                  ///< a wait that lasts longer fails with Error (communication)
-  Index most_bytes_per_message = Index{1} << 30;  ///< longer ones are cut: counts are 32-bit ints in MPI; at least 4096
+  Index most_bytes_per_message = Index{1} << 30;  ///< longer ones are cut; 4096 to 2^31 - 1: counts are ints in MPI
   Index most_shared_bytes = std::numeric_limits<Index>::max();  ///< of a rank's memory that its neighbours can read
 };
 
 /// Non-blocking MPI between processes; the tag carries the batch number. The session must outlive it. fail() ends the
 /// job with MPI_Abort and the failure's exit code. A thread of its own looks after messages between nodes while batches are
-/// under way; else progress is made inside poll() and wait() only. Make it while no other has batches under way.
+/// under way; else progress is made inside poll() and wait() only. Make it while no other has batches under way. Throws
+/// Error (usage) for options out of range.
 std::unique_ptr<Transport> make_mpi_transport(const MpiSession& session, const MpiOptions& options = {});
 
 /// The same, and ranks of one node read what is lent where it lies, and copy other messages straight from each other's
