@@ -8,7 +8,20 @@ add_executable(test_mpi mpi/main.cpp mpi/mpi_test.cpp)
 target_include_directories(test_mpi PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(test_mpi PRIVATE annulus_flags annulus_core annulus_mpi GTest::gtest)
 find_program(ANNULUS_MPIRUN mpirun REQUIRED)
+add_executable(mpi_endings mpi/endings.cpp)
+target_link_libraries(mpi_endings PRIVATE annulus_flags annulus_core annulus_mpi)
+# mpi_ending(NAME TRANSPORT CASE): two ranks that are done in 20 seconds, where a rank waits 30 for another.
+function(mpi_ending name transport case)
+  add_test(NAME mpi.${name}_${transport}
+           COMMAND ${ANNULUS_MPIRUN} --timeout 20 --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n 2
+                   $<TARGET_FILE:mpi_endings> ${case} ${transport})
+  set_tests_properties(mpi.${name}_${transport} PROPERTIES LABELS mpi TIMEOUT 60 PROCESSORS 2
+    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+endfunction()
 foreach(transport mpi shared)
+  mpi_ending(notices_lengths_that_disagree ${transport} short)
+  set_tests_properties(mpi.notices_lengths_that_disagree_${transport} PROPERTIES
+    PASS_REGULAR_EXPRESSION "has 2000 bytes where 4000 are expected")
   foreach(ranks 1 2 3 4)
     set(name mpi.${ranks}_ranks_${transport})
     add_test(NAME ${name}

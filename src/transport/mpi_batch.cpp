@@ -118,7 +118,8 @@ void Batch::send(const Send& message) {
     const void* bytes = piece.data();
     auto length = static_cast<Index>(piece.size());
     if (spot) {
-      bytes = &notes_.emplace_back(Note{{spot->owner, spot->offset + static_cast<Index>(at)}, message.lent ? 1 : 0});
+      bytes = &notes_.emplace_back(
+          Note{{spot->owner, spot->offset + static_cast<Index>(at)}, piece.size(), message.lent ? 1 : 0});
       length = sizeof(Note);
     }
     check(MPI_Isend(bytes, narrow(length), MPI_BYTE, message.to, tag_, link_->messages, request()), "MPI_Isend");
@@ -146,12 +147,15 @@ void Batch::advance() {
 void Batch::settle(const Arrival& arrival, MPI_Status& status) {
   int length = 0;
   check(MPI_Get_count(&status, MPI_BYTE, &length), "MPI_Get_count");
+  const auto require_length = [&](bool fits, std::uint64_t bytes) {
+    require<Failure::communication>(fits, "a message from rank ", arrival.from, " to rank ", link_->rank, " in batch ",
+                                    number_, " has ", bytes, " bytes where ", arrival.into.size(), " are expected");
+  };
   if (static_cast<std::size_t>(length) == arrival.into.size()) return;
-  require<Failure::communication>(link_->memory != nullptr && length == int{sizeof(Note)}, "a message from rank ",
-                                  arrival.from, " to rank ", link_->rank, " in batch ", number_, " has ", length,
-                                  " bytes where ", arrival.into.size(), " are expected");
+  require_length(link_->memory != nullptr && length == int{sizeof(Note)}, static_cast<std::uint64_t>(length));
   Note note;
   std::memcpy(&note, arrival.into.data(), sizeof note);
+  require_length(note.bytes == arrival.into.size(), note.bytes);
   const std::byte* there = link_->memory->at(note.spot, static_cast<Index>(arrival.into.size()));
   std::atomic_thread_fence(std::memory_order_acquire);
   if (note.lent != 0 && arrival.seen != nullptr) {

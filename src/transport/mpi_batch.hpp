@@ -63,6 +63,7 @@ class Batch final : public Pending::Batch {
  private:
   struct Note {
     NodeMemory::Spot spot;
+    std::uint64_t bytes = 0;  // of the piece
     std::int64_t lent = 0;
   };
   struct Arrival {
