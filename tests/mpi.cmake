@@ -9,7 +9,7 @@ target_include_directories(test_mpi PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(test_mpi PRIVATE annulus_flags annulus_core annulus_mpi GTest::gtest)
 find_program(ANNULUS_MPIRUN mpirun REQUIRED)
 add_executable(mpi_endings mpi/endings.cpp)
-target_link_libraries(mpi_endings PRIVATE annulus_flags annulus_core annulus_mpi)
+target_link_libraries(mpi_endings PRIVATE annulus_flags annulus_core annulus_mpi MPI::MPI_C)
 # mpi_ending(NAME TRANSPORT CASE): two ranks that are done in 20 seconds, where a rank waits 30 for another.
 function(mpi_ending name transport case)
   add_test(NAME mpi.${name}_${transport}
@@ -19,6 +19,10 @@ function(mpi_ending name transport case)
     ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
 endfunction()
 foreach(transport mpi shared)
+  mpi_ending(runs_already_and_is_left_running ${transport} adopted)
+  mpi_ending(ends_the_job_when_an_exception_leaves ${transport} leaves)
+  set_tests_properties(mpi.ends_the_job_when_an_exception_leaves_${transport} PROPERTIES
+    PASS_REGULAR_EXPRESSION "MPI_ABORT was invoked on rank 1")
   mpi_ending(notices_lengths_that_disagree ${transport} short)
   set_tests_properties(mpi.notices_lengths_that_disagree_${transport} PROPERTIES
     PASS_REGULAR_EXPRESSION "has 2000 bytes where 4000 are expected")

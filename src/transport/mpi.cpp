@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <exception>
+#include <limits>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -165,11 +167,20 @@ class MpiTransport final : public Transport {
 
 }  // namespace
 
-MpiSession::MpiSession() {
-  int provided = 0;
-  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
-  require<Failure::communication>(provided >= MPI_THREAD_FUNNELED, "MPI must support threads (MPI_THREAD_FUNNELED)");
-  takes_turns_ = provided >= MPI_THREAD_SERIALIZED;
+MpiSession::MpiSession() : exceptions_(std::uncaught_exceptions()) {
+  int runs = 0, ended = 0, provided = 0;
+  check(MPI_Finalized(&ended), "MPI_Finalized");
+  require<Failure::communication>(ended == 0, "MPI has been finalised and cannot be started again");
+  check(MPI_Initialized(&runs), "MPI_Initialized");
+  if (runs != 0) {
+    check(MPI_Query_thread(&provided), "MPI_Query_thread");
+  } else {
+    check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
+    started_here_ = true;
+  }
+  require<Failure::communication>(provided >= MPI_THREAD_FUNNELED,
+                                  "MPI must support threads: start it with MPI_Init_thread and MPI_THREAD_FUNNELED");
+  takes_turns_ = provided >= (started_here_ ? MPI_THREAD_SERIALIZED : MPI_THREAD_MULTIPLE);
   MPI_Comm ordered = ordered_by_node(ranks_per_node_, node_rank_);
   check(MPI_Comm_rank(ordered, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(ordered, &ranks_), "MPI_Comm_size");
@@ -180,7 +191,11 @@ MpiSession::MpiSession() {
   MPI_Comm_free(&ordered);
 }
 
-MpiSession::~MpiSession() { MPI_Finalize(); }
+MpiSession::~MpiSession() {
+  if (!started_here_) return;
+  if (std::uncaught_exceptions() > exceptions_) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(Failure::runtime));
+  MPI_Finalize();
+}
 
 std::string MpiSession::library() {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};

@@ -7,11 +7,16 @@
 
 namespace annulus {
 
-/// MPI from its beginning to its end; one per process, made by the main thread before any other MPI call. Ranks are
-/// numbered node after node, whatever the order in which mpirun dealt them out: neighbours share a node.
+/// MPI from its beginning to its end, made by the main thread; all processes together. Ranks are numbered node after node,
+/// whatever the order in which mpirun dealt them out: neighbours share a node.
+///
+/// Where MPI runs already it is used as it is, at MPI_THREAD_FUNNELED or more, and left to whoever has started it, who
+/// finalises it later. MPI that the session has started ends with it. When it ends because an exception passes through, the
+/// others would wait for this rank in vain: the job ends with MPI_Abort and exit code 1. So whoever wants to say what
+/// happened, or to end with another code, catches inside the session's life, and calls Transport::fail().
 class MpiSession {
  public:
-  /// Throws Error (communication) when MPI cannot be started.
+  /// Throws Error (communication) when MPI cannot be started, has ended before, or runs without support for threads.
   MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
@@ -26,7 +31,8 @@ class MpiSession {
   int node_divisor() const { return node_divisor_; }
   /// This rank's place among them.
   int node_rank() const { return node_rank_; }
-  /// Whether MPI lets threads call it, one at a time.
+  /// Whether a thread of the transport's own may call MPI: one at a time where the session has started it, else at
+  /// MPI_THREAD_MULTIPLE only, for nobody knows when its owner calls it.
   bool takes_turns() const { return takes_turns_; }
   /// Name and version of the library.
   static std::string library();
@@ -37,6 +43,8 @@ class MpiSession {
   Rank rank_ = 0;
   int ranks_ = 1, ranks_per_node_ = 1, node_rank_ = 0, node_divisor_ = 1;
   bool neighbours_ = false, takes_turns_ = false;
+  bool started_here_ = false;
+  int exceptions_ = 0;  // under way when it was made
 };
 
 struct MpiOptions {
