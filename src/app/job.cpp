@@ -118,8 +118,8 @@ Option mask_option(std::string fallback) {
   return {.name = "mask", .value = "TERMS", .fallback = std::move(fallback), .group = "Attention", .help = help};
 }
 
-bool names_documents(std::string_view mask) {
-  return sentence("+", mask, "+").find("+documents+") != std::string::npos;
+bool names_term(std::string_view mask, std::string_view term) {
+  return sentence("+", mask, "+").find(sentence("+", term, "+")) != std::string::npos;
 }
 
 Option dtype_option(std::string fallback) {

@@ -17,8 +17,8 @@ std::vector<Option> plan_options(std::string ranks_fallback);  ///< strategy, gr
 std::vector<Option> machine_options();                         ///< threads, device, kernel, transport, ...
 std::vector<Option> distribution_options();                    ///< both
 Option mask_option(std::string fallback);
-/// Whether --mask has the term documents, whose offsets have to come from somewhere.
-bool names_documents(std::string_view mask);
+/// Whether --mask has a term without a value: causal; documents, whose offsets have to come from somewhere.
+bool names_term(std::string_view mask, std::string_view term);
 Option dtype_option(std::string fallback);
 Option softmax_scale_option();
 Option progress_option();

@@ -71,7 +71,7 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
                            name_of(*dtype_of(old_k.element)), " and ", name_of(*dtype_of(old_v.element)));
   }
   Extent extent{q.dims[0], cached + k.dims[0], {}};
-  if (names_documents(mask) && file.has("documents")) {
+  if (names_term(mask, "documents") && file.has("documents")) {
     extent.documents = file.read_integers("documents");
     require<Failure::file>(!extent.documents.empty(), "dataset documents of ", path,
                            " must hold offsets, the first 0 and the last the number of tokens: it is empty");

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -9,12 +10,20 @@
 #include "annulus/model/passages.hpp"
 #include "annulus/model/prediction.hpp"
 #include "annulus/transport/collectives.hpp"
+#include "app/job.hpp"
 #include "app/sequence.hpp"
 
 namespace annulus::app {
 namespace {
 
 constexpr Index most_vocabulary = Index{1} << 20;  // spelled out in the result up to here
+
+// Whether some token sees a later one.
+bool looks_ahead(const Mask& mask) {
+  return std::ranges::any_of(mask.regions(), [](const Region& r) {
+    return std::min(r.band.hi, r.k.end - 1 - r.q.begin) >= std::max<Index>({1, r.band.lo, r.k.begin - (r.q.end - 1)});
+  });
+}
 
 class TextSequence final : public Sequence {
  public:
@@ -31,8 +40,15 @@ class TextSequence final : public Sequence {
   }
   Index tokens() const override { return corpus_.tokens(); }
   std::vector<Index> documents() const override { return {corpus_.offsets().begin(), corpus_.offsets().end()}; }
+  // What follows is read from earlier places: who saw the next token would copy it, and find every passage in itself.
   Mask mask(const std::string& terms) const override {
-    return Mask::parse(terms.empty() ? "causal" : terms, {tokens(), tokens(), documents()});
+    const Extent extent{tokens(), tokens(), documents()};
+    Mask asked = Mask::parse(terms.empty() ? "causal" : terms, extent);
+    if (!looks_ahead(asked)) return asked;
+    Mask causal = names_term(terms, "causal") ? std::move(asked) : Mask::parse("causal+" + terms, extent);
+    require(!looks_ahead(causal), "run predicts each token of a text from earlier ones, and the mask ", terms,
+            " lets tokens of its prefix see later ones: leave the term prefix out");
+    return causal;
   }
   std::vector<std::string> files() const override { return corpus_.paths(); }
   void prepare(Transport&) override {}

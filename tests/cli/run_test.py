@@ -206,6 +206,22 @@ class Words(RunTest):
         result = self.result(*self.large, "--mask", "causal+documents", "--passage-tokens", 9, "--top-k", top_k, "--ranks", 2)
         self.check_passages(result, documents, self.large, 9, apart=True)
 
+    def test_no_mask_lets_a_token_see_what_follows(self):
+        text = self.scratch / "once.txt"
+        text.write_text(" ".join(f"word{number}" for number in range(400)))  # nothing repeats, nothing can be known
+        for asked in ["full", "window:50", "window:9,0+sink:4", "documents", "window:9,0+global:7"]:
+            with self.subTest(mask=asked):
+                taken = f"causal+{asked}"
+                result = self.result(text, "--mask", asked)
+                self.assertEqual(result["attributes"]["mask"], taken)
+                self.assertIn(f"mask {taken} (asked for: {asked})", self.printed)
+                self.assertEqual(self.passages(result), [])
+                self.assertLess(result["predictions/accuracy"][:-1].max(), 0.1)
+                self.succeeds("verify", self.scratch / "run.h5")
+        for kept in ["window:50,0", "window:50,-5", "causal+documents"]:
+            self.assertEqual(self.result(text, "--mask", kept)["attributes"]["mask"], kept)
+        self.refuses(2, "prefix", command=["run", text, "--mask", "causal+prefix:20", "--output", self.scratch / "no.h5"])
+
     def test_a_summary_has_no_passages(self):
         result = self.result(*self.small, "--trace", "summary", "--ranks", 2)
         groups = {name.split("/")[0] for name in result}

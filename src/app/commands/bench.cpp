@@ -135,7 +135,7 @@ void check_options(const Settings& settings, const Context& context, const Bench
             settings.name_of(setting.option.name), " means nothing to bench ", benchmark.name, ", which measures ",
             benchmark.what);
   context.ranks(0, settings.text("transport"));
-  const bool documents = names_documents(settings.text("mask")), lengths = settings.has("document-tokens");
+  const bool documents = names_term(settings.text("mask"), "documents"), lengths = settings.has("document-tokens");
   require(!documents || lengths, settings.name_of("mask"),
           ": the term documents needs --document-tokens N, the tokens of a document");
   require(documents || !lengths || settings.name_of("document-tokens") != "--document-tokens",
@@ -203,7 +203,7 @@ Case case_of(const Settings& s, Index tokens) {
   c.tokens = tokens;
   c.keys = s.has("keys") ? s.count("keys", 1) : tokens;
   c.mask = s.has("mask") ? s.text("mask") : "causal";
-  if (names_documents(s.text("mask"))) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
+  if (names_term(s.text("mask"), "documents")) c.documents = equal_documents(tokens, s.count("document-tokens", 1));
   c.strategy = s.text("strategy");
   c.backward = s.has("pass") && s.text("pass") == "backward";
   c.trace = s.text("trace");

@@ -22,7 +22,7 @@ SequenceChoice choice_of(const Settings& settings) {
   choice.tokens = settings.text("tokens");
   choice.files = settings.positional();
   choice.type = parse_dtype(settings.text("dtype"));
-  choice.documents_apart = names_documents(settings.text("mask"));
+  choice.documents_apart = names_term(settings.text("mask"), "documents");
   choice.passage_tokens = settings.count("passage-tokens", 1);
   return choice;
 }
@@ -119,9 +119,11 @@ void run_rank(const Settings& given, const Context& context, const Placement& pl
   const double passes = 2.0 * static_cast<double>(s.channels + s.value_channels) +
                         (traces_choice.any() ? 2.0 * static_cast<double>(s.channels) : 0.0);
   const double operations = passes * static_cast<double>(job->schedule.mask.pairs() * s.query_heads);
-  std::printf("annulus run: model %s, %lld heads x %lld channels, %s, mask %s\n", sequence->model().c_str(),
+  const std::string &asked = settings.text("mask"), &taken = job->schedule.mask.name();
+  std::printf("annulus run: model %s, %lld heads x %lld channels, %s, mask %s%s\n", sequence->model().c_str(),
               static_cast<long long>(s.query_heads), static_cast<long long>(s.channels),
-              std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
+              std::string(name_of(s.type)).c_str(), taken.c_str(),
+              asked.empty() || asked == taken ? "" : sentence(" (asked for: ", asked, ")").c_str());
   std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
               compute.description().c_str());
   std::printf("  time      read and embed %s, attention %s (%.1f GFLOP/s), read out and write %s\n",
@@ -140,6 +142,12 @@ int run(const Settings& settings, Context& context) {
   context.on_every_rank(place.ranks, settings.number("timeout"),
                         recorded(settings, [&](RankTools& tools) { run_rank(settings, context, place, tools); }));
   return 0;
+}
+
+Option mask_for_run() {
+  Option mask = mask_option("(the model's: causal for texts, all that came before for recordings)");
+  mask.help += "\nof a text no token sees later ones: causal is added to a mask without it";
+  return mask;
 }
 
 }  // namespace
@@ -166,7 +174,7 @@ Command run_command() {
                  .group = "Model",
                  .help = "shortest passage reported, in tokens",
                  .check = whole_number(1)},
-                mask_option("(the model's: causal for texts, all that came before for recordings)"),
+                mask_for_run(),
                 dtype_option("f32"),
                 {.name = "softmax-scale",
                  .value = "X",

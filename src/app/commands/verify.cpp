@@ -13,6 +13,7 @@
 #include "annulus/store/input_file.hpp"
 #include "annulus/transport/in_process.hpp"
 #include "app/commands/commands.hpp"
+#include "app/job.hpp"
 #include "app/recompute.hpp"
 #include "app/sequence.hpp"
 #include "app/tensors.hpp"
@@ -69,7 +70,7 @@ Subject run_subject(const InputFile& result) {
   choice.files = attribute_of<std::vector<std::string>>(result, "inputs");
   choice.type = parse_dtype(result.text("/", "dtype"));
   const std::string mask = result.text("/", "mask");
-  choice.documents_apart = ("+" + mask + "+").find("+documents+") != std::string::npos;
+  choice.documents_apart = names_term(mask, "documents");
   const auto hashes = attribute_of<std::vector<std::string>>(result, "input_hashes");
   require<Failure::file>(hashes.size() == choice.files.size(), result.path(), " must have one hash per input");
   for (std::size_t f = 0; f < hashes.size(); ++f) check_hash(choice.files[f], hashes[f]);
