@@ -110,6 +110,7 @@ void Traces::declare(Draft& draft, const TraceChoice& choice, const Job& job, co
   add("entropy", tokens, {}, Element::f32, "nat", "entropy of a query's attention");
   add("max_probability", tokens, {}, Element::f32, "1", "largest probability of a query's attention");
   add("sink_mass", tokens, {}, Element::f32, "1", "attention on the first keys of the sequence");
+  draft.attribute(group + "/sink_mass", "sink_tokens", choice.sink_tokens);
   add("mean_distance", tokens, {}, Element::f32, "token", "mean distance between a query and what it attends to");
   if (choice.received)
     add("received_mass", keys, {}, Element::f32, "1", "attention a key receives from all queries", "key");

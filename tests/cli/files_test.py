@@ -1,5 +1,6 @@
 """Files written at one number of ranks and read at another; inputs as other programs write them; verify."""
 import json
+import shutil
 import unittest
 
 from program import MPIRUN, ProgramTest, annulus, needs
@@ -105,6 +106,102 @@ class Verified(ProgramTest):
         with h5py.File(output, "a") as file:
             file["out"][3, 1, 2] = np.nan
         self.is_found_wrong(output, "out")
+
+    def test_every_dataset_of_a_result_is_looked_at(self):
+        path, output = self.result("whole", "--trace", "full", "--mask", "causal+documents")
+        names = []
+        with h5py.File(output, "r") as file:
+            file.visititems(lambda name, it: names.append(name) if isinstance(it, h5py.Dataset) else None)
+        changed = self.scratch / "changed.h5"
+        for name in names:
+            shutil.copy(output, changed)
+            with h5py.File(changed, "a") as file:
+                values = file[name][()]
+                at = (1, 2) if name == "trace/block_mass" else (17,)
+                if name == "trace/topk_index":  # the key that is most probable, twice
+                    values[17, 2, 1] = values[17, 2, 0]
+                else:
+                    values[at] = values[at] * 1.01 + 0.01
+                file[name][...] = values
+            with self.subTest(dataset=name):
+                self.is_found_wrong(changed, name if name == "trace/lse" else name.split("/")[-1])
+        page = self.succeeds("verify", output, "--all").stdout
+        self.assertNotIn("not checked", page)
+
+    def test_top_keys_that_are_none_are_found(self):
+        path, output = self.result("keys", "--trace", "edges", backward=False)
+        with h5py.File(output, "r") as file:
+            whole = file["trace/topk_index"][()]
+        for place, key in [((20, 0, 0), whole[20, 0, 7]), ((20, 0, 3), 21), ((20, 0, 3), 2**32 - 1), ((3, 0, 4), 0), ((3, 0, 0), 999)]:
+            with h5py.File(output, "a") as file:
+                values = whole.copy()
+                values[place] = key
+                file["trace/topk_index"][...] = values
+            with self.subTest(place=place, key=key):
+                self.is_found_wrong(output, "topk_index")
+
+    def test_what_is_not_looked_at_is_said(self):
+        random = np.random.default_rng(SEED + 4)
+        path = write(self.scratch / "long.h5", "f32", **random_tensors(random, 2600, 2600, 2, 2, 32, 32, dout=True))
+        output, twin = self.scratch / "long-out.h5", self.scratch / "long.json"
+        self.succeeds("attend", path, "--output", output, "--backward", "--trace", "standard")
+        page = self.succeeds("verify", output, "--rows", 9, "--json", twin).stdout
+        names = ["trace/received_mass", "trace/block_mass", "dk", "dv"]
+        self.assertIn(f"not checked: {', '.join(names)}; they need every row (--all)\n", page)
+        self.assertEqual(json.loads(twin.read_text())["not_checked"], names)
+
+    def test_numbers_that_cancel_pass(self):
+        random = np.random.default_rng(SEED + 5)
+        plain = random_tensors(random, 40, 40, 2, 2, 64, 64, dout=True)
+        cases = {"equal keys": {"k": np.ones((40, 2, 64))}, "equal values": {"v": np.ones((40, 2, 64))},
+                 "one key takes all": {"q": 10 * plain["q"], "k": 10 * plain["k"]},
+                 "much more": {"q": 30 * plain["q"], "k": 30 * plain["k"]},
+                 "values against one another": {"k": np.ones((40, 2, 64)), "v": np.repeat([[[1.1]], [[-1.1]]], 20, 0) * plain["v"][:1]},
+                 "small": {"v": 1e-3 * plain["v"], "dout": plain["dout"] / plain["dout"].size}}
+        for name, arrays in cases.items():
+            path = write(self.scratch / "cancels.h5", "f32", **{**plain, **arrays})
+            for dtype in ["f32", "bf16", "f16"]:
+                with self.subTest(case=name, dtype=dtype):
+                    output = self.scratch / "cancels-out.h5"
+                    self.succeeds("attend", path, "--output", output, "--overwrite", "--backward", "--mask", "full", "--dtype", dtype)
+                    self.succeeds("verify", output, "--all")
+
+    def test_infinities_and_numbers_that_are_none_are_equal_to_their_like(self):
+        random = np.random.default_rng(SEED + 6)
+        tensors = random_tensors(random, 30, 30, 2, 2, 8, 8)
+        tensors["v"][20, 1, 3] = np.inf
+        tensors["v"][25, 1, 3] = -np.inf
+        path, output = write(self.scratch / "infinite.h5", "f32", **tensors), self.scratch / "infinite-out.h5"
+        self.succeeds("attend", path, "--output", output)
+        with h5py.File(output, "r") as file:
+            self.assertTrue(np.isinf(file["out"][20:25, 1, 3]).all() and np.isnan(file["out"][25:, 1, 3]).all())
+        self.succeeds("verify", output, "--all")
+        with h5py.File(output, "a") as file:
+            file["out"][22, 1, 3] = -np.inf
+        self.is_found_wrong(output, "out")
+
+    def test_damaged_results_are_named(self):
+        _, whole = self.result("sound", "--trace", "full")
+        output = self.scratch / "damaged.h5"
+        for name, values in {"trace/topk_probability": np.float32(1), "trace/topk_index": np.zeros((45, 4, 7), np.uint32),
+                             "trace/lse": np.zeros(45, np.float32), "out": np.zeros((44, 4, 8), np.float32),
+                             "lse": np.zeros((45, 4), np.int32), "dk": np.zeros((45, 2, 15), np.float32),
+                             "trace/block_mass": np.zeros((4, 45), np.float32)}.items():
+            shutil.copy(whole, output)
+            with h5py.File(output, "a") as file:
+                attributes = dict(file[name].attrs)
+                del file[name]
+                file[name] = values
+                if "block_tokens" in attributes:
+                    file[name].attrs["block_tokens"] = attributes["block_tokens"]
+            with self.subTest(dataset=name):
+                self.refuses(5, "dataset", name, "damaged.h5", command=["verify", output])
+        for attribute, value in {"mask": "casual", "dtype": "f23", "softmax_scale": -1.0}.items():
+            shutil.copy(whole, output)
+            with h5py.File(output, "a") as file:
+                file.attrs[attribute] = value
+            with self.subTest(attribute=attribute):
+                self.refuses(5, attribute, "damaged.h5", command=["verify", output])
 
     def is_found_wrong(self, output, name):
         done = annulus("verify", output, "--all")

@@ -8,33 +8,39 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
-#include "annulus/memory/device.hpp"
 #include "annulus/store/content_hash.hpp"
 #include "annulus/store/input_file.hpp"
 #include "annulus/transport/in_process.hpp"
 #include "app/commands/commands.hpp"
 #include "app/job.hpp"
-#include "app/recompute.hpp"
 #include "app/sequence.hpp"
 #include "app/tensors.hpp"
+#include "app/verdict.hpp"
 
 namespace annulus::app {
 namespace {
 
 using nlohmann::json;
 
-// What a result was made from, and where its datasets lie.
-struct Subject {
-  RowSource source;
-  std::string out, lse, traces;  // names in the result; lse may be empty
-  bool gradients = false;
-  std::shared_ptr<void> keeps;  // what source.read reads from
-};
-
 void check_hash(const std::string& path, const std::string& expected) {
   const std::string hash = content_hash(path);
   require<Failure::file>(hash == expected, path, " has changed since the result was made: its hash is ", hash,
                          ", and was ", expected);
+}
+
+// What an attribute of the result says; nonsense there is the file's fault.
+template <class Read>
+auto meaning(const InputFile& result, const char* attribute, const Read& read) {
+  try {
+    return read();
+  } catch (const Error& e) {
+    if (e.failure() == Failure::file) throw;
+    throw Error(Failure::file, sentence("attribute ", attribute, " of ", result.path(), ": ", e.what()), e.where());
+  }
+}
+
+DType dtype_of_result(const InputFile& result) {
+  return meaning(result, "dtype", [&] { return parse_dtype(result.text("/", "dtype")); });
 }
 
 Subject attend_subject(const InputFile& result, const std::string& moved) {
@@ -44,9 +50,13 @@ Subject attend_subject(const InputFile& result, const std::string& moved) {
   CacheChoice cache;
   if (result.attribute("/", "cached_tokens") && result.number("/", "cached_tokens") > 0)
     cache = {result.text("/", "cache"), static_cast<Index>(result.number("/", "cached_tokens"))};
-  auto input =
-      std::make_shared<TensorInput>(open_tensors(path, result.text("/", "mask"), parse_dtype(result.text("/", "dtype")),
-                                                 result.number("/", "softmax_scale"), gradients, cache));
+  const double scale = result.number("/", "softmax_scale");
+  require<Failure::file>(std::isfinite(scale) && scale > 0, "attribute softmax_scale of ", result.path(),
+                         " must be above zero: it is ", scale);
+  const DType type = dtype_of_result(result);
+  auto input = meaning(result, "mask", [&] {
+    return std::make_shared<TensorInput>(open_tensors(path, result.text("/", "mask"), type, scale, gradients, cache));
+  });
   Subject s{{input->shape, input->mask, {}}, "out", "lse", "trace", gradients, input};
   s.source.read = [input](RowSource::What what, std::span<const Run> runs, const Rows& into) {
     static constexpr const char* names[] = {"q", "k", "v", "dout"};
@@ -68,18 +78,20 @@ Subject run_subject(const InputFile& result) {
   choice.model = result.text("/", "model");
   choice.tokens = result.text("/", "token_kind");
   choice.files = attribute_of<std::vector<std::string>>(result, "inputs");
-  choice.type = parse_dtype(result.text("/", "dtype"));
+  choice.type = dtype_of_result(result);
   const std::string mask = result.text("/", "mask");
   choice.documents_apart = names_term(mask, "documents");
   const auto hashes = attribute_of<std::vector<std::string>>(result, "input_hashes");
   require<Failure::file>(hashes.size() == choice.files.size(), result.path(), " must have one hash per input");
   for (std::size_t f = 0; f < hashes.size(); ++f) check_hash(choice.files[f], hashes[f]);
-  std::shared_ptr<Sequence> sequence = make_sequence(choice);
+  std::shared_ptr<Sequence> sequence = meaning(result, "token_kind", [&] { return make_sequence(choice); });
   Fabric alone(1);
   const auto transport = alone.transport(0);
   sequence->prepare(*transport);
   const Mask usual = sequence->mask("");
-  Subject s{{sequence->shape(), mask == usual.name() ? usual : sequence->mask(mask), {}},
+  Subject s{{sequence->shape(),
+             mask == usual.name() ? usual : meaning(result, "mask", [&] { return sequence->mask(mask); }),
+             {}},
             "layers/000/out",
             "layers/000/attention/lse",
             "layers/000/attention",
@@ -91,51 +103,6 @@ Subject run_subject(const InputFile& result) {
                     what == RowSource::What::v ? into : none);
   };
   return s;
-}
-
-// One line of the report.
-struct Line {
-  std::string what;
-  double largest = 0, typical = 0, allowed = 0;
-  bool fine() const { return largest <= allowed; }
-};
-
-// Errors of stored against exact, over `scale` (0: over the largest exact magnitude).
-Line compare(const std::string& what, std::span<const float> stored, std::span<const double> exact, double scale,
-             double allowed) {
-  Line line{what, 0, 0, allowed};
-  double largest = 0;
-  for (double y : exact)
-    if (std::isfinite(y)) largest = std::max(largest, std::abs(y));
-  const double unit = scale > 0 ? scale : largest > 0 ? largest : 1.0;
-  std::vector<double> errors;
-  for (std::size_t i = 0; i < exact.size(); ++i) {
-    const double x = stored[i], y = exact[i];
-    const double error = x == y ? 0.0 : std::abs(x - y) / unit;
-    errors.push_back(std::isfinite(error) ? error : INFINITY);
-  }
-  if (errors.empty()) return line;
-  line.largest = std::ranges::max(errors);
-  const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
-  std::ranges::nth_element(errors, middle);
-  line.typical = *middle;
-  return line;
-}
-
-std::vector<float> stored_rows(const InputFile& file, const std::string& name, const std::vector<Index>& rows,
-                               Index heads, Index channels) {
-  CpuDevice cpu;
-  std::vector<Run> runs;
-  for (Index row : rows) runs.push_back({row, 1, 1});
-  const Array values(cpu, DType::f32, static_cast<Index>(rows.size()), heads, channels);
-  const annulus::Shape shape = file.shape(name);
-  const Rows& view = values;
-  if (shape.dims.size() == 2 && channels > 1) {  // [token, channel]: heads side by side
-    file.read_rows(name, runs, dense_rows(view.data, DType::f32, view.tokens, 1, heads * channels));
-  } else {
-    file.read_rows(name, runs, values);
-  }
-  return {values.elements<float>().begin(), values.elements<float>().end()};
 }
 
 std::vector<Index> choose_rows(const Settings& settings, const Subject& subject, bool& all) {
@@ -162,46 +129,10 @@ std::vector<Index> choose_rows(const Settings& settings, const Subject& subject,
   return {chosen.begin(), chosen.end()};
 }
 
-// Half a unit in the last place of what is stored, relative.
-double rounding_of(Element element) {
-  return element == Element::bf16 ? 0x1p-8 : element == Element::f16 ? 0x1p-11 : 0x1p-24;
-}
-
-std::vector<Line> compare_all(const InputFile& file, const Subject& subject, const Recomputed& exact, Index top_k) {
-  const AttentionShape& s = subject.source.shape;
-  const auto [forward, out, gradient] =
-      error_bounds(file.attribute("/", "kernel") ? file.text("/", "kernel") : "", s.type, exact.largest_score);
-  std::vector<Line> lines;
-  const auto line = [&](const std::string& what, const std::string& name, const std::vector<Index>& rows, Index heads,
-                        Index channels, std::span<const double> values, double scale, double allowed) {
-    lines.push_back(compare(what, stored_rows(file, name, rows, heads, channels), values, scale,
-                            allowed + rounding_of(file.shape(name).element)));
-  };
-  line("out", subject.out, exact.rows, s.query_heads, s.value_channels, exact.out, 0, out);
-  if (file.has(subject.lse)) {
-    double largest = 1;
-    for (double x : exact.lse)
-      if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
-    line("lse", subject.lse, exact.rows, s.query_heads, 1, exact.lse, largest, forward);
-  }
-  const std::string& group = subject.traces;
-  if (file.has(group + "/entropy")) {
-    const double most_entropy = std::max(1.0, std::log(std::max(1.0, static_cast<double>(subject.source.mask.keys()))));
-    line("entropy", group + "/entropy", exact.rows, s.query_heads, 1, exact.entropy, most_entropy, 4 * forward);
-    line("max_probability", group + "/max_probability", exact.rows, s.query_heads, 1, exact.max_probability, 1,
-         2 * forward);
-  }
-  if (top_k > 0)
-    line("topk_probability", group + "/topk_probability", exact.rows, s.query_heads, top_k, exact.top_probability, 1,
-         2 * forward);
-  if (!subject.gradients) return lines;
-  line("dq", "dq", exact.rows, s.query_heads, s.channels, exact.dq, 0, gradient);
-  if (exact.dk.empty()) return lines;
-  std::vector<Index> keys;
-  for (Index j = 0; j < subject.source.mask.keys(); ++j) keys.push_back(j);
-  line("dk", "dk", keys, s.kv_heads, s.channels, exact.dk, 0, gradient);
-  line("dv", "dv", keys, s.kv_heads, s.value_channels, exact.dv, 0, gradient);
-  return lines;
+void print_names(const std::vector<std::string>& names, const char* why) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  if (!list.empty()) std::printf("  not checked: %s%s\n", list.c_str(), why);
 }
 
 int run(const Settings& settings, Context& context) {
@@ -213,14 +144,9 @@ int run(const Settings& settings, Context& context) {
   require<Failure::file>(file.text("/", "status") == "complete", file.path(), " must be complete: its status is ",
                          file.text("/", "status"));
   Subject subject = schema == "annulus-attend" ? attend_subject(file, settings.text("input")) : run_subject(file);
-  RecomputeChoice choice;
   bool all = false;
-  choice.rows = choose_rows(settings, subject, all);
-  choice.gradients = subject.gradients;
-  if (file.has(subject.traces + "/topk_probability"))
-    choice.top_k = file.shape(subject.traces + "/topk_probability").dims.back();
-  const Recomputed exact = recompute(subject.source, choice);
-  const auto lines = compare_all(file, subject, exact, choice.top_k);
+  const RecomputeChoice choice = recompute_choice(file, subject, choose_rows(settings, subject, all));
+  const Verdict verdict = judge(file, subject, choice, recompute(subject.source, choice));
 
   std::printf("annulus verify: %s, %s of %s rows recomputed in float64%s\n", file.path().c_str(),
               grouped(static_cast<Index>(choice.rows.size())).c_str(), grouped(subject.source.mask.queries()).c_str(),
@@ -229,9 +155,10 @@ int run(const Settings& settings, Context& context) {
   json out{{"file", file.path()},
            {"rows", choice.rows.size()},
            {"of", subject.source.mask.queries()},
-           {"lines", json::array()}};
+           {"lines", json::array()},
+           {"not_checked", verdict.unchecked}};
   bool fine = true;
-  for (const Line& line : lines) {
+  for (const Line& line : verdict.lines) {
     std::printf("  %-18s %14.2e %14.2e %12.1e  %s\n", line.what.c_str(), line.largest, line.typical, line.allowed,
                 line.fine() ? "ok" : "WRONG");
     out["lines"].push_back({{"what", line.what},
@@ -241,7 +168,9 @@ int run(const Settings& settings, Context& context) {
                             {"ok", line.fine()}});
     fine = fine && line.fine();
   }
-  if (subject.gradients && !all) std::printf("  dk, dv             not checked: they need every row (--all)\n");
+  for (const std::string& name : verdict.need_all) out["not_checked"].push_back(name);
+  print_names(verdict.need_all, "; they need every row (--all)");
+  print_names(verdict.unchecked, "");
   std::printf("  verdict: %s\n", fine ? "ok" : "OUT OF TOLERANCE");
   out["ok"] = fine;
   if (settings.has("json")) {
