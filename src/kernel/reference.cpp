@@ -120,8 +120,9 @@ class Reference final : public Kernel {
     return problem_.softmax_scale * dot;
   }
 
-  // Puts the key into the row's sorted list if it belongs there.
-  static void rank_key(const Observation& into, Index row, Index h, double s, Index key) {
+  // Puts the key into the row's sorted list if it belongs there. What the list's type rounds to the same is a tie.
+  static void rank_key(const Observation& into, Index row, Index h, double exact, Index key) {
+    const double s = into.top_score.type == DType::f64 ? exact : static_cast<double>(static_cast<float>(exact));
     const Index k = into.top_score.channels;
     Index* indices = &into.top_index[static_cast<std::size_t>((row * into.top_score.heads + h) * k)];
     const auto before = [&](Index place) {  // does the list's entry come before (s, key)?

@@ -86,5 +86,22 @@ TEST(Reference, EqualScoresGiveTheMeanOfTheVisibleValues) {
   }
 }
 
+TEST(Reference, EqualScoresAreListedBySmallerKeyInEveryType) {
+  Inputs in({.channels = 7, .value_channels = 1, .type = DType::f64}, 3, 12, 33);  // scores that f32 rounds
+  in.k.each([&](Index, Index h, Index c) { return in.k.at(0, h, c); });
+  const std::vector<Tile> halves{tile({0, 3}, {6, 12}), tile({0, 3}, {0, 6})};
+  const Sheet lse(DType::f64, 3, 1, 1);
+  for (const DType type : {DType::f32, DType::f64}) {
+    Sheet top(type, 3, 1, 5);
+    std::vector<Index> index(15, -1);
+    top.fill(minus_infinity);
+    Observation observation;
+    observation.top_score = top;
+    observation.top_index = index;
+    make_reference_kernel(in.problem)->observe(halves, in.q, in.k, lse, observation);
+    for (Index n = 0; n < 15; ++n) EXPECT_EQ(index[static_cast<std::size_t>(n)], n % 5) << name_of(type);
+  }
+}
+
 }  // namespace
 }  // namespace annulus::test
