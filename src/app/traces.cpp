@@ -10,7 +10,9 @@ namespace annulus::app {
 namespace {
 
 // f32 sums over up to 10^6 queries per key, added in blocks: 2e-5 was the largest deviation seen; ten times that is broken.
-constexpr double most_deviation = 2e-4;
+// And p = exp(s - lse) where s and lse nearly cancel: lse is stored as f32, off by up to 2^-24 |lse|, and every score by
+// 4 times that (recompute.cpp), in the forward pass and here: 9 at most, 5 were seen.
+double most_deviation(double largest_lse) { return 2e-4 + 9 * 0x1p-24 * largest_lse; }
 
 struct Blocks {
   Index tokens = 1, queries = 1, keys = 1;
@@ -145,23 +147,30 @@ void Traces::settle(Transport& transport, const Rows& lse) {
         for (Index x = 0; x < choice_.top_k; ++x) {
           const float score = top_score_.rows().at<const float>(i, h)[x];
           if (!std::isinf(score))
-            top_probability_.rows().at<float>(i, h)[x] = std::exp(score - *lse.at<const float>(i, h));
+            top_probability_.rows().at<float>(i, h)[x] = std::min(1.0F, std::exp(score - *lse.at<const float>(i, h)));
         }
   }
+  // what rounding puts beside the range of an entropy or a probability
+  for (float& entropy : entropy_.elements<float>()) entropy = entropy < 0 ? 0 : entropy;
+  for (Array* array : {&max_probability_, &sink_mass_})
+    for (float& p : array->elements<float>()) p = p > 1 ? 1 : p;
   if (!choice_.received) return;
   // [head] mass received, [head] queries that see something, [head, query block] queries of the block that do
   std::vector<double> sums(static_cast<std::size_t>(heads * (2 + query_blocks_)), 0.0);
   for (Index j = 0; j < received_.rows().tokens; ++j)
     for (Index h = 0; h < heads; ++h) sums[static_cast<std::size_t>(h)] += *received_.rows().at<const float>(j, h);
+  double largest_lse = 0;
   for (Index i = 0; i < rows; ++i)
     for (Index h = 0; h < heads; ++h) {
       if (std::isinf(*lse.at<const float>(i, h))) continue;
+      largest_lse = std::max<double>(largest_lse, std::abs(*lse.at<const float>(i, h)));
       ++sums[static_cast<std::size_t>(heads + h)];
       const Index block = job_.schedule.queries.position(rank_, i) / block_tokens_;
       ++sums[static_cast<std::size_t>(2 * heads + h * query_blocks_ + block)];
     }
   sum_to(transport, 0, sums);
   sum_to(transport, 0, map_);
+  all_max(transport, {&largest_lse, 1});
   std::unique_ptr<Error> broken;
   if (transport.rank() == 0) {
     for (Index h = 0; h < heads; ++h) {
@@ -173,10 +182,10 @@ void Traces::settle(Transport& transport, const Rows& lse) {
       const double seen = std::max(1.0, sums[static_cast<std::size_t>(2 * heads + row)]);
       for (Index b = 0; b < key_blocks_; ++b) map_[static_cast<std::size_t>(row * key_blocks_ + b)] /= seen;
     }
-    if (deviation_ > most_deviation)
+    if (const double most = most_deviation(largest_lse); deviation_ > most)
       broken = std::make_unique<Error>(
           Failure::runtime, sentence("the attention received by keys must sum to the number of queries: it is off by ",
-                                     deviation_, " of it, and ", most_deviation, " is allowed"));
+                                     deviation_, " of it, and ", most, " is allowed"));
   }
   together(transport, [&] {
     if (broken != nullptr) throw Error(*broken);

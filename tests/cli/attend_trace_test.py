@@ -10,7 +10,7 @@ import numpy as np
 
 from attending import GRIDS, HEADS, MASKS, SEED, AttendTest, case
 from oracle import Attention, visible
-from tensors import element, write
+from tensors import element, random_tensors, write
 
 
 class Traces(AttendTest):
@@ -54,6 +54,32 @@ class Traces(AttendTest):
                     result = self.attend(path, "--trace", "full", "--softmax-scale", "0.125", "--ranks", ranks,
                                          "--partition", partition)
                     self.check_traces(result, judge, 4, 128, 8, exact=True)
+
+    def test_large_scores_break_no_law(self):
+        # scores of 40,000: f32 tells them to 0.004 apart, and what keys receive is off by as much
+        random = np.random.default_rng(SEED + 14)
+        arrays = random_tensors(random, 1, 4096, 4, 4, 64, 8)
+        path = write(self.scratch / "in.h5", "f32", q=100 * arrays["q"], k=100 * arrays["k"], v=arrays["v"])
+        for options in [[], ["--ranks", 3], ["--kernel", "reference"]]:
+            with self.subTest(seed=SEED + 14, options=options):
+                result = self.attend(path, "--trace", "full", *options)
+                self.assertGreater(result["lse"].max(), 3e4)
+                self.in_range(result)
+                self.succeeds("verify", self.scratch / "out.h5")
+
+    def test_entropies_and_probabilities_are_in_their_range(self):
+        random = np.random.default_rng(SEED + 15)
+        arrays = random_tensors(random, 200, 200, 4, 4, 64, 8)
+        path = write(self.scratch / "in.h5", "f32", q=5 * arrays["q"], k=5 * arrays["k"], v=arrays["v"])
+        for options in [[], ["--mask", "window:0,0"], ["--kernel", "reference"]]:
+            with self.subTest(seed=SEED + 15, options=options):
+                self.in_range(self.attend(path, "--trace", "full", *options))
+
+    def in_range(self, result):
+        self.assertGreaterEqual(result["trace/entropy"].min(), 0)
+        for name in ["max_probability", "sink_mass", "topk_probability"]:
+            self.assertGreaterEqual(result[f"trace/{name}"].min(), 0)
+            self.assertLessEqual(result[f"trace/{name}"].max(), 1)
 
     def test_each_level_holds_what_it_promises(self):
         random = np.random.default_rng(SEED + 12)
