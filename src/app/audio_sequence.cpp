@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <optional>
 
@@ -54,7 +55,7 @@ class AudioSequence final : public Sequence {
         Mask::parse(named ? terms.substr(0, terms.size() - apart.size()) : terms, {tokens(), tokens(), documents()});
     return without_overlap(parsed, model_.longest_window_tokens());
   }
-  std::vector<std::string> files() const override { return {recording_.path()}; }
+  std::vector<std::string> files() const override { return {std::filesystem::absolute(recording_.path()).string()}; }
   Index bytes_per_token() const override { return model_.stride * mel_bands * static_cast<Index>(sizeof(float)); }
 
   void prepare(Transport& transport) override {

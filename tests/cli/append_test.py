@@ -92,6 +92,10 @@ class Append(ProgramTest):
             with h5py.File(path, "r") as file:
                 np.testing.assert_array_equal(file["k"][()], exact["k"])
             self.succeeds("verify", self.scratch / f"out-{name}.h5")
+            renamed = path.rename(self.scratch / "renamed.h5")
+            self.refuses(5, path.name, command=["verify", self.scratch / f"out-{name}.h5"])
+            self.succeeds("verify", self.scratch / f"out-{name}.h5", "--cache", renamed)
+            renamed.rename(path)
             page = self.succeeds("inspect", path).stdout
             self.assertRegex(page, rf"k +\[{n}, 2, 8\] f32 +-?[0-9.]+")
         away = self.scratch / "away"

@@ -249,6 +249,22 @@ class Verified(ProgramTest):
         text.write_text("another text")
         self.refuses(5, "text.txt", "changed", command=["verify", output])
 
+    def test_inputs_that_were_moved_are_found_where_they_are_now(self):
+        texts, output = [self.scratch / f"before-{number}.txt" for number in range(2)], self.scratch / "moved.h5"
+        for number, text in enumerate(texts):
+            text.write_text(f"a rose is a rose is number {number}\n" * 10)
+        self.succeeds("run", *texts, "--output", output)
+        moved = [text.rename(self.scratch / f"after-{number}.txt") for number, text in enumerate(texts)]
+        self.refuses(5, "before-0.txt", command=["verify", output])
+        self.succeeds("verify", output, "--input", moved[0], "--input", moved[1])
+        self.refuses(5, "changed", command=["verify", output, "--input", moved[1], "--input", moved[0]])
+        self.refuses(2, "--input", "2", command=["verify", output, "--input", moved[0]])
+        self.refuses(2, "--cache", "run", command=["verify", output, "--cache", moved[0]])
+        path, output = self.result("tensors", backward=False)
+        away = path.rename(self.scratch / "one,two.h5")
+        self.succeeds("verify", output, "--input", away)
+        self.refuses(2, "--cache", "without a cache", command=["verify", output, "--input", away, "--cache", away])
+
 
 if __name__ == "__main__":
     unittest.main()

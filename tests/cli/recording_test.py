@@ -148,6 +148,8 @@ class Recording(ProgramTest):
             with self.subTest(options=options):
                 self.expect_phrase(path, "--ranks", 2, *options)
                 self.assertIn("verdict: ok", self.succeeds("verify", self.at("result.h5")).stdout)
+        self.succeeds("run", os.path.basename(path), "--output", self.at("result.h5"), "--overwrite", cwd=self.folder)
+        self.succeeds("verify", self.at("result.h5"))
         done, _ = self.run_over(path, "--mask", "window:100,0")
         self.assertIn("longest first: 0\n", done.stdout, "the phrase comes again 15 s later, and 5 s are seen")
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
+#include <sstream>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -43,13 +44,33 @@ DType dtype_of_result(const InputFile& result) {
   return meaning(result, "dtype", [&] { return parse_dtype(result.text("/", "dtype")); });
 }
 
-Subject attend_subject(const InputFile& result, const std::string& moved) {
-  const std::string path = moved.empty() ? result.text("/", "input") : moved;
+// Where the inputs are now: as --input says, or as the result does.
+std::vector<std::string> input_paths(const Settings& settings, std::vector<std::string> recorded) {
+  if (!settings.has("input")) return recorded;
+  const std::string& given = settings.text("input");
+  std::vector<std::string> moved{given};
+  if (recorded.size() > 1) {  // the values of an option that repeats come joined by commas
+    moved.clear();
+    std::istringstream list(given);
+    for (std::string path; std::getline(list, path, ',');) moved.push_back(path);
+  }
+  require(moved.size() == recorded.size(), settings.name_of("input"),
+          " must name as many files as the result has inputs, ", recorded.size(), ", in their order: it names ",
+          moved.size());
+  return moved;
+}
+
+Subject attend_subject(const InputFile& result, const Settings& settings) {
+  const std::string path = input_paths(settings, {result.text("/", "input")}).front();
   check_hash(path, result.text("/", "input_hash"));
   const bool gradients = result.has("dq");
   CacheChoice cache;
-  if (result.attribute("/", "cached_tokens") && result.number("/", "cached_tokens") > 0)
-    cache = {result.text("/", "cache"), static_cast<Index>(result.number("/", "cached_tokens"))};
+  const bool cached = result.attribute("/", "cached_tokens") && result.number("/", "cached_tokens") > 0;
+  require(cached || !settings.has("cache"), settings.name_of("cache"),
+          " is for results of attend --append: ", result.path(), " was made without a cache");
+  if (cached)
+    cache = {settings.has("cache") ? settings.text("cache") : result.text("/", "cache"),
+             static_cast<Index>(result.number("/", "cached_tokens"))};
   const double scale = result.number("/", "softmax_scale");
   require<Failure::file>(std::isfinite(scale) && scale > 0, "attribute softmax_scale of ", result.path(),
                          " must be above zero: it is ", scale);
@@ -73,11 +94,12 @@ T attribute_of(const InputFile& file, const char* name) {
   return std::get<T>(*value);
 }
 
-Subject run_subject(const InputFile& result) {
+Subject run_subject(const InputFile& result, const Settings& settings) {
+  require(!settings.has("cache"), settings.name_of("cache"), " is for results of attend --append, not of run");
   SequenceChoice choice;
   choice.model = result.text("/", "model");
   choice.tokens = result.text("/", "token_kind");
-  choice.files = attribute_of<std::vector<std::string>>(result, "inputs");
+  choice.files = input_paths(settings, attribute_of<std::vector<std::string>>(result, "inputs"));
   choice.type = dtype_of_result(result);
   const std::string mask = result.text("/", "mask");
   choice.documents_apart = names_term(mask, "documents");
@@ -143,7 +165,7 @@ int run(const Settings& settings, Context& context) {
                          " must be a result of annulus attend or annulus run");
   require<Failure::file>(file.text("/", "status") == "complete", file.path(), " must be complete: its status is ",
                          file.text("/", "status"));
-  Subject subject = schema == "annulus-attend" ? attend_subject(file, settings.text("input")) : run_subject(file);
+  const Subject subject = schema == "annulus-attend" ? attend_subject(file, settings) : run_subject(file, settings);
   bool all = false;
   const RecomputeChoice choice = recompute_choice(file, subject, choose_rows(settings, subject, all));
   const Verdict verdict = judge(file, subject, choice, recompute(subject.source, choice));
@@ -204,10 +226,17 @@ Command verify_command() {
                        .value = "FILE",
                        .fallback = "(as recorded)",
                        .group = "Input",
-                       .help = "where the input of attend is now"},
+                       .help = "where the input is now; for run once for each of its files, in their order",
+                       .repeats = true},
+                      {.name = "cache",
+                       .value = "FILE",
+                       .fallback = "(as recorded)",
+                       .group = "Input",
+                       .help = "where the cache of attend --append is now"},
                       {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}},
           .examples = {"annulus verify results/demo.h5", "annulus verify out.h5 --rows 256 --seed 7",
-                       "annulus verify grads.h5 --all --json verdict.json"},
+                       "annulus verify grads.h5 --all --json verdict.json",
+                       "annulus verify book.h5 --input moved/one.txt --input moved/two.txt"},
           .run = run};
 }
 
