@@ -161,8 +161,9 @@ Checked BenchPass::check(const Job& job, Rank rank, Index samples) const {
       error = std::max(error, std::isnan(off) ? std::numeric_limits<double>::infinity() : off);
     }
   const ErrorBounds bounds = error_bounds(kernel_->name(), job.shape.type, exact.largest_score);
-  const double allowed = (backward_ ? bounds.gradient : bounds.out) * std::max(largest, 1e-30);
-  return {error / allowed, error};
+  const double allowed =
+      backward_ ? bounds.of_gradient(largest, exact.magnitudes.dq) : bounds.out * exact.magnitudes.out;
+  return {error / std::max(allowed, 1e-30), error};
 }
 
 Alone run_alone(const Settings& settings, const Case& c, int threads, const AloneChoice& choice) {

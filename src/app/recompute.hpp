@@ -42,6 +42,7 @@ struct Recomputed {
 /// the largest gradient and, what their terms are off by, over the largest sum of magnitudes.
 struct ErrorBounds {
   double statistics, out, gradient, gradient_terms;
+  double of_gradient(double largest, double magnitude) const { return gradient * largest + gradient_terms * magnitude; }
 };
 /// type: of the inputs, as they were computed with.
 ErrorBounds error_bounds(std::string_view kernel, DType type, double largest_score);

@@ -149,7 +149,7 @@ class Judge {
 
   void gradients() {
     const auto bound = [&](std::span<const double> exact, double magnitude) {
-      return bounds_.gradient_terms + (magnitude > 0 ? bounds_.gradient * largest_of(exact) / magnitude : 0);
+      return magnitude > 0 ? bounds_.of_gradient(largest_of(exact), magnitude) / magnitude : 0;
     };
     const Recomputed::Magnitudes& sums = exact_.magnitudes;
     rows("dq", exact_.dq, s_.channels, sums.dq, bound(exact_.dq, sums.dq));

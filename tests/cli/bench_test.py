@@ -19,10 +19,10 @@ TERMINAL = 140  # columns
 
 
 class BenchTest(ProgramTest):
-    def bench(self, *arguments, ranks=0):
+    def bench(self, *arguments, ranks=0, repeats=2):
         """Runs a small benchmark; returns its lines, its CSV rows and its JSON, which must tell the same."""
         table, document = self.scratch / "b.csv", self.scratch / "b.json"
-        small = SMALL[:2] if arguments[0] == "exchange" else SMALL
+        small = ["--repeats", repeats, *([] if arguments[0] == "exchange" else SMALL[2:])]
         done = self.succeeds("bench", *arguments, *small, "--csv", table, "--json", document, ranks=ranks)
         self.assertEqual(done.stderr, "", "a short benchmark has no progress to tell of")
         lines = done.stdout.splitlines()
@@ -139,6 +139,11 @@ class Tables(BenchTest):
         for result in twin["results"]:
             self.assertGreater(result["exchange_ms"], 0)
             self.assertGreaterEqual(result["exposed_ms"], 0)
+            self.assertLessEqual(result["compute_ms"], result["median_ms"])
+        _, rows, twin = self.bench("overlap", "--tokens", 64, "--ranks", 2, repeats=1)
+        (result,) = twin["results"]  # with one repetition, medians are what they are of
+        self.assertAlmostEqual(result["exposed_ms"], result["median_ms"] - result["compute_ms"])
+        self.assertAlmostEqual(result["exposed_percent"], 100 * result["exposed_ms"] / result["median_ms"])
         for options, ranks in [(["--ranks", 2], 0), ([], 2)]:
             if ranks:
                 self.needs_mpirun()
@@ -146,6 +151,14 @@ class Tables(BenchTest):
             self.assertEqual([int(row["bytes"]) for row in rows], [8**n for n in range(1, 9)])
             for row in rows:
                 self.assertGreater(float(row["gb_per_s"]), 0)
+
+    def test_memory_of_a_case_is_its_own(self):
+        _, _, twin = self.bench("strategies", "--mask", "window:15,0", "--tokens", "16Ki,16Ki", "--ranks", 4, "--rows", 0)
+        peaks = {}
+        for result in twin["results"]:
+            peaks.setdefault(result["strategy"], []).append(result["peak_mb"])
+        for strategy, (first, again) in peaks.items():
+            self.assertLess(abs(again - first), 8, strategy)
 
     def test_kernels_beside_the_peak(self):
         _, rows, twin = self.bench("kernel", "--tokens", 64, "--dtype", "f32", "--mask", "full")
@@ -345,6 +358,12 @@ class Refusals(ProgramTest):
                                (["--threads", "99999999999", "4096"], ["kernel", "--threads", 99999999999])]:
             with self.subTest(command=command):
                 self.refuses(2, *words, command=["bench", *command])
+
+    def test_a_profile_without_the_rates_is_refused_at_once(self):
+        profile = self.scratch / "bf16.ini"
+        profile.write_text("name = half\nlink.process = 1e-6, 1e9\nkernel.bf16.forward.full = 64:1e9\n")
+        done = self.refuses(2, "half", "f32 forward", "bf16 forward", command=["bench", "strategies", "--ranks", 2, "--hardware", profile])
+        self.assertEqual(done.stdout, "")
 
     def test_all_ranks_end_together(self):
         self.needs_mpirun()

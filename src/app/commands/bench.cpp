@@ -1,3 +1,5 @@
+#include <malloc.h>
+
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -33,7 +35,8 @@ constexpr std::array<Benchmark, 8> benchmarks{{
     {"strong", "the same job on 1, 2, 4 ... ranks", bench_strong, "4Ki", no_profile, true, false, true},
     {"weak", "the same tokens per rank on 1, 2, 4 ... ranks", bench_weak, "2Ki", no_profile_or_keys, true, false, true},
     {"exchange", "messages between neighbours alone, 8 bytes to 16 MiB", bench_exchange, "",
-     " tokens keys query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale trace warmup "
+     " tokens keys query-heads kv-heads channels value-channels document-tokens mask dtype pass softmax-scale trace "
+     "warmup "
      "rows "
      "strategy grid partition weights hardware kernel output "},
     {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, "1Ki,2Ki,4Ki,8Ki",
@@ -170,6 +173,7 @@ int run(const Settings& settings, Context& context) {
   const std::string& name = settings.positional().front();
   std::string names;
   catch_stop_signals();
+  mallopt(M_ARENA_MAX, 1);  // one heap for ranks that are threads: what a case frees can be given back before the next
   for (const Benchmark& benchmark : benchmarks) {
     if (benchmark.name == name) {
       require(benchmark.on_gpu || (settings.text("device") != "cuda" && settings.text("transport") != "nccl"), "bench ",
