@@ -162,7 +162,8 @@ Setting* find(std::vector<Setting>& settings, std::string_view name) {
 
 void lay_file(const std::string& path, const Command& command, std::vector<Setting>& settings) {
   std::vector<std::string> seen;
-  for (const IniLine& line : read_ini(path)) {
+  for (IniLine& line : read_ini(path)) {
+    if (command.adopt != nullptr && !command.adopt(line)) continue;
     const std::string origin = sentence(path, ", line ", line.line);
     Setting* setting = find(settings, line.key);
     require(setting != nullptr, origin, ": '", line.key, "' is not an option of annulus ", command.name,

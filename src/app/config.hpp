@@ -48,6 +48,7 @@ struct Arguments {
 };
 
 class Settings;
+struct IniLine;  ///< ini.hpp
 
 /// One command of the program: everything --help says and the function that does it. run returns the exit code.
 struct Command {
@@ -57,6 +58,8 @@ struct Command {
   std::vector<Option> options = {};  ///< --config, --print-config and --help are added to every command
   std::vector<std::string> examples = {};
   int (*run)(const Settings&, Context&) = nullptr;
+  /// Looks at each line of --config before it is taken, and may change it; false: it is meant for other commands.
+  bool (*adopt)(IniLine&) = nullptr;
 };
 
 /// The value an option ended up with, and who said so.

@@ -217,6 +217,21 @@ class Plan(ProgramTest):
                 self.assertEqual(plan["memory_bytes"]["traces"] > 0, level != "none")
                 self.assertEqual("without the pass that collects traces" in page, level != "none")
 
+    def test_configuration_files_of_other_commands_serve_a_plan(self):
+        for name, tokens in [("run-text", 65536), ("attend-decode", 65536), ("attend-long-window", 65536), ("bench-strategies", 4096),
+                             ("bench-blocks", 8192)]:
+            with self.subTest(file=name):
+                _, plan = self.plan("--config", ROOT / "configs" / f"{name}.ini")
+                self.assertEqual((plan["tokens"], plan["pass"]), (tokens, "forward"))
+        config = self.scratch / "job.ini"
+        config.write_text("backward = true\noutput = grads.h5\noverwrite = true\ntokens = 1Ki\n")
+        _, plan = self.plan("--config", config)
+        self.assertEqual((plan["tokens"], plan["pass"]), (1024, "backward"))
+        for text, words in [("tokens = 1Ki\nouptut = x.h5\n", ["ouptut", "line 2"]), ("backward = yes\n", ["yes", "line 1"]),
+                            ("tokens = some\n", ["some", "line 1"])]:
+            config.write_text(text)
+            self.refuses(2, "job.ini", *words, command=["plan", "--config", config])
+
     def test_one_configuration_file_serves_attend_and_plan(self):
         random = np.random.default_rng(SEED)
         path = write(self.scratch / "in.h5", "f32", **random_tensors(random, 64, 64, 4, 4, 8, 8))

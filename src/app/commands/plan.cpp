@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -7,6 +8,7 @@
 #include "annulus/geometry/numbers.hpp"
 #include "app/backends.hpp"
 #include "app/commands/commands.hpp"
+#include "app/ini.hpp"
 #include "app/job.hpp"
 #include "app/plan_page.hpp"
 #include "app/predicted_timeline.hpp"
@@ -183,6 +185,26 @@ std::vector<Option> unused_options() {
   return options;
 }
 
+// A line of a configuration file that was written for attend, run or bench: what a plan is made of in its own words; false
+// for what it is not made of.
+bool adopt(IniLine& line) {
+  if (line.key == "backward") {
+    line.key = "pass";
+    if (line.value == "true") line.value = "backward";
+    if (line.value == "false") line.value = "forward";
+    return true;
+  }
+  if (line.key == "tokens") {
+    line.value = line.value.substr(0, line.value.find(','));  // bench: the first of its lengths
+    return line.value != "words" && line.value != "bytes";    // run: what a token is
+  }
+  const auto knows = [&](const Command& command) {
+    return std::ranges::find(command.options, line.key, &Option::name) != command.options.end();
+  };
+  const auto table = commands();
+  return knows(*std::ranges::find(table, "plan", &Command::name)) || std::ranges::none_of(table, knows);
+}
+
 }  // namespace
 
 Command plan_command() {
@@ -225,7 +247,8 @@ Command plan_command() {
                        "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",
                        "annulus plan qkv.h5 --ranks 4 --strategy ulysses --json plan.json",
                        "annulus plan --ranks 16 --strategy ring --timeline predicted.json"},
-          .run = run};
+          .run = run,
+          .adopt = adopt};
 }
 
 }  // namespace annulus::app
