@@ -51,8 +51,11 @@ __device__ __forceinline__ float sum_of_quad(float x) {
   return x + __shfl_xor_sync(~0U, x, 2);
 }
 
+/// A top in powers of two. Of two that are equal the difference must be 0, so that what is kept from step to step stays as
+/// it is: no compiler may fuse one of the products with it.
+__device__ __forceinline__ float power_of_top(float top) { return product(top, log2_e); }
 /// What exponents are taken against, in powers of two; rows that have seen nothing need one too.
-__device__ __forceinline__ float base_of_top(float top) { return top == never ? 0.0F : top * log2_e; }
+__device__ __forceinline__ float base_of_top(float top) { return top == never ? 0.0F : power_of_top(top); }
 
 /// Scores become probabilities against the new top; the state and out follow.
 template <int rows16, int keys8, int channels8>
@@ -67,7 +70,7 @@ __device__ __forceinline__ void softmax(Fragments<rows16, keys8>& s, RowState<ro
 #pragma unroll
       for (int n = 0; n < keys8; ++n) highest = fmaxf(highest, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
       const float before = state.top[m][half], top = fmaxf(before, larger_of_quad(highest) * scale);
-      const float base = base_of_top(top), keep = exp2_fast(before * log2_e - base);
+      const float base = base_of_top(top), keep = exp2_fast(power_of_top(before) - base);
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < keys8; ++n)
@@ -129,8 +132,8 @@ __device__ __forceinline__ void join(const ForwardArguments& a, const Job& job, 
       if (i >= job.end) continue;
       const bool fresh = before.top[m][half] == never;
       const float top = fmaxf(before.top[m][half], state.top[m][half]), base = base_of_top(top);
-      const float keep_before = exp2_fast(before.top[m][half] * log2_e - base),
-                  keep = exp2_fast(state.top[m][half] * log2_e - base);
+      const float keep_before = exp2_fast(power_of_top(before.top[m][half]) - base),
+                  keep = exp2_fast(power_of_top(state.top[m][half]) - base);
       const float sum = keep * found + keep_before * before.sum[m][half];
       float* const to = row_of(a.out, i, head);
 #pragma unroll

@@ -112,6 +112,9 @@ __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 
+/// x y, rounded: never a part of a fused multiply and add.
+__device__ __forceinline__ float product(float x, float y) { return __fmul_rn(x, y); }
+
 /// 2^x and log2 x to about 2 units in the last place; numbers below 2^-126 are taken for 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;

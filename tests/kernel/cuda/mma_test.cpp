@@ -69,6 +69,10 @@ TEST(Mma, StateCarriesAcrossCallsInAnyOrder) {
     }
 }
 
+TEST(Mma, NothingDriftsWhileTheMaximumStays) {
+  expect_no_drift([](const Problem& p) { return emulated(p); });
+}
+
 TEST(Mma, TheOrderInWhichThreadsRunChangesNoBit) {
   const Layout layout = layouts().back();
   const Inputs in(problem_of(40, 24, DType::bf16), layout.queries, layout.keys, 15, 1, aligned);

@@ -87,4 +87,22 @@ inline void expect_rounded_backward(Kernel& kernel, std::span<const Tile> tiles,
   expect_close(got.dv, exact.dv, magnitudes.dv, unit(in.problem.type), "dv");
 }
 
+/// Keys that are all alike, so that the first one's maximum stays for ever: what is kept from step to step must be kept to
+/// the last bit, or sums drift by as much in every step. Logits of 400 make a bit count.
+template <class Make>
+void expect_no_drift(const Make& make) {
+  constexpr Index keys = 16384;
+  const Problem problem{.channels = 8, .value_channels = 8, .type = DType::f16, .softmax_scale = 1};
+  Inputs in(problem, 1, keys, 1, 1, {8, 8, 8, 8});
+  for (Sheet* sheet : {&in.q, &in.k}) sheet->fill(7.1);
+  in.v.each([](Index j, Index, Index) { return j < keys / 2 ? 1 : 0; });
+  const double s = 8 * in.q.at(0, 0) * in.k.at(0, 0);
+  const std::vector<Tile> tiles{tile({0, 1}, {0, keys})};
+  ForwardResult result = forward_by(*make(problem), tiles, in, in.v);
+  finish(result.partial.view(), result.lse);
+  const double bound = 4 * 0x1p-24 * s;  // base and lse are rounded, once
+  EXPECT_NEAR(result.lse.at(0, 0), s + std::log(static_cast<double>(keys)), bound);
+  for (Index c = 0; c < 8; ++c) EXPECT_NEAR(result.partial.out.at(0, 0, c), 0.5, bound);
+}
+
 }  // namespace annulus::test

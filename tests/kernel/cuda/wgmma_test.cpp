@@ -107,6 +107,10 @@ TEST(Wgmma, StateCarriesAcrossCallsInAnyOrder) {
     }
 }
 
+TEST(Wgmma, NothingDriftsWhileTheMaximumStays) {
+  expect_no_drift([](const Problem& p) { return emulated(p, 3); });
+}
+
 TEST(Wgmma, TheSameCallGivesTheSameBitsOnAnyNumberOfBlocks) {
   const Inputs in(problem_of(64, 64, DType::bf16), 300, 300, 17, 1, aligned);
   const std::vector<Tile> tiles{tile({0, 300}, {0, 300}, {-far, 0})};

@@ -146,6 +146,11 @@ void multiply(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std:
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 
+inline float product(float x, float y) {
+  const volatile float rounded = x * y;  // the compiler must not see that it is a product
+  return rounded;
+}
+
 inline float flushed(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0F, x) : x; }
 
 inline float exp2_fast(float x) { return flushed(std::exp2(flushed(x))); }
