@@ -1,5 +1,6 @@
 #include "annulus/store/cache_file.hpp"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,16 +48,38 @@ std::string real_path(const std::string& path) {
   return code ? path : real.string();
 }
 
+/// All but the tokens.
+CacheMark mark_of(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  return {static_cast<Index>(status.st_ino), status.st_mtim.tv_sec * Index{1'000'000'000} + status.st_mtim.tv_nsec};
+}
+
+/// The growth of an ordinary file replaces it: k and v are kept, and nothing else would be.
+void require_nothing_else(const std::string& path) {
+  const InputFile file(path);
+  const auto refuse = [&path](const char* kind, const std::string& name) {
+    throw Error(Failure::file, sentence(path, " is no cache, but a file with ", kind, " '", name,
+                                        "': it cannot grow, since only k and v would be kept; copy these into a file",
+                                        " of their own, or begin a new cache"));
+  };
+  for (const std::string& name : file.names())
+    if (name != "k" && name != "v") refuse("a", name);
+  for (const auto& [name, value] : file.attributes("/"))
+    if (name != "status" && name != "created") refuse("the attribute", name);  // those are in every draft
+}
+
 }  // namespace
 
+/// Not kept open: a process may have only so many files.
 struct CacheFile::Part {
-  std::string name;  ///< relative to the cache's directory; empty: the cache itself
-  InputFile file;
+  std::string name, path;  ///< the name is relative to the cache's directory; empty: the cache itself
   Index rows = 0;
   Shape k, v;  ///< with all rows there is room for
 
-  Part(std::string relative, const std::string& path, Index count)
-      : name(std::move(relative)), file(path), k(checked_shape(file, "k")), v(checked_shape(file, "v")) {
+  Part(std::string relative, std::string where, Index count) : name(std::move(relative)), path(std::move(where)) {
+    const InputFile file(path);
+    k = checked_shape(file, "k"), v = checked_shape(file, "v");
     rows = count < 0 ? k.dims[0] : count;
     require<Failure::file>(k.dims[0] == v.dims[0] && rows <= k.dims[0], path, " must hold ", rows,
                            " keys and values, and as many of the one as of the other: it has room for ", k.dims[0],
@@ -64,11 +87,12 @@ struct CacheFile::Part {
   }
 };
 
-CacheFile::CacheFile(const std::string& path) : path_(path) {
+CacheFile::CacheFile(const std::string& path) : path_(path), mark_(mark_of(path)) {
   const InputFile file(path);
   const auto kind = file.attribute("/", "schema");
   if (!kind || *kind != Value(schema) || !file.has("parts")) {
     parts_.emplace_back("", path, -1);
+    mark_.tokens = parts_.front().rows;
     return;
   }
   grows_ = true;
@@ -81,6 +105,7 @@ CacheFile::CacheFile(const std::string& path) : path_(path) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     require<Failure::file>(rows[i] >= 0, path, ": parts/rows must not be negative: ", rows[i]);
     parts_.emplace_back(names[i], path_of_part(real, names[i]), rows[i]);
+    mark_.tokens += rows[i];
     for (const auto& [mine, first] : {std::pair{parts_[i].k, parts_[0].k}, std::pair{parts_[i].v, parts_[0].v}})
       require<Failure::file>(
           mine.element == first.element &&
@@ -95,45 +120,43 @@ CacheFile::~CacheFile() = default;
 
 const std::string& CacheFile::path() const { return path_; }
 
-Index CacheFile::tokens() const {
-  Index tokens = 0;
-  for (const Part& part : parts_) tokens += part.rows;
-  return tokens;
-}
-
 Shape CacheFile::shape(const std::string& name) const {
   Shape shape = name == "k" ? parts_.front().k : parts_.front().v;
-  shape.dims[0] = tokens();
+  shape.dims[0] = mark_.tokens;
   return shape;
 }
 
 void CacheFile::read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const {
-  store::rows_of(runs, tokens(), path_);
-  Index row = 0;
-  for (const Run& run : runs) {
-    Index begin = 0, done = 0;  // the part's first token; rows of this run that were read
-    for (const Part& part : parts_) {
-      const Index end = begin + part.rows;
-      const Index until = std::clamp<Index>(ceil_div(end - run.first, run.stride), done, run.count);
+  store::rows_of(runs, mark_.tokens, path_);
+  Index begin = 0;  // the part's first token
+  for (const Part& part : parts_) {
+    std::optional<InputFile> file;
+    Index row = 0;
+    for (const Run& run : runs) {
+      const auto before = [&run](Index token) {  // rows of the run that lie before it
+        return std::clamp<Index>(ceil_div(token - run.first, run.stride), 0, run.count);
+      };
+      const Index done = before(begin), until = before(begin + part.rows);
       const Run here{run.at(done) - begin, until - done, run.stride};
-      if (here.count > 0) part.file.read_rows(name, {&here, 1}, into.slice(row + done, row + until));
-      begin = end;
-      done = until;
+      if (here.count > 0 && !file) file.emplace(part.path);
+      if (here.count > 0) file->read_rows(name, {&here, 1}, into.slice(row + done, row + until));
+      row += run.count;
     }
-    row += run.count;
+    begin += part.rows;
   }
 }
 
-std::vector<std::string> CacheFile::files() const {
-  std::vector<std::string> files{path_};
+std::vector<std::string> CacheFile::part_files() const {
+  std::vector<std::string> files;
   for (const Part& part : parts_)
-    if (grows_) files.push_back(part.file.path());
+    if (grows_) files.push_back(part.path);
   return files;
 }
 
 struct CacheGrowth::State {
   std::string path;
-  std::optional<std::filesystem::file_time_type> found;  ///< when the cache was written that is to grow
+  CacheMark found;         ///< the cache that is to grow
+  store::Descriptor lock;  ///< from hold() on
   std::vector<std::string> names;
   std::vector<Index> rows;
   Index added = 0;
@@ -144,29 +167,31 @@ struct CacheGrowth::State {
   std::vector<RowSource> sources;
 
   ~State();
-  std::optional<std::filesystem::file_time_type> written() const;
+  std::string directory() const { return path + ".rows"; }
+  void require_unchanged(Index tokens) const;
   bool claim_last(const CacheFile& before);
   void make_part(const Shape& k, const Shape& v);
   void declare(const Shape& k, const Shape& v);
 };
 
 CacheGrowth::State::~State() {
+  lock = {};  // release() wants it
   if (claimed) claimed->release(added);
   const bool made = part.has_value();
   part.reset();
-  if (made) ::rmdir((path + ".rows").c_str());  // fails where there are parts
+  if (made) ::rmdir(directory().c_str());  // fails where there are parts
 }
 
-// The name is given to a new file by each growth, so that its time is enough.
-std::optional<std::filesystem::file_time_type> CacheGrowth::State::written() const {
-  std::error_code code;
-  const auto time = std::filesystem::last_write_time(path, code);
-  return code ? std::nullopt : std::optional(time);
+void CacheGrowth::State::require_unchanged(Index tokens) const {
+  CacheMark now = mark_of(path);
+  now.tokens = tokens;
+  require<Failure::file>(now == found, path,
+                         ": the cache was changed by somebody else meanwhile, and stays as it is now");
 }
 
 bool CacheGrowth::State::claim_last(const CacheFile& before) {
   const CacheFile::Part& last = before.parts_.back();
-  store::CachePart room(last.file.path(), last.rows);
+  store::CachePart room(last.path, last.rows);
   if (!room.claim(added)) return false;
   claimed = room;
   layout = room.reserve(added);
@@ -176,27 +201,29 @@ bool CacheGrowth::State::claim_last(const CacheFile& before) {
 }
 
 void CacheGrowth::State::make_part(const Shape& k, const Shape& v) {
-  const std::filesystem::path directory = path + ".rows";
+  require<Failure::file>(static_cast<Index>(names.size()) < most_parts, path, ": the cache has ", names.size(),
+                         " parts, as many as can be read: copy its k and v into a new file, and append to that");
+  const std::filesystem::path parts = directory();
   std::error_code code;
-  std::filesystem::create_directory(directory, code);
-  require<Failure::file>(!code, path, ": the directory of its rows, ", directory.string(),
+  std::filesystem::create_directory(parts, code);
+  require<Failure::file>(!code, path, ": the directory of its rows, ", parts.string(),
                          ", cannot be made: ", code.message());
   std::string name;
-  for (Index number = 0; name.empty() || std::filesystem::exists(directory / name); ++number) {
+  for (Index number = 0; name.empty() || std::filesystem::exists(parts / name); ++number) {
     const std::string digits = std::to_string(number);
     name = std::string(std::max<std::size_t>(digits.size(), 3) - digits.size(), '0') + digits + ".h5";
   }
   const auto row_bytes = [](const Shape& shape) { return Layout::Dataset{"", shape, 0}.row_bytes(); };
   const Index few = least_bytes / std::max<Index>(1, row_bytes(k) + row_bytes(v));
   const Index capacity = std::max({added, k.dims[0] - added, few});
-  part.emplace((directory / name).string());
+  part.emplace((parts / name).string());
   for (const auto& [dataset, shape, what] : {std::tuple{"k", k, "keys"}, std::tuple{"v", v, "values"}})
     part->add({dataset, {capacity, shape.dims[1], shape.dims[2]}, shape.element, {"key", "head", "channel"}, "1", what},
               added);
   part->write_small({"claimed", {1}, Element::i64, {}, "1", "rows that are taken"}, std::span<const Index>(&added, 1));
   layout = part->seal();
   for (Layout::Dataset& dataset : layout.datasets) dataset.shape.dims[0] = added;
-  names.push_back(directory.filename() / name);
+  names.push_back(parts.filename() / name);
   rows.push_back(added);
   sources.push_back({names.back(), added, capacity});
 }
@@ -216,13 +243,18 @@ void CacheGrowth::State::declare(const Shape& k, const Shape& v) {
   file->seal();
 }
 
-CacheGrowth::CacheGrowth(const std::string& path, const Shape& k, const Shape& v) : state_(std::make_unique<State>()) {
+CacheGrowth::CacheGrowth(const std::string& path, const Shape& k, const Shape& v, const CacheMark& found)
+    : state_(std::make_unique<State>()) {
   State& state = *state_;
   state.path = real_path(path);
-  state.found = state.written();
+  state.found = found;
   state.added = k.dims[0];
-  if (state.found) {
+  state.require_unchanged(found.tokens);
+  if (found != CacheMark{}) {
+    require(k.dims[0] >= found.tokens, path, ": a cache cannot shrink, from ", found.tokens, " tokens to ", k.dims[0]);
     const CacheFile before(state.path);
+    state.require_unchanged(before.mark().tokens);
+    if (!before.grows_) require_nothing_else(state.path);
     for (const CacheFile::Part& part : before.parts_) {
       if (!before.grows_) continue;
       state.names.push_back(part.name);
@@ -230,7 +262,6 @@ CacheGrowth::CacheGrowth(const std::string& path, const Shape& k, const Shape& v
       state.sources.push_back({part.name, part.rows, part.k.dims[0]});
       state.added -= part.rows;
     }
-    require(state.added >= 0, path, ": a cache cannot shrink, from ", before.tokens(), " tokens to ", k.dims[0]);
     if (!before.grows_ || !state.claim_last(before)) state.make_part(k, v);
   } else {
     state.make_part(k, v);
@@ -244,13 +275,23 @@ CacheGrowth::~CacheGrowth() = default;
 
 const Layout& CacheGrowth::layout() const { return state_->layout; }
 
+void CacheGrowth::hold() {
+  State& state = *state_;
+  if (state.lock.get() >= 0) return;
+  std::error_code ignored;
+  std::filesystem::create_directory(state.directory(), ignored);  // a copy's rows may all be in the original's
+  store::Descriptor lock = store::lock_parts(state.directory());
+  state.require_unchanged(state.found.tokens);
+  state.lock = std::move(lock);
+}
+
 void CacheGrowth::commit() {
   State& state = *state_;
-  require<Failure::file>(state.written() == state.found, state.path,
-                         ": the cache was changed by somebody else meanwhile, and stays as it is now");
+  hold();
   if (state.part) state.part->commit();
   state.file->commit();
   state.claimed.reset();
+  state.lock = {};
 }
 
 }  // namespace annulus

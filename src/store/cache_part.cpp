@@ -24,15 +24,20 @@ Layout layout_of(const std::string& path) {
 
 }  // namespace
 
-// The lock is on a file of its own: HDF5 holds locks on the parts as long as somebody reads them.
+Descriptor lock_parts(const std::string& directory) {
+  const std::string path = (std::filesystem::path(directory) / "lock").string();
+  Descriptor lock(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666));
+  if (lock.get() >= 0 && ::flock(lock.get(), LOCK_EX) != 0) return {};
+  return lock;
+}
+
 bool CachePart::set_claim(Index expected, Index rows) const {
   const Layout layout = layout_of(path_);
   const Layout::Dataset& claimed = layout.find("claimed");
   if (claimed.shape != Shape{{1}, Element::i64} || layout.find("k").shape.dims[0] < rows) return false;
   const Descriptor file(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
-  const std::string lock_path = (std::filesystem::path(path_).parent_path() / "lock").string();
-  const Descriptor lock(::open(lock_path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666));
-  if (file.get() < 0 || lock.get() < 0 || ::flock(lock.get(), LOCK_EX) != 0) return false;  // free when it is closed
+  const Descriptor lock = lock_parts(std::filesystem::path(path_).parent_path().string());
+  if (file.get() < 0 || lock.get() < 0) return false;
   Index found = 0;
   if (::pread(file.get(), &found, sizeof found, claimed.offset) != sizeof found || found != expected) return false;
   return ::pwrite(file.get(), &rows, sizeof rows, claimed.offset) == sizeof rows;

@@ -2,8 +2,13 @@
 #include <string>
 
 #include "annulus/store/layout.hpp"
+#include "posix.hpp"
 
 namespace annulus::store {
+
+/// Waits for the lock on the parts in this directory, which is held until the descriptor is closed. It is on a file of its own:
+/// HDF5 holds locks on the parts as long as somebody reads them. Not valid where there is no such lock.
+Descriptor lock_parts(const std::string& directory);
 
 /// A part of a cache, to which rows are added in place: a file with k, v [capacity, ...] and claimed [1]. Several hands
 /// may want to add behind the same rows (two growths at once, or two copies of the cache that share the part); the one that

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string_view>
 
 namespace annulus::store {
 namespace {
@@ -19,6 +20,13 @@ Id rows_in(std::vector<Index> dims, Index begin, Index count, const std::string&
   counts[0] = static_cast<hsize_t>(count);
   checked(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, start.data(), nullptr, counts.data(), nullptr), what);
   return space;
+}
+
+/// HDF5 reads names of source files as printf does: %b counts blocks, %% is %.
+std::string source_name(std::string_view file) {
+  std::string name;
+  for (const char letter : file) name.append(letter == '%' ? 2 : 1, letter);
+  return name;
 }
 
 Id create(hid_t file, const DatasetPlan& plan, const Id& properties, const std::string& what) {
@@ -80,7 +88,8 @@ void create_view(hid_t file, const DatasetPlan& plan, std::span<const RowSource>
     dims[0] = source.capacity;
     if (source.rows > 0) {
       const Id here = rows_in(plan.dims, row, source.rows, what), there = rows_in(dims, 0, source.rows, what);
-      checked(H5Pset_virtual(properties.get(), here.get(), source.file.c_str(), plan.name.c_str(), there.get()), what);
+      const std::string from = source_name(source.file);
+      checked(H5Pset_virtual(properties.get(), here.get(), from.c_str(), plan.name.c_str(), there.get()), what);
     }
     row += source.rows;
   }

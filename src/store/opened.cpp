@@ -79,7 +79,8 @@ bool require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, co
 InputFile::Opened::Opened(const std::string& name) : path(name) {
   const store::Descriptor probe = store::open_file(path, O_RDONLY);
   file_bytes = store::bytes_of_file(probe.get(), path);
-  require<Failure::file>(H5Fis_hdf5(path.c_str()) > 0, path, ": this is not an HDF5 file");
+  const htri_t known = checked(H5Fis_hdf5(path.c_str()), path + ": the file cannot be read");
+  require<Failure::file>(known > 0, path, ": this is not an HDF5 file");
   const Id access = owned(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, path);
   file =
       owned(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose, path + ": the HDF5 file cannot be opened");

@@ -1,8 +1,9 @@
 """attend --append: prefill in parts and decoding give what one attention over everything gives."""
 import shutil
+import threading
 import unittest
 
-from program import ProgramTest, needs
+from program import ProgramTest, annulus, needs
 
 needs("numpy", "h5py")
 
@@ -108,6 +109,58 @@ class Append(ProgramTest):
         part = next((self.scratch / "trunk.h5.rows").glob("*.h5"))
         self.refuses(2, "--output", "must not be an input", command=[
             "attend", paths["one"], "--append", cache, "--output", part, "--overwrite"])
+
+    def test_of_two_calls_at_once_none_is_lost_unseen(self):
+        """Two loops that append to one cache: it has the rows of the calls that ended well, and the others left nothing."""
+        calls, cache = 8, self.scratch / "both.h5"
+        random = np.random.default_rng(SEED)
+        parts = {(loop, i): random_tensors(random, 7, 7, 4, 2, 8, 8) for loop in range(2) for i in range(calls)}
+        codes, said = {}, []
+
+        def append(loop):
+            for i in range(calls):
+                path = write(self.scratch / f"both-{loop}-{i}.h5", "f32", **parts[loop, i])
+                done = annulus("attend", path, "--append", cache, "--output", self.scratch / f"both-out-{loop}-{i}.h5")
+                codes[loop, i] = done.returncode
+                said.append(done.stderr)
+
+        loops = [threading.Thread(target=append, args=(loop,)) for loop in range(2)]
+        for loop in loops:
+            loop.start()
+        for loop in loops:
+            loop.join()
+        self.assertLessEqual(set(codes.values()), {0, 5}, said)
+        self.assertNotIn("cannot shrink", "".join(said))
+        done = [call for call, code in codes.items() if code == 0]
+        self.assertEqual({call for call in codes if (self.scratch / "both-out-{}-{}.h5".format(*call)).exists()}, set(done))
+        with h5py.File(cache, "r") as file:
+            rows = file["k"][()].reshape(-1, 7, 2, 8)
+        expected = [rounded(parts[call]["k"], "f32") for call in done]
+        self.assertEqual(len(rows), len(expected))
+        self.assertEqual(sorted(part.tobytes() for part in rows), sorted(part.astype(rows.dtype).tobytes() for part in expected))
+
+    def test_names_with_percent_signs(self):
+        part = random_tensors(np.random.default_rng(SEED), 5, 5, 4, 2, 8, 8)
+        path, exact = write(self.scratch / "part.h5", "f32", **part), rounded(part["k"], "f32")
+        for name in ["100%.h5", "a%%.h5", "%b.h5"]:
+            for count in [1, 2]:
+                self.succeeds("attend", path, "--append", self.scratch / name, "--output", self.scratch / "o.h5", "--overwrite")
+                with h5py.File(self.scratch / name, "r") as file:
+                    np.testing.assert_array_equal(file["k"][()], np.concatenate([exact] * count))
+
+    def test_the_input_and_files_with_more_in_them_stay(self):
+        path = write(self.scratch / "qkv.h5", "f32", **random_tensors(np.random.default_rng(SEED), 5, 5, 4, 2, 8, 8))
+        other = write(self.scratch / "qkv2.h5", "f32", **random_tensors(np.random.default_rng(SEED), 5, 5, 4, 2, 8, 8))
+        link = self.scratch / "link.h5"
+        link.symlink_to(path)
+        before = path.read_bytes()
+        for cache in [path, link]:
+            self.refuses(2, "--append", "must not be an input", command=[
+                "attend", path, "--append", cache, "--output", self.scratch / "none.h5"])
+        self.refuses(5, "qkv.h5", "no cache", "'q'", command=[
+            "attend", other, "--append", path, "--output", self.scratch / "none.h5"])
+        self.assertEqual(path.read_bytes(), before)
+        self.assertFalse((self.scratch / "none.h5").exists())
 
     def test_processes_share_a_cache(self):
         self.needs_mpirun()

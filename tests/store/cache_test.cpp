@@ -1,5 +1,6 @@
 #include "annulus/store/cache_file.hpp"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -34,10 +35,14 @@ class CacheTest : public StoreTest {
     return rows;
   }
 
+  static CacheMark mark_of(const Twin& twin) {
+    return std::filesystem::exists(twin.path) ? CacheFile(twin.path).mark() : CacheMark{};
+  }
+
   /// `count` new tokens, each with a number of its own; written by two ranks, one row of both in turn.
   CacheGrowth begun(Twin& twin, Index count) {
     for (Index i = 0; i < count; ++i) twin.tokens.push_back(next_token_ += 16);
-    CacheGrowth growth(twin.path, k_of(twin.tokens.size()), v_of(twin.tokens.size()));
+    CacheGrowth growth(twin.path, k_of(twin.tokens.size()), v_of(twin.tokens.size()), mark_of(twin));
     const Index added = growth.layout().find("k").shape.dims[0];
     EXPECT_EQ(growth.layout().find("v").shape.dims[0], added);
     const auto last = std::span(twin.tokens).last(static_cast<std::size_t>(added));
@@ -193,8 +198,75 @@ TEST_F(CacheTest, OfTwoGrowthsAtOnceOneWinsAndTheOtherSaysSo) {
   Twin late = twin;
   CacheGrowth first = begun(twin, 3), second = begun(late, 2);
   first.commit();
+  expect_error(Failure::file, "changed by somebody else", [&] { second.hold(); });
   expect_error(Failure::file, "changed by somebody else", [&] { second.commit(); });
   expect_holds(twin);
+}
+
+TEST_F(CacheTest, WhoCountedTheTokensOfAnotherStateIsRefused) {
+  Twin twin{at("c.h5")};
+  expect_error(Failure::file, "changed by somebody else",
+               [&] { CacheGrowth(twin.path, k_of(2), v_of(2), {.file = 1, .nanoseconds = 1, .tokens = 1}); });
+  grow(twin, 10);
+  const CacheMark found = mark_of(twin);
+  EXPECT_EQ(found.tokens, 10);
+  grow(twin, 3);
+  for (const CacheMark& old : {found, CacheMark{}})
+    for (const std::size_t tokens : {11, 12, 13, 14})
+      expect_error(Failure::file, "changed by somebody else",
+                   [&] { CacheGrowth(twin.path, k_of(tokens), v_of(tokens), old); });
+  expect_holds(twin);
+}
+
+TEST_F(CacheTest, AFileThatHoldsMoreIsNotRewritten) {
+  for (const bool attribute : {false, true}) {
+    const std::string path = at(attribute ? "noted.h5" : "full.h5");
+    {
+      Draft draft(path);
+      draft.add({"k", {3, heads, channels}, Element::f32});
+      draft.add({"v", {3, heads, value_channels}, Element::f32});
+      if (attribute) draft.attribute("/", "author", "somebody");
+      else draft.add({"q", {3, heads, channels}, Element::f32});
+      draft.seal();
+      draft.commit();
+    }
+    const std::string before = bytes_in(path);
+    const CacheMark found = CacheFile(path).mark();
+    expect_error(Failure::file, attribute ? "the attribute 'author'" : "a 'q'",
+                 [&] { CacheGrowth(path, k_of(5), v_of(5), found); });
+    EXPECT_EQ(bytes_in(path), before);
+  }
+  EXPECT_EQ(files(), 2);
+}
+
+TEST_F(CacheTest, NoMorePartsAreMadeThanCanBeReadAndFewFilesAreOpenAtOnce) {
+  Twin twin{at("c.h5")};
+  grow(twin, 3);
+  const auto of_parts = [&](std::size_t count) {
+    Draft draft(at("many.h5"), true);
+    draft.attribute("/", "schema", std::string("annulus-cache"));
+    const std::vector<std::string> names(count, "c.h5.rows/000.h5");
+    const std::vector<Index> rows(count, 1);
+    draft.write_small({"parts/file", {static_cast<Index>(count)}, Element::text}, names);
+    draft.write_small({"parts/rows", {static_cast<Index>(count)}, Element::i64}, rows);
+    draft.seal();
+    draft.commit();
+  };
+  of_parts(4096);
+  const CacheMark found = CacheFile(at("many.h5")).mark();
+  EXPECT_EQ(found.tokens, 4096);
+  expect_error(Failure::file, "as many as can be read",
+               [&] { CacheGrowth(at("many.h5"), k_of(4097), v_of(4097), found); });
+  of_parts(100);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit few = before;
+  few.rlim_cur = 60;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  std::mt19937 random(4);
+  const CacheFile many(at("many.h5"));
+  expect_holds(many, std::vector<float>(100, twin.tokens.front()), random);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST_F(CacheTest, AnyFileWithKeysAndValuesIsReadAndRewrittenWhenItGrows) {
@@ -213,7 +285,7 @@ TEST_F(CacheTest, AnyFileWithKeysAndValuesIsReadAndRewrittenWhenItGrows) {
   expect_holds(twin);
   grow(twin, 2);
   expect_holds(twin);
-  EXPECT_EQ(CacheFile(twin.path).files().size(), 2U);
+  EXPECT_EQ(CacheFile(twin.path).part_files().size(), 1U);
 }
 
 TEST_F(CacheTest, ALinkToACacheStaysALink) {
@@ -232,7 +304,8 @@ TEST_F(CacheTest, ALinkToACacheStaysALink) {
 TEST_F(CacheTest, CachesThatMakeNoSenseAreRefused) {
   Twin twin{at("c.h5")};
   grow(twin, 3);
-  expect_error(Failure::usage, "cannot shrink, from 3 tokens to 2", [&] { CacheGrowth(twin.path, k_of(2), v_of(2)); });
+  expect_error(Failure::usage, "cannot shrink, from 3 tokens to 2",
+               [&] { CacheGrowth(twin.path, k_of(2), v_of(2), mark_of(twin)); });
   const auto forged = [&](const std::vector<std::string>& names, const std::vector<Index>& rows) {
     Draft draft(at("forged.h5"), true);
     draft.attribute("/", "schema", std::string("annulus-cache"));
@@ -257,7 +330,7 @@ TEST_F(CacheTest, CachesThatMakeNoSenseAreRefused) {
   put_bytes(at("other/text.h5"), "text");
   expect_error(Failure::file, "not an HDF5 file", [&] { CacheFile(forged({"other/text.h5"}, {3})); });
   {
-    CacheGrowth narrow(at("narrow.h5"), {{3, heads, 1}, Element::f32}, {{3, heads, 1}, Element::f32});
+    CacheGrowth narrow(at("narrow.h5"), {{3, heads, 1}, Element::f32}, {{3, heads, 1}, Element::f32}, {});
     narrow.commit();
   }
   expect_error(Failure::file, "must be alike", [&] { CacheFile(forged({part, "narrow.h5.rows/000.h5"}, {3, 3})); });

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <future>
-#include <iterator>
 #include <string_view>
 
 #include "annulus/base/error.hpp"
@@ -95,12 +95,27 @@ void write(const Layout& layout, const Job& job, const Tensors& t, const Traces&
   writer.finish();
 }
 
-CacheGrowth growth_of(const std::string& path, const Job& job) {
+// The cache that the lead finds, or all zero; all ranks.
+CacheMark find_cache(const Settings& settings, RankTools& tools) {
+  CacheMark found;
+  together(tools.transport, [&] {
+    const std::string& path = settings.text("append");
+    if (tools.lead && std::filesystem::exists(path)) found = CacheFile(path).mark();
+  });
+  const auto* begin = reinterpret_cast<const std::byte*>(&found);
+  std::vector<std::byte> bytes(begin, begin + sizeof found);
+  broadcast(tools.transport, 0, bytes);
+  std::memcpy(&found, bytes.data(), sizeof found);
+  return found;
+}
+
+CacheGrowth growth_of(const std::string& path, const Job& job, const CacheMark& found) {
   const AttentionShape& s = job.shape;
   const Index keys = job.schedule.mask.keys();
   return {path,
           {{keys, s.kv_heads, s.channels}, element_of(s.type)},
-          {{keys, s.kv_heads, s.value_channels}, element_of(s.type)}};
+          {{keys, s.kv_heads, s.value_channels}, element_of(s.type)},
+          found};
 }
 
 // What a rank has of the last keys and values, as many as the layout has rows for.
@@ -132,8 +147,16 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   std::future<std::string> hash;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] {
-    const bool grown = appends && std::filesystem::exists(settings.text("append"));
+    if (tools.lead) check_outputs(settings, {path}, {"output", "timeline", "append"});
+  });
+  const CacheMark found = appends ? find_cache(settings, tools) : CacheMark{};
+  together(tools.transport, [&] {
+    const bool grown = found != CacheMark{};
     input = open_tensors(path, settings, backward, grown ? CacheChoice{settings.text("append")} : CacheChoice{});
+    require<Failure::file>(!grown || input->cache->mark() == found, settings.text("append"),
+                           ": the cache was changed by somebody else, or the ranks see different ones: of ",
+                           found.tokens, " tokens, and of ", input->cached);
+    if (tools.lead && grown) check_outputs(settings, input->cache->part_files(), {"output", "timeline", "append"});
     job = make_job(settings, place, input->shape, input->mask, backward);
     check_memory(*job, backward, trace_bytes(choice, *job));
   });
@@ -141,10 +164,6 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   Layout mine, mine_of_cache;
   together(tools.transport, [&] {
     if (!tools.lead) return;
-    std::vector<std::string> inputs{path};
-    if (appends) inputs.push_back(settings.text("append"));
-    if (input->cache) std::ranges::copy(input->cache->files(), std::back_inserter(inputs));
-    check_outputs(settings, inputs);
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
     hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
     describe_result(*draft, settings, context, *job, "annulus-attend", compute);
@@ -153,7 +172,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
     if (appends) {
       draft->attribute("/", "cache", std::filesystem::absolute(settings.text("append")).string());
       draft->attribute("/", "cached_tokens", input->cached);
-      cache.emplace(growth_of(settings.text("append"), *job));
+      cache.emplace(growth_of(settings.text("append"), *job, found));
       mine_of_cache = cache->layout();
     }
     mine = draft->seal();
@@ -179,6 +198,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
     traces.write_small(*draft);
     prediction = compute.compare_with_prediction(settings, context, *draft);
     draft->attribute("/", "input_hash", hash.get());
+    if (appends) cache->hold();  // who was overtaken leaves no result either
     draft->commit();
     if (appends) cache->commit();  // last: whoever repeats what failed before does not append twice
   });
@@ -208,8 +228,6 @@ int run(const Settings& settings, Context& context) {
   require(settings.has("output"), "attend needs --output FILE");
   require(!settings.has("append") || !settings.flag("backward"),
           "--append and --backward exclude one another: the gradients of cached keys would have no place");
-  require(!settings.has("append") || settings.text("append") != settings.text("output"), settings.name_of("append"),
-          " must not be the output: both are ", settings.text("output"));
   const Placement place = placement(settings, context);
   context.on_every_rank(place.ranks, settings.number("timeout"),
                         recorded(settings, [&](RankTools& tools) { attend(settings, context, place, tools); }));
