@@ -12,6 +12,7 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/backends.hpp"
 #include "app/bench.hpp"
+#include "app/outputs.hpp"
 #include "app/processor_peak.hpp"
 
 namespace annulus::app {
@@ -88,6 +89,7 @@ Report::Report(const Settings& settings, Context& context, std::vector<Column> c
   context.on_every_rank(context.ranks(0), settings.number("timeout"), [&](RankTools& tools) {
     together(tools.transport, [&] {
       if (!tools.lead) return;
+      check_outputs(settings, {});
       if (settings.has("csv")) csv_.emplace(settings.name_of("csv"), settings.text("csv"));
       if (settings.has("json")) json_.emplace(settings.name_of("json"), settings.text("json"));
     });

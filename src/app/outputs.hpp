@@ -1,16 +1,14 @@
 #pragma once
-#include <initializer_list>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "app/config.hpp"
 
 namespace annulus::app {
 
-/// Before anything is computed: throws Error (usage) when a file that one of these options names would replace an input, the hardware
-/// profile, the file of --config, or the file of another one.
-void check_outputs(const Settings& settings, std::vector<std::string> inputs,
-                   std::initializer_list<std::string_view> outputs = {"output", "timeline"});
+/// Before anything is computed: throws Error (usage) when a file that an option names to be written (--output, --append, --json,
+/// --csv, --timeline) would replace an input (also of --input, --hardware and --config), or the file of another one; or when it
+/// is "-", which no command takes for the standard output.
+void check_outputs(const Settings& settings, std::vector<std::string> inputs);
 
 }  // namespace annulus::app

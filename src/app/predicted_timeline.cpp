@@ -6,7 +6,6 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
-#include "app/outputs.hpp"
 #include "app/timeline_events.hpp"
 
 namespace annulus::app {
@@ -38,7 +37,6 @@ int ranks_to_record(const Job& job, bool backward) {
 
 PredictedTimeline::PredictedTimeline(const Settings& settings) : settings_(settings) {
   if (!settings.has("timeline")) return;
-  check_outputs(settings, settings.positional(), {"json", "timeline"});
   draft_.emplace(settings.name_of("timeline"), settings.text("timeline"));
 }
 

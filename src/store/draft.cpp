@@ -9,9 +9,9 @@
 #include <ctime>
 #include <filesystem>
 
+#include "annulus/store/leftovers.hpp"
 #include "datasets.hpp"
 #include "hdf5.hpp"
-#include "leftovers.hpp"
 #include "posix.hpp"
 
 namespace annulus {
@@ -56,14 +56,25 @@ std::string utc_now() {
 
 void require_absent(const std::string& path, bool overwrite) {
   std::error_code code;
-  const auto status = std::filesystem::symlink_status(path, code);
-  require<Failure::file>(status.type() != std::filesystem::file_type::directory, path, ": this is a directory");
-  require<Failure::file>(overwrite || !std::filesystem::exists(status), path,
+  const auto status = std::filesystem::status(path, code);
+  require<Failure::file>(!std::filesystem::is_directory(status), path, ": this is a directory");
+  require<Failure::file>(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status), path,
+                         ": this is not a regular file, and stays as it is");
+  require<Failure::file>(overwrite || !std::filesystem::exists(std::filesystem::symlink_status(path, code)), path,
                          ": the file exists, and existing files are replaced only with --overwrite");
 }
 
 /// Room for headers and attributes. HDF5 1.10 cannot close a file whose headers do not fit the disk, so they must.
 constexpr Index header_bytes = Index{64} << 10;
+
+/// Texts on the disk: references in the dataset, and a heap of blocks, at whose ends there may be no room for the next
+/// text. Each text has a header and takes whole words.
+Index bytes_of_texts(std::span<const std::string> texts) {
+  Index words = 0;
+  for (const std::string& text : texts) words += ceil_div(static_cast<Index>(text.size()), 8);
+  const auto count = static_cast<Index>(texts.size());
+  return 33 * count + 2 * 8 * words;  // 16 and 16 of each, and some of these are lost at ends of blocks
+}
 
 }  // namespace
 
@@ -144,6 +155,8 @@ void Draft::add_view(const DatasetPlan& plan, std::span<const RowSource> sources
 void Draft::attribute(const std::string& object, const std::string& name, const Value& value) {
   const Hdf5Lock lock;
   const std::string what = sentence(state_->path, ": attribute '", name, "' of '", object, "'");
+  if (const auto* texts = std::get_if<std::vector<std::string>>(&value))
+    store::require_space(state_->path, bytes_of_texts(*texts) + header_bytes);
   const Id opened = owned(H5Oopen(state_->opened(), object.c_str(), H5P_DEFAULT), H5Oclose, what);
   store::write_attribute(opened.get(), name, value, what);
 }
@@ -184,7 +197,7 @@ void Draft::write_small(const DatasetPlan& plan, std::span<const std::string> va
   require(plan.element == Element::text, what, " must be text to hold text, not ", name_of(plan.element));
   std::vector<const char*> pointers;
   for (const std::string& value : values) pointers.push_back(value.c_str());
-  store::require_space(state_->path, static_cast<Index>(values.size_bytes()) + header_bytes);
+  store::require_space(state_->path, bytes_of_texts(values) + header_bytes);
   store::write_whole(state_->opened(), plan, store::type_of(Element::text), pointers.data(), pointers.size(), what);
 }
 

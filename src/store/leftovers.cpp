@@ -1,4 +1,4 @@
-#include "leftovers.hpp"
+#include "annulus/store/leftovers.hpp"
 
 #include <signal.h>
 #include <unistd.h>

@@ -39,6 +39,32 @@ class BadOutputs(Refused):
         self.one_sentence(2, "--output", "input", command=["attend", path, "--output", path, "--overwrite"], ranks=self.processes())
         self.one_sentence(2, "--output", "input", command=["run", words, "--output", words, "--overwrite"], ranks=self.processes())
         self.assertEqual(words.read_text(), "some words\n")
+        self.succeeds("attend", path, "--output", self.output)
+        profile = self.room / "profile.ini"
+        profile.write_text("name = here\n")
+        config = self.room / "few.ini"
+        config.write_text("tokens = 64\n")
+        before = {p: p.read_bytes() for p in self.room.iterdir()}
+        for target, command in [(path, ["inspect", path]), (path, ["plan", path]), (self.output, ["verify", self.output]),
+                                (path, ["verify", self.output]), (profile, ["plan", "--hardware", profile]),
+                                (config, ["bench", "blocks", "--config", config])]:
+            self.one_sentence(2, "--json", "input", command=[*command, "--json", target])
+        for command in [["attend", path, "--output", self.output, "--overwrite", "--timeline", self.output],
+                        ["plan", "--json", self.output, "--timeline", self.output],
+                        ["bench", "blocks", "--json", self.output, "--csv", self.output]]:
+            self.one_sentence(2, "must not be the file of", command=command)
+        self.assertEqual({p: p.read_bytes() for p in self.room.iterdir()}, before)
+
+    def test_what_is_no_file_is_never_replaced(self):
+        path, pipe, device = self.tensors(), self.room / "pipe", self.room / "device"
+        os.mkfifo(pipe)
+        device.symlink_to("/dev/null")
+        for self.output in [pipe, device]:
+            self.attend(5, "not a regular file", input=path, options=["--overwrite"], ranks=self.processes())
+        self.assertTrue(pipe.is_fifo() and device.is_char_device())
+        self.output = "-"
+        self.attend(2, "--output", "must name a file", input=path, cwd=self.room)
+        self.one_sentence(2, "--json", "must name a file", command=["inspect", path, "--json", "-"], cwd=self.room)
 
     def test_a_timeline_that_cannot_be_written_is_known_before_anything_is_computed(self):
         nowhere = self.room / "no" / "timeline.json"
@@ -71,6 +97,8 @@ class BadOutputs(Refused):
         self.one_sentence_on_stderr(5, "such.json", command=["plan", "--tokens", "64", "--json", nowhere])
         self.one_sentence_on_stderr(5, "such.json", command=["info", "--json", nowhere])
         self.one_sentence_on_stderr(5, "such.json", command=["inspect", self.tensors(), "--json", nowhere])
+        for command in [["plan", "--tokens", "64"], ["info"], ["inspect", self.room / "in.h5"]]:
+            self.one_sentence_on_stderr(5, "/dev/full", "space", command=[*command, "--json", "/dev/full"])
 
     def one_sentence_on_stderr(self, code, *words, command):
         done = self.refuses(code, *words, command=command)
@@ -90,6 +118,8 @@ class BadOutputs(Refused):
         words = self.room / "words.txt"
         words.write_text("many different words\n" * 2000)
         self.one_sentence(4, "disk", command=["run", words, "--output", self.output, "--mask", "causal+window:9,0"])
+        words.write_text(" ".join(f"{i:03}" * 300 for i in range(300)))  # a vocabulary larger than the disk
+        self.one_sentence(4, "disk", command=["run", words, "--output", self.output, "--trace", "summary"])
 
 
 class Sizes(Refused):

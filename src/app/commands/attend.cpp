@@ -147,7 +147,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   std::future<std::string> hash;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] {
-    if (tools.lead) check_outputs(settings, {path}, {"output", "timeline", "append"});
+    if (tools.lead) check_outputs(settings, {path});
   });
   const CacheMark found = appends ? find_cache(settings, tools) : CacheMark{};
   together(tools.transport, [&] {
@@ -156,7 +156,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
     require<Failure::file>(!grown || input->cache->mark() == found, settings.text("append"),
                            ": the cache was changed by somebody else, or the ranks see different ones: of ",
                            found.tokens, " tokens, and of ", input->cached);
-    if (tools.lead && grown) check_outputs(settings, input->cache->part_files(), {"output", "timeline", "append"});
+    if (tools.lead && grown) check_outputs(settings, input->cache->part_files());
     job = make_job(settings, place, input->shape, input->mask, backward);
     check_memory(*job, backward, trace_bytes(choice, *job));
   });

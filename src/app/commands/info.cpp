@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <boost/version.hpp>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -12,7 +11,9 @@
 #include "app/backends.hpp"
 #include "app/commands/commands.hpp"
 #include "app/context.hpp"
+#include "app/outputs.hpp"
 #include "app/processor_peak.hpp"
+#include "app/text_draft.hpp"
 
 namespace annulus::app {
 namespace {
@@ -72,6 +73,8 @@ int run(const Settings& settings, Context& context) {
   constexpr double patience_seconds = 60;
   context.on_every_rank(context.ranks(0), patience_seconds, [](RankTools&) {});  // then the transport is known
   if (!context.lead()) return 0;
+  check_outputs(settings, {});
+  TextDraft twin(settings.name_of("json"), settings.text("json"));
   using nlohmann::json;
   json info{{"version", ANNULUS_VERSION},   {"processor", processor_name()},
             {"cores", Context::cores()},    {"memory_available_bytes", available_memory()},
@@ -116,11 +119,7 @@ int run(const Settings& settings, Context& context) {
     std::printf("    %-18s %-51s %s\n", std::string(row.name).c_str(), std::string(row.what).c_str(),
                 text_of(verdict).c_str());
   }
-  if (settings.has("json")) {
-    std::ofstream file(settings.text("json"));
-    file << info.dump(2) << '\n';
-    require<Failure::file>(file.good(), settings.name_of("json"), " cannot be written: ", settings.text("json"));
-  }
+  twin.commit(info.dump(2) + "\n");
   return 0;
 }
 

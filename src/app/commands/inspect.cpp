@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -12,6 +11,8 @@
 #include "annulus/store/input_file.hpp"
 #include "app/commands/commands.hpp"
 #include "app/context.hpp"
+#include "app/outputs.hpp"
+#include "app/text_draft.hpp"
 
 namespace annulus::app {
 namespace {
@@ -64,6 +65,8 @@ json summary_of(const File& file, const std::string& name, const annulus::Shape&
 
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
+  check_outputs(settings, settings.positional());
+  TextDraft twin(settings.name_of("json"), settings.text("json"));
   const InputFile file(settings.positional().front());
   std::optional<CacheFile> cache;
   if (file.attribute("/", "schema") == Value("annulus-cache")) cache.emplace(file.path());
@@ -103,11 +106,7 @@ int run(const Settings& settings, Context& context) {
     for (std::size_t i = 0; i < std::min<std::size_t>(lines.size(), 10); ++i) std::printf("    %s\n", lines[i].c_str());
     if (lines.size() > 10) std::printf("    ... %zu more in /passages\n", lines.size() - 10);
   }
-  if (settings.has("json")) {
-    std::ofstream twin(settings.text("json"));
-    twin << out.dump(2) << '\n';
-    require<Failure::file>(twin.good(), settings.name_of("json"), " cannot be written: ", settings.text("json"));
-  }
+  twin.commit(out.dump(2) + "\n");
   return 0;
 }
 

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "annulus/base/error.hpp"
@@ -10,10 +9,12 @@
 #include "app/commands/commands.hpp"
 #include "app/ini.hpp"
 #include "app/job.hpp"
+#include "app/outputs.hpp"
 #include "app/plan_page.hpp"
 #include "app/predicted_timeline.hpp"
 #include "app/strategy_table.hpp"
 #include "app/tensors.hpp"
+#include "app/text_draft.hpp"
 #include "app/traces.hpp"
 
 namespace annulus::app {
@@ -141,6 +142,8 @@ void print_request(const json& r) {
 
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
+  check_outputs(settings, settings.positional());
+  TextDraft twin(settings.name_of("json"), settings.text("json"));
   if (settings.text("kernel") != "auto") kernel_place(settings.text("kernel"));
   PredictedTimeline timeline(settings);
   const bool backward = settings.text("pass") == "backward";
@@ -169,11 +172,7 @@ int run(const Settings& settings, Context& context) {
   print_strategies(job, e, prices, out);
   if (settings.flag("explain")) print_legality(job, out);
   timeline.write(job, out);
-  if (settings.has("json")) {
-    std::ofstream file(settings.text("json"));
-    file << out.dump(2) << '\n';
-    require<Failure::file>(file.good(), settings.name_of("json"), " cannot be written: ", settings.text("json"));
-  }
+  twin.commit(out.dump(2) + "\n");
   return 0;
 }
 

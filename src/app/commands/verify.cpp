@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
@@ -14,8 +13,10 @@
 #include "annulus/transport/in_process.hpp"
 #include "app/commands/commands.hpp"
 #include "app/job.hpp"
+#include "app/outputs.hpp"
 #include "app/sequence.hpp"
 #include "app/tensors.hpp"
+#include "app/text_draft.hpp"
 #include "app/verdict.hpp"
 
 namespace annulus::app {
@@ -84,6 +85,19 @@ Subject attend_subject(const InputFile& result, const Settings& settings) {
     input->read(names[static_cast<int>(what)], runs, into);
   };
   return s;
+}
+
+// The result and what it was made from.
+std::vector<std::string> files_of(const InputFile& result) {
+  std::vector<std::string> files{result.path()};
+  for (const char* name : {"input", "inputs", "cache"}) {
+    const auto value = result.attribute("/", name);
+    if (!value) continue;
+    if (const auto* one = std::get_if<std::string>(&*value)) files.push_back(*one);
+    if (const auto* many = std::get_if<std::vector<std::string>>(&*value))
+      files.insert(files.end(), many->begin(), many->end());
+  }
+  return files;
 }
 
 template <class T>
@@ -165,6 +179,8 @@ int run(const Settings& settings, Context& context) {
                          " must be a result of annulus attend or annulus run");
   require<Failure::file>(file.text("/", "status") == "complete", file.path(), " must be complete: its status is ",
                          file.text("/", "status"));
+  check_outputs(settings, files_of(file));
+  TextDraft twin(settings.name_of("json"), settings.text("json"));
   const Subject subject = schema == "annulus-attend" ? attend_subject(file, settings) : run_subject(file, settings);
   bool all = false;
   const RecomputeChoice choice = recompute_choice(file, subject, choose_rows(settings, subject, all));
@@ -195,11 +211,7 @@ int run(const Settings& settings, Context& context) {
   print_names(verdict.unchecked, "");
   std::printf("  verdict: %s\n", fine ? "ok" : "OUT OF TOLERANCE");
   out["ok"] = fine;
-  if (settings.has("json")) {
-    std::ofstream twin(settings.text("json"));
-    twin << out.dump(2) << '\n';
-    require<Failure::file>(twin.good(), settings.name_of("json"), " cannot be written: ", settings.text("json"));
-  }
+  twin.commit(out.dump(2) + "\n");
   return fine ? 0 : static_cast<int>(Failure::tolerance);
 }
 
