@@ -69,9 +69,7 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, con
       kernel_(kernel_of(settings, job, tools, accelerator_.device())),
       attention_(job.schedule, job.shape, machine()),
       progress_(settings.text("progress"), tools.lead, "attention",
-                passes.visits() * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {
-  catch_stop_signals();
-}
+                passes.visits() * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {}
 
 double operations_per_batch(bool on_gpu, int threads) { return on_gpu ? 1e14 : 4e9 * threads; }
 

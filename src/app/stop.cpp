@@ -13,6 +13,8 @@ namespace {
 
 volatile std::sig_atomic_t asked = 0;  // written by the signal handler
 
+const Error stopped(Failure::stopped, "stopped on request: nothing was written; start it again");
+
 void ask(int /*signal*/) { asked = 1; }
 
 }  // namespace
@@ -29,8 +31,10 @@ void catch_stop_signals() {
 
 bool stop_requested() { return asked != 0; }
 
-void throw_stopped() {
-  throw Agreed(Error(Failure::stopped, "stopped on request: nothing was written; start it again"));
+void throw_stopped() { throw Agreed(stopped); }
+
+void require_not_stopped() {
+  if (stop_requested()) throw stopped;
 }
 
 void stop_together(Transport& transport) {

@@ -10,6 +10,8 @@ void catch_stop_signals();
 bool stop_requested();
 /// What stopped ranks throw: exit code 75, and everybody knows.
 [[noreturn]] void throw_stopped();
+/// The same inside together(), which lets everybody know.
+void require_not_stopped();
 /// All ranks, between two parts of their work: throw_stopped() on all of them when any was asked to.
 void stop_together(Transport& transport);
 

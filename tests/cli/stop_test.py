@@ -62,5 +62,37 @@ class Stopping(ProgramTest):
         self.assertEqual(errors.count("stopped on request"), 1, errors)
 
 
+class Early(ProgramTest):
+    def begun(self):
+        """A job of some seconds whose timeline has been begun just now."""
+        path = self.scratch / "in.h5"
+        if not path.exists():
+            tensors.write(path, **tensors.random_tensors(np.random.default_rng(SEED), 3000, 3000, 16, 16, 64, 64))
+        process = start("attend", path, "--output", self.scratch / "out.h5", "--mask", "full", "--kernel", "tiled-portable", "--threads", 1,
+                        "--timeline", self.scratch / "line.json")
+        while process.poll() is None and not list(self.scratch.glob(f"line.json.partial-*-{process.pid}-*")):
+            os.sched_yield()
+        return process
+
+    def test_a_job_that_has_not_begun_to_compute_stops_too(self):
+        process = self.begun()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, errors)
+        self.assertEqual([p.name for p in self.scratch.iterdir()], ["in.h5"])
+
+    def test_what_a_killed_job_left_of_its_timeline_goes(self):
+        process = self.begun()
+        process.kill()
+        process.communicate()
+        self.assertTrue(list(self.scratch.glob("line.json.partial-*")))
+        process = self.begun()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(list(self.scratch.glob("line.json*")), [])
+        for path in self.scratch.glob("out.h5*"):
+            path.unlink()
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <future>
+#include <stop_token>
 #include <string_view>
 
 #include "annulus/base/error.hpp"
@@ -16,6 +18,7 @@
 #include "app/compute.hpp"
 #include "app/outputs.hpp"
 #include "app/speeds.hpp"
+#include "app/stop.hpp"
 #include "app/tensors.hpp"
 #include "app/timeline_file.hpp"
 
@@ -26,6 +29,24 @@ namespace {
 struct Tensors {
   Array q, block, dout, out, lse, sum, dq, dblock;
   KeyValue kv, dkv;
+};
+
+// Reads the whole input, beside everything else; given up when the job fails or is stopped.
+class InputHash {
+ public:
+  explicit InputHash(const std::string& path)
+      : hash_(std::async(std::launch::async, [path, stop = stop_.get_token()] { return content_hash(path, stop); })) {}
+  InputHash(const InputHash&) = delete;
+  InputHash& operator=(const InputHash&) = delete;
+  ~InputHash() { stop_.request_stop(); }
+  std::string get() {
+    while (hash_.wait_for(std::chrono::milliseconds(100)) != std::future_status::ready) require_not_stopped();
+    return hash_.get();
+  }
+
+ private:
+  std::stop_source stop_;
+  std::future<std::string> hash_;  // its destructor waits
 };
 
 Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, bool backward) {
@@ -144,7 +165,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   std::optional<Job> job;
   std::optional<Draft> draft;
   std::optional<CacheGrowth> cache;
-  std::future<std::string> hash;
+  std::optional<InputHash> hash;
   const double begins = tools.timeline.now();
   together(tools.transport, [&] {
     if (tools.lead) check_outputs(settings, {path});
@@ -165,7 +186,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   together(tools.transport, [&] {
     if (!tools.lead) return;
     draft.emplace(settings.text("output"), settings.flag("overwrite"));
-    hash = std::async(std::launch::async, content_hash, path);  // reads the whole input: beside everything else
+    hash.emplace(path);
     describe_result(*draft, settings, context, *job, "annulus-attend", compute);
     draft->attribute("/", "input", std::filesystem::absolute(path).string());
     declare(*draft, *job, choice, backward);
@@ -197,7 +218,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
     if (!tools.lead) return;
     traces.write_small(*draft);
     prediction = compute.compare_with_prediction(settings, context, *draft);
-    draft->attribute("/", "input_hash", hash.get());
+    draft->attribute("/", "input_hash", hash->get());
     if (appends) cache->hold();  // who was overtaken leaves no result either
     draft->commit();
     if (appends) cache->commit();  // last: whoever repeats what failed before does not append twice
@@ -229,6 +250,7 @@ int run(const Settings& settings, Context& context) {
   require(!settings.has("append") || !settings.flag("backward"),
           "--append and --backward exclude one another: the gradients of cached keys would have no place");
   const Placement place = placement(settings, context);
+  catch_stop_signals();
   context.on_every_rank(place.ranks, settings.number("timeout"),
                         recorded(settings, [&](RankTools& tools) { attend(settings, context, place, tools); }));
   return 0;

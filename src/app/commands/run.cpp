@@ -9,6 +9,7 @@
 #include "app/outputs.hpp"
 #include "app/sequence.hpp"
 #include "app/speeds.hpp"
+#include "app/stop.hpp"
 #include "app/timeline_file.hpp"
 
 namespace annulus::app {
@@ -139,6 +140,7 @@ void run_rank(const Settings& given, const Context& context, const Placement& pl
 int run(const Settings& settings, Context& context) {
   require(settings.has("output"), "run needs --output FILE");
   const Placement place = placement(settings, context);
+  catch_stop_signals();
   context.on_every_rank(place.ranks, settings.number("timeout"),
                         recorded(settings, [&](RankTools& tools) { run_rank(settings, context, place, tools); }));
   return 0;
