@@ -96,11 +96,12 @@ void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const 
   seconds_.forward = tools_.timeline.now() - begins;
   const auto runs = job_.schedule.queries.runs(tools_.transport.rank());
   together(tools_.transport, [&] {
-    for (Index i = 0; i < lse.tokens; ++i)
-      for (Index h = 0; h < lse.heads; ++h)
-        require<Failure::runtime>(!std::isnan(*lse.at<const float>(i, h)), "the attention of token ",
-                                  position_of(runs, i), ", head ", h,
-                                  " is not a number: the inputs hold infinities that cancel");
+    for (Index i = 0; i < lse.tokens; ++i) {
+      Index head = first_nan(lse, i);
+      if (const Index x = first_nan(out, i); head < 0 && x >= 0) head = x / out.channels;
+      require<Failure::runtime>(head < 0, "the attention of token ", position_of(runs, i), ", head ", head,
+                                " is not a number: a score or a value overflows f32, or infinities cancel");
+    }
   });
 }
 

@@ -1,6 +1,7 @@
 #include "annulus/store/input_file.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -62,6 +63,52 @@ void load_integers(Element element, const std::byte* from, std::span<Index> into
       return load_as<std::uint64_t>(from, into, what);
     default:
       return;
+  }
+}
+
+template <class Bits>
+bool any_infinite(const std::byte* row, Index count, Bits infinity) {
+  bool any = false;
+  for (Index i = 0; i < count; ++i) {
+    Bits bits{};
+    std::memcpy(&bits, row + i * Index{sizeof bits}, sizeof bits);
+    any |= (bits & (std::numeric_limits<Bits>::max() >> 1)) == infinity;
+  }
+  return any;
+}
+
+bool any_infinite(const Rows& rows, Index token) {
+  const Index count = rows.heads * rows.channels;
+  const std::byte* row = rows.at<const std::byte>(token);
+  switch (rows.type) {
+    case DType::f32:
+      return any_infinite<std::uint32_t>(row, count, 0x7f800000);
+    case DType::bf16:
+      return any_infinite<std::uint16_t>(row, count, 0x7f80);
+    case DType::f16:
+      return any_infinite<std::uint16_t>(row, count, 0x7c00);
+    case DType::f64:
+      return false;
+  }
+  return false;
+}
+
+/// What is finite in the file must not become infinite in a narrower type. from: the rows of the run, dense; to: the
+/// same, converted.
+void require_range(const Rows& from, const Rows& to, const Run& run, const std::string& what) {
+  if (bytes_of(element_of(to.type)) >= bytes_of(element_of(from.type)) && to.type != DType::f16) return;
+  CpuDevice cpu;
+  const Array exact(cpu, DType::f64, 1, from.heads, from.channels), rounded(cpu, DType::f64, 1, to.heads, to.channels);
+  for (Index token = 0; token < to.tokens; ++token) {
+    if (!any_infinite(to, token)) continue;
+    convert(from.slice(token, token + 1), exact);
+    convert(to.slice(token, token + 1), rounded);
+    const auto was = exact.elements<double>(), is = rounded.elements<double>();
+    for (std::size_t i = 0; i < was.size(); ++i)
+      require<Failure::file>(!std::isinf(is[i]) || std::isinf(was[i]), what, " must fit the range of ",
+                             name_of(to.type), ": token ", run.at(token), ", head ",
+                             static_cast<Index>(i) / from.channels, ", channel ", static_cast<Index>(i) % from.channels,
+                             " is ", was[i]);
   }
 }
 
@@ -129,7 +176,10 @@ void InputFile::read_rows(const std::string& name, std::span<const Run> runs, co
   in_batches(runs, batch, [&](const Run& run, Index row) {
     const Rows to = into.slice(row, row + run.count);
     read_run(dataset.id.get(), shape, run, in_place ? to.data : scratch.data(), dataset.what);
-    if (!in_place) convert(dense_rows(scratch.data(), *type, run.count, into.heads, into.channels), to);
+    if (in_place) return;
+    const Rows from = dense_rows(scratch.data(), *type, run.count, into.heads, into.channels);
+    convert(from, to);
+    require_range(from, to, run, dataset.what);
   });
 }
 

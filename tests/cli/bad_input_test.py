@@ -104,6 +104,27 @@ class BadFiles(Refused):
                         options=["--ranks", 3, "--kernel", kernel])
         self.attend(1, "token 7, head 2 ", "not a number", input=self.tensors(q=values, k=ones), ranks=self.processes()[1:])
 
+    def test_numbers_beyond_the_range_of_the_type(self):
+        random = np.random.default_rng(SEED + 3)
+        large = random.standard_normal((12, 2, 8))
+        large[5, 1, 3] = 1e6
+        self.attend(5, "'v'", "token 5, head 1, channel 3 ", "1e+06", "f16", input=self.tensors(v=large),
+                    options=["--dtype", "f16", "--ranks", 3])
+        large[5, 1, 3] = -1e300
+        self.attend(5, "'k'", "token 5, head 1, channel 3 ", "-1e+300", "f32", input=self.tensors(dtype="f64", k=large),
+                    ranks=self.processes())
+        large[5, 1, 3] = -np.inf  # is what it says it is
+        self.succeeds("attend", self.tensors(q=np.ones((12, 4, 8)), k=large), "--output", self.output, "--dtype", "bf16")
+        self.output.unlink()
+
+    def test_scores_and_values_that_overflow(self):
+        huge = {"q": np.full((12, 4, 8), 1e20), "k": np.full((12, 2, 8), 1e20)}
+        self.attend(1, "token 0, head 0 ", "a score", "overflows", input=self.tensors(**huge))
+        values = np.ones((12, 2, 8))
+        values[2, 1, 4], values[7, 1, 4] = np.inf, -np.inf
+        self.attend(1, "token 0, head 2 ", "not a number", input=self.tensors(v=values), options=["--mask", "full"],
+                    ranks=self.processes())
+
     def test_document_offsets_that_make_no_sense(self):
         for offsets in [[1, 12], [0, 11], [0, 7, 5, 12], [0, -3, 12], [0, 13, 12], []]:
             path = self.tensors()

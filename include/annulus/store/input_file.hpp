@@ -35,7 +35,7 @@ class InputFile {
 
   /// Rows at the positions of the runs, run after run, converted to into.type (to nearest even). The dataset is
   /// [tokens, heads, channels], or [tokens, heads] with channels = 1, or [tokens, channels] with heads = 1; f16, bf16,
-  /// f32 or f64. into: CPU rows of any pitch; into.tokens = the rows of all runs. Needs 1 MiB (or one row)
+  /// f32 or f64. Throws when a finite number is beyond the range of into.type. into: CPU rows of any pitch; into.tokens = the rows of all runs. Needs 1 MiB (or one row)
   /// beside `into`; of a chunked dataset 64 MiB, or one chunk where that is more.
   void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const;
   /// As read_rows for integers: every row's elements, densely. The largest value of an unsigned type comes back as -1
