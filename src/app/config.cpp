@@ -51,6 +51,7 @@ void require_word(std::string_view value, std::span<const std::string> allowed) 
 /// Everything that can be said about a value without knowing the other options.
 void check_value(const Option& option, const std::string& value) {
   require(!value.empty(), "a value is needed: ", usage_of(option));
+  require(value.find('\n') == std::string::npos, "a value must not have line breaks");
   if (option.value.empty()) parse_flag(value);
   if (option.value.find('|') != std::string::npos) require_word(value, words_of(option.value));
   if (option.check) option.check(value);

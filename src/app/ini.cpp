@@ -22,14 +22,19 @@ std::string_view without_comment(std::string_view text) {
   return text;
 }
 
-std::string_view value_of(std::string_view text, const std::string& where) {
+std::string value_of(std::string_view text, const std::string& where) {
   text = trimmed(text);
-  if (!text.starts_with('"')) return trimmed(without_comment(text));
-  const auto close = text.find('"', 1);
-  require(close != text.npos, where, ": a value that starts with a double quote must end with one");
-  require(trimmed(without_comment(trimmed(text.substr(close + 1)))).empty(), where,
+  if (!text.starts_with('"')) return std::string(trimmed(without_comment(text)));
+  std::string value;
+  std::size_t at = 1;
+  for (; at < text.size() && (text[at] != '"' || text.substr(at, 2) == "\"\""); ++at) {
+    if (text[at] == '"') ++at;
+    value += text[at];
+  }
+  require(at < text.size(), where, ": a value that starts with a double quote must end with one");
+  require(trimmed(without_comment(trimmed(text.substr(at + 1)))).empty(), where,
           ": nothing but a comment may follow the closing quote");
-  return text.substr(1, close - 1);
+  return value;
 }
 
 }  // namespace
@@ -50,7 +55,7 @@ std::vector<IniLine> read_ini(const std::string& path, const std::string& option
     require(equals != text.npos, where, ": a line must read 'option = value'");
     const std::string key(trimmed(text.substr(0, equals)));
     require(!key.empty(), where, ": the name of the option is missing before '='");
-    lines.push_back({key, std::string(value_of(text.substr(equals + 1), where)), number});
+    lines.push_back({key, value_of(text.substr(equals + 1), where), number});
   }
   require(!file.bad(), option, ": the file '", path, "' cannot be read");
   return lines;
@@ -58,7 +63,10 @@ std::vector<IniLine> read_ini(const std::string& path, const std::string& option
 
 std::string ini_value(std::string_view value) {
   const bool plain = trimmed(value) == value && without_comment(value) == value && !value.starts_with('"');
-  return plain ? std::string(value) : sentence('"', value, '"');
+  if (plain) return std::string(value);
+  std::string quoted = "\"";
+  for (const char letter : value) quoted.append(letter == '"' ? 2 : 1, letter);
+  return quoted + "\"";
 }
 
 }  // namespace annulus::app
