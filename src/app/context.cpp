@@ -49,6 +49,25 @@ int Context::ranks(Index wish, const std::string& transport) const {
   return launched;
 }
 
+void Context::agree(const std::function<std::string()>& part) {
+  if (!under_mpi()) {
+    part();
+    return;
+  }
+  constexpr double patience_seconds = 60;
+  std::string refusal, mine;
+  state_->transport = state_->launched->transport(patience_seconds, "mpi", refusal);
+  together(*state_->transport, [&] { mine = part(); });
+  std::vector<std::byte> leads(reinterpret_cast<const std::byte*>(mine.data()),
+                               reinterpret_cast<const std::byte*>(mine.data() + mine.size()));
+  broadcast(*state_->transport, 0, leads);
+  together(*state_->transport, [&] {
+    const std::string_view theirs(reinterpret_cast<const char*>(leads.data()), leads.size());
+    require(mine == theirs, "the file of --config must say the same to all ranks: here it says '", mine,
+            "', to the first one '", theirs, "'");
+  });
+}
+
 void Context::choose_transport(const std::string& choice) { state_->choice = choice; }
 
 std::string Context::transport() const {

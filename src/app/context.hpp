@@ -47,6 +47,9 @@ class Context {
   /// Ranks of a command: those of mpirun, else `wish` threads (0: one).
   /// Throws Error (usage) when both are asked for and differ, or when `transport` cannot be had.
   int ranks(Index wish, const std::string& transport = "auto") const;
+  /// Before anything else is exchanged: runs part on every process, and all agree on how it went, as in together(). Throws Error
+  /// (usage) when what part returns is not what the lead's returned.
+  void agree(const std::function<std::string()>& part);
   /// --transport, before anything runs on every rank.
   void choose_transport(const std::string& choice);
   /// How the ranks' messages travel: "threads", "mpi" or "shared", which is known once something has run on every rank.

@@ -1,7 +1,10 @@
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 
+#include "annulus/base/error.hpp"
 #include "app/commands/commands.hpp"
 #include "app/config.hpp"
 #include "app/context.hpp"
@@ -9,9 +12,27 @@
 namespace annulus::app {
 namespace {
 
+// "mask = causal, tokens = 64"
+std::string said_by_file(const Settings& settings) {
+  std::string text;
+  for (const Setting& setting : settings.all())
+    if (setting.given() && setting.origin != "command line")
+      text += sentence(text.empty() ? "" : ", ", setting.option.name, " = ", setting.text);
+  return text;
+}
+
+void require_printed() {
+  const bool printed = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  require<Failure::file>(printed, "the standard output cannot be written: ", std::strerror(errno));
+}
+
 int run(Context& context) {
   try {
-    const Request request = read_command_line(context.arguments(), commands(), ANNULUS_VERSION);
+    Request request;
+    context.agree([&] {
+      request = read_command_line(context.arguments(), commands(), ANNULUS_VERSION);
+      return request.settings ? said_by_file(*request.settings) : "";
+    });
     if (request.command == nullptr) {
       if (context.lead()) std::fputs(request.page.c_str(), stdout);
       return 0;
@@ -33,9 +54,11 @@ int main(int argc, char** argv) {
   std::unique_ptr<app::Context> context;
   try {
     context = std::make_unique<app::Context>(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
-    return app::run(*context);
+    const int code = app::run(*context);
+    if (code == 0) app::require_printed();
+    return code;
   } catch (const Error& e) {
-    // usage errors are the same on every rank, before anything is exchanged
+    // what is said of usage after all have agreed on the options is the same on every rank
     const bool everybody = e.failure() == Failure::usage;
     const bool speaks = context == nullptr || (everybody ? context->lead() : context->speaks());
     if (speaks) std::fprintf(stderr, "annulus: %s\n", e.what());
