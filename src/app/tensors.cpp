@@ -23,6 +23,12 @@ void require_dims(const std::string& path, const std::string& name, const annulu
                          text_of(shape), ", and should be ", text_of({dims, shape.element}));
 }
 
+// The narrowest type that holds both.
+DType common(DType a, DType b) {
+  if (a == b) return a;
+  return a == DType::f64 || b == DType::f64 ? DType::f64 : DType::f32;
+}
+
 }  // namespace
 
 void TensorInput::read(const std::string& name, std::span<const Run> runs, const Rows& into) const {
@@ -47,7 +53,8 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
     const auto dout = floats(file, "dout");
     require_dims(path, "dout", dout, {q.dims[0], q.dims[1], v.dims[2]}, "shaped as out");
   }
-  AttentionShape shape{q.dims[1], k.dims[1], q.dims[2], v.dims[2], *dtype_of(q.element), softmax_scale};
+  const DType type = common(*dtype_of(q.element), common(*dtype_of(k.element), *dtype_of(v.element)));
+  AttentionShape shape{q.dims[1], k.dims[1], q.dims[2], v.dims[2], type, softmax_scale};
   try {
     check(shape);
   } catch (const Error& e) {

@@ -34,7 +34,7 @@ struct CacheChoice {
 /// Throws Error (file) naming the dataset and the rule, or Error (usage).
 TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward,
                          const CacheChoice& cache = {});
-/// The same with the choices given: dtype f64 means "as the file".
+/// The same with the choices given: dtype f64 means "as the file", which is the type that holds those of q, k and v.
 TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale,
                          bool backward, const CacheChoice& cache = {});
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from attending import BACKWARD, COARSENESS, GRIDS, HEADS, MASKS, PARTITIONS, ROUNDING, SEED, TERMS, UNUSED, AttendTest, case, rounding_of_weights, worst
 from oracle import Attention, visible
-from tensors import rounded
+from tensors import rounded, write
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -94,6 +94,20 @@ class Forward(AttendTest):
                 small = {name: rounded(values, dtype) for name, values in arrays.items()}
                 judge = Attention(small["q"], small["k"], small["v"], visible("causal", 33, 33))
                 self.check_forward(self.attend(path, "--dtype", dtype, "--ranks", 2), judge, dtype)
+
+    def test_of_different_types_the_one_that_holds_all_is_taken(self):
+        random = np.random.default_rng(SEED + 8)
+        path = self.scratch / "in.h5"
+        for types, common in [(("bf16", "f32", "f32"), "f32"), (("f16", "f16", "bf16"), "f32"), (("f16", "f16", "f16"), "f16"),
+                              (("f32", "f64", "bf16"), "f32")]:
+            arrays, _ = case(random, path, "f32", 12, 12, (2, 2), 8, 8)
+            for name, dtype in zip("qkv", types):
+                one = write(self.scratch / "one.h5", dtype, **{name: arrays[name]})
+                with h5py.File(one, "r") as source, h5py.File(path, "a") as file:
+                    del file[name]
+                    source.copy(name, file)
+            with self.subTest(types=types):
+                self.assertEqual(self.attend(path)["attributes"]["dtype"], common)
 
     def test_every_kernel_that_runs_here_agrees(self):
         random = np.random.default_rng(SEED + 6)
