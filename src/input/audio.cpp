@@ -7,10 +7,12 @@
 #include <array>
 #include <cerrno>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "annulus/base/error.hpp"
@@ -31,21 +33,56 @@ struct Ratio {
       : up(sample_rate / std::gcd(sample_rate, rate)), down(rate / std::gcd(sample_rate, rate)) {}
 };
 
-// wav and aiff files say in bytes 4 to 8 how long they are, which libsndfile does not hold against a shorter file.
-// Programs that write into a pipe put a size near 2^31 or 2^32 there, or none.
-void check_length(const std::string& path, std::ifstream& file) {
-  std::array<unsigned char, 8> head{};
-  if (!file.read(reinterpret_cast<char*>(head.data()), head.size())) return;
-  const std::string_view magic(reinterpret_cast<const char*>(head.data()), 4);
-  const bool little = magic == "RIFF", big = magic == "RIFX" || magic == "FORM";
-  if (!little && !big) return;
-  Index size = 0;
-  for (std::size_t byte = 0; byte < 4; ++byte) size = size * 256 + Index{head[little ? 7 - byte : 4 + byte]};
+Index number_at(std::string_view bytes, std::size_t begin, std::size_t count, bool little) {
+  std::uint64_t number = 0;
+  for (std::size_t i = 0; i < count; ++i)
+    number = number * 256 + static_cast<unsigned char>(bytes[begin + (little ? count - 1 - i : i)]);
+  return static_cast<Index>(std::min<std::uint64_t>(number, far));
+}
+
+// What the header says of the whole file's bytes; 0 where it says nothing. Programs that write into a pipe put a size near
+// 2^31 or 2^32 there, or none.
+Index length_by_header(std::string_view head) {
   constexpr Index piped = 0x7FFF0000;
+  const std::string_view magic = head.substr(0, 4);
+  const auto size_at = [&](std::size_t begin, bool little) {
+    const Index size = number_at(head, begin, 4, little);
+    return size < piped ? size : 0;
+  };
+  if (magic == "RIFF") return size_at(4, true) + 8;
+  if (magic == "RIFX" || magic == "FORM") return size_at(4, false) + 8;
+  if (magic == ".snd" && size_at(8, false) > 0) return size_at(4, false) + size_at(8, false);
+  if (magic == "riff") return number_at(head, 16, 8, true);  // w64
+  if (magic == "RF64" && head.substr(12, 4) == "ds64") return number_at(head, 20, 8, true) + 8;
+  return 0;
+}
+
+// A wav file of which a program never said how much sound it has: libsndfile takes that for none.
+bool says_no_samples(std::ifstream& file, Index present) {
+  std::array<char, 8> chunk{};
+  const std::string_view head(chunk.data(), chunk.size());
+  for (Index at = 12; at + 8 < present;) {
+    file.clear();
+    if (!file.seekg(at) || !file.read(chunk.data(), chunk.size())) return false;
+    const Index size = number_at(head, 4, 4, true);
+    if (head.starts_with("data")) return size == 0;
+    at += 8 + size + size % 2;
+  }
+  return false;
+}
+
+// libsndfile does not hold a header against a shorter file.
+void check_length(const std::string& path, std::ifstream& file) {
+  std::array<char, 32> bytes{};
+  file.read(bytes.data(), bytes.size());
+  const std::string_view head(bytes.data(), bytes.size());
   const auto present = static_cast<Index>(std::filesystem::file_size(path));
-  require<Failure::file>(size >= piped || size + 8 <= present + 1,  // + 1: some leave out a last padding byte
-                         "the recording ", path, " is cut off: by its header it has ", grouped(size + 8),
+  const Index length = length_by_header(head);
+  require<Failure::file>(length <= present + 1,  // + 1: some leave out a last padding byte
+                         "the recording ", path, " is cut off: by its header it has ", grouped(length),
                          " bytes, but only ", grouped(present), " are there");
+  require<Failure::file>(!head.starts_with("RIFF") || !says_no_samples(file, present), "the recording ", path,
+                         " has no samples by its header, but bytes behind it: whoever wrote it did not finish");
 }
 
 struct SoxrDeleter {
@@ -95,14 +132,19 @@ struct Recording::File {
 };
 
 Recording::Recording(const std::string& path) : path_(path) {
-  require<Failure::file>(!std::filesystem::is_directory(path),
+  std::error_code ignored;
+  const auto status = std::filesystem::status(path, ignored);
+  require<Failure::file>(!std::filesystem::is_directory(status),
                          "a recording is needed, but this is a directory: ", path);
+  require<Failure::file>(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status),
+                         "a recording is needed, but this is not a regular file: ", path);
   std::ifstream file(path, std::ios::binary);
   require<Failure::file>(file.is_open(), "cannot read ", path, ": ", std::strerror(errno));
   check_length(path, file);
   SF_INFO info = {};
   SNDFILE* opened = sf_open(path.c_str(), SFM_READ, &info);
-  require<Failure::file>(opened != nullptr, "cannot read ", path, " as a recording: ", sf_strerror(nullptr));
+  require<Failure::file>(opened != nullptr, "cannot read ", path, " as a recording: ", sf_strerror(nullptr),
+                         " (it can be wav, flac, ogg, opus, aiff, au, caf, w64, rf64, or mp3 with libsndfile 1.1)");
   file_ = std::make_unique<File>(opened);
   source_rate_ = info.samplerate, source_channels_ = info.channels, source_frames_ = info.frames;
   require<Failure::file>(

@@ -213,6 +213,34 @@ class Recording(ProgramTest):
         self.refuses(5, "g.wav", command=["run", path, "--ranks", 2, "--output", self.at("no.h5")])
         self.assertFalse(os.path.exists(self.at("no.h5")))
 
+    def test_other_files_that_were_cut_off_or_never_finished_are_refused(self):
+        samples = numpy.clip(planted() * 32767, -32768, 32767)
+        big, little = samples.astype(">i2").tobytes(), samples.astype("<i2").tobytes()
+        form = struct.pack("<HHIIHH", 1, 1, 16000, 32000, 2, 16)
+        guid = lambda name, rest: name + bytes.fromhex(rest)
+        riff, other = "2e91cf11a5d628db04c10000", "f3acd3118cd100c04f8edb8a"
+        au = b".snd" + struct.pack(">IIIII", 24, len(big), 3, 16000, 1) + big
+        rf64 = (b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<IQQQI", 28, 72 + len(little), len(little), len(samples), 0) +
+                b"fmt " + struct.pack("<I", 16) + form + b"data\xff\xff\xff\xff" + little)
+        w64 = (guid(b"riff", riff) + struct.pack("<Q", 104 + len(little)) + guid(b"wave", other) + guid(b"fmt ", other) +
+               struct.pack("<Q", 40) + form + guid(b"data", other) + struct.pack("<Q", 24 + len(little)) + little)
+        for name, content in [("i.au", au), ("i.rf64", rf64), ("i.w64", w64)]:
+            with self.subTest(name):
+                with open(self.at(name), "wb") as file:
+                    file.write(content)
+                self.run_over(self.at(name), "--mask", "window:9,0")
+                os.truncate(self.at(name), len(content) - 1000)
+                self.refuses(5, name, "cut off", command=["run", self.at(name), "--output", self.at("no.h5")])
+        path = write_wav(self.at("j.wav"), planted())
+        with open(path, "r+b") as file:
+            file.seek(40)
+            file.write(bytes(4))
+        self.refuses(5, "j.wav", "no samples", command=["run", path, "--output", self.at("no.h5")])
+
+    def test_a_pipe_is_no_recording(self):
+        os.mkfifo(self.at("pipe.wav"))
+        self.refuses(5, "pipe.wav", "not a regular file", command=["run", self.at("pipe.wav"), "--output", self.at("no.h5")])
+
     def test_a_wav_file_from_a_pipe_has_no_length_in_its_header(self):
         path = write_wav(self.at("p.wav"), planted())
         for size in [b"\xff\xff\xff\xff", b"\xf0\xff\xff\x7f"]:
