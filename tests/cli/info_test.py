@@ -91,6 +91,34 @@ class Inspect(ProgramTest):
                     self.assertAlmostEqual(dataset["summary"]["mean"], numbers.mean(), 6)
                     self.assertAlmostEqual(dataset["summary"]["largest"], numbers.max(), 6)
 
+    def test_what_cannot_be_shown_has_a_line_too(self):
+        path, twin = self.scratch / "odd.h5", self.scratch / "odd.json"
+        with h5py.File(path, "w") as file:
+            file.attrs["author"] = np.bytes_(b"Andr\xe9")
+            file["a"] = np.zeros(3, [("x", "f4"), ("y", "i4")])
+            file["b"] = np.array([True, False])
+            file["c"] = h5py.Empty("f4")
+            file["d"] = h5py.SoftLink("/nowhere")
+            space = h5py.h5s.create_simple((1, 32768, 32768))
+            early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            h5py.h5d.create(file.id, b"huge", h5py.h5t.IEEE_F32LE, space, early)
+            file["x"] = np.array([[1, np.inf, -np.inf], [-np.inf, np.nan, 3]])
+            h5py.h5g.create(file.id, b"n\xff")
+            file[b"n\xff"]["z"] = np.ones((2, 2))
+        limited = ["bash", "-c", 'ulimit -v 2000000; exec "$@"', "-", PROGRAM, "inspect", path, "--json", twin]
+        done = subprocess.run(limited, capture_output=True, text=True, errors="replace", timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        for name in ["a", "b", "c", "d"]:
+            self.assertRegex(done.stdout, rf"(?m)^  {name} +\(.*'{name}' .*\)$")
+        self.assertRegex(done.stdout, r"(?m)^  huge +\[1, 32768, 32768\] f32 +$")
+        self.assertRegex(done.stdout, r"(?m)^  x +\[2, 3\] f64 +1 +2 +3 +holds NaN, inf, -inf$")
+        datasets = {entry["path"]: entry for entry in json.loads(twin.read_text())["datasets"]}
+        self.assertIn("refusal", datasets["a"])
+        self.assertEqual([datasets["x"]["summary"][key] for key in ["not_a_number", "infinite", "minus_infinite"]], [1, 1, 2])
+        self.assertIn("n\ufffd/z", datasets)
+
     def test_files_of_others_can_be_inspected(self):
         path = self.scratch / "others.h5"
         with h5py.File(path, "w") as file:
