@@ -74,6 +74,20 @@ bool require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, co
   return false;
 }
 
+/// HDF5 keeps 1 MiB of chunks, and larger ones not at all: it would decompress them again for each run of rows.
+Id access_with_room_for_a_chunk(hid_t dataset, const Shape& shape, const std::string& what) {
+  constexpr hsize_t usual = hsize_t{1} << 20, most = hsize_t{256} << 20;
+  const Id list = owned(H5Dget_create_plist(dataset), H5Pclose, what);
+  std::vector<hsize_t> chunk(shape.dims.size());
+  checked(H5Pget_chunk(list.get(), static_cast<int>(chunk.size()), chunk.data()), what);
+  hsize_t bytes = static_cast<hsize_t>(std::max<Index>(1, bytes_of(shape.element)));
+  for (const hsize_t length : chunk) bytes = std::min(most + 1, bytes) * std::min(most, length);
+  Id access = owned(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose, what);
+  if (usual < bytes && bytes <= most)
+    checked(H5Pset_chunk_cache(access.get(), H5D_CHUNK_CACHE_NSLOTS_DEFAULT, bytes, H5D_CHUNK_CACHE_W0_DEFAULT), what);
+  return access;
+}
+
 }  // namespace
 
 InputFile::Opened::Opened(const std::string& name) : path(name) {
@@ -129,6 +143,10 @@ InputFile::Opened::Dataset InputFile::Opened::dataset(const std::string& name) c
                          " must hold f16, bf16, f32, f64, integers or text; its type is none of them");
   found.shape.element = *element;
   found.chunked = require_data_inside(id, found.shape, file_bytes, found.what);
+  if (!found.chunked) return found;
+  const Id access = access_with_room_for_a_chunk(id, found.shape, found.what);
+  found.id = {};  // HDF5 looks at the list when a dataset is opened that is not open yet
+  found.id = owned(H5Dopen2(file.get(), name.c_str(), access.get()), H5Dclose, found.what + " cannot be opened");
   return found;
 }
 

@@ -6,6 +6,7 @@
 
 #include "annulus/memory/numbers16.hpp"
 #include "store/files.hpp"
+#include "store/hdf5_here.hpp"
 
 namespace annulus {
 namespace {
@@ -231,6 +232,35 @@ TEST_F(RoundTrip, SmallDatasetsAndAttributesComeBackAlsoThoseWrittenLast) {
   Array back(device, DType::f32, 4, 2, 1);
   file.read_rows("deep/er/x", everything(4).runs(0), back);
   EXPECT_TRUE(same_bytes(back, numbered(device, DType::f32, everything(4), 0, 2, 1)));
+}
+
+// A filter that changes nothing and counts how often it undoes that.
+int times_undone = 0;
+std::size_t counting(unsigned flags, std::size_t, const unsigned*, std::size_t bytes, std::size_t*, void**) {
+  if ((flags & H5Z_FLAG_REVERSE) != 0) ++times_undone;
+  return bytes;
+}
+
+TEST_F(RoundTrip, AChunkIsUncompressedOnceForAllRuns) {
+  constexpr H5Z_filter_t number = 300;
+  const H5Z_class2_t filter{H5Z_CLASS_T_VERS, number, 1, 1, "counting", nullptr, nullptr, counting};
+  ASSERT_GE(H5Zregister(&filter), 0);
+  const hsize_t dims[3] = {70'000, 2, 4};  // 2.1 MiB: more than HDF5 keeps unless it is told to
+  const hid_t file = H5Fcreate(at("c.h5").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+              space = H5Screate_simple(3, dims, nullptr), list = H5Pcreate(H5P_DATASET_CREATE);
+  H5Pset_chunk(list, 3, dims);
+  H5Pset_filter(list, number, H5Z_FLAG_MANDATORY, 0, nullptr);
+  const hid_t dataset = H5Dcreate2(file, "k", H5T_IEEE_F32LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+  const std::vector<float> values(70'000 * 8, 1.5F);
+  ASSERT_GE(H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), 0);
+  H5Pclose(list), H5Sclose(space), H5Dclose(dataset), H5Fclose(file);
+  times_undone = 0;
+  std::vector<annulus::Run> runs;
+  for (Index first = 0; first < 20; ++first) runs.push_back({first * 1000, 3, 7});
+  const Array rows(device, DType::f32, 60, 2, 4);
+  InputFile(at("c.h5")).read_rows("k", runs, rows);
+  EXPECT_EQ(times_undone, 1);
+  EXPECT_EQ(rows.elements<float>()[479], 1.5F);
 }
 
 }  // namespace
