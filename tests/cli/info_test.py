@@ -55,7 +55,14 @@ class Info(ProgramTest):
                 self.assertTrue(line.endswith("runs (bf16 inputs)"), line)
             elif kernel["dtypes"] == ["f32", "bf16", "f16"]:
                 self.assertTrue(line.endswith("runs"), line)
-            elif "not offered" in kernel["refusal"]:
+            else:
+                self.assertEqual(line.endswith("cannot run"), kernel["dtypes"] == [], line)
+            if kernel["refusal"]:
+                lines = page.splitlines()
+                self.assertEqual(sum(kernel["refusal"] in text for text in lines), 1, "said once")
+                why = next(number for number, text in enumerate(lines) if kernel["refusal"] in text)
+                self.assertIn(kernel["name"], lines[why - 1].replace(",", "").split())
+            if "not offered" in kernel["refusal"]:
                 missing = kernel["refusal"].split(" missing")[0].split(", ")
                 self.assertLessEqual(set(missing), set(info["instruction_sets"]) - offered)
 

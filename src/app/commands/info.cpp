@@ -46,9 +46,9 @@ Verdict judge(const KernelRow& row) {
   return verdict;
 }
 
-// "runs", "runs (bf16 inputs)", or why not.
+// "runs", "runs (bf16 inputs)", or that it does not.
 std::string text_of(const Verdict& verdict) {
-  if (verdict.types.empty()) return verdict.refusal;
+  if (verdict.types.empty()) return "cannot run";
   if (verdict.types.size() == 3) return "runs";
   std::string types;
   for (const std::string& type : verdict.types) types += sentence(types.empty() ? "" : " and ", type);
@@ -112,13 +112,19 @@ int run(const Settings& settings, Context& context) {
                 gpu["capability"].get<std::string>().c_str(), bytes_text(gpu["memory_bytes"].get<double>()).c_str(),
                 bytes_text(gpu["memory_free_bytes"].get<double>()).c_str());
   std::printf("  kernels     (auto takes the first that can run)\n");
+  std::vector<std::pair<std::string, std::string>> refusals;  // why not, and the kernels that cannot run for it
   for (const KernelRow& row : kernels()) {
     const Verdict verdict = judge(row);
     info["kernels"].push_back(
         {{"name", row.name}, {"what", row.what}, {"dtypes", verdict.types}, {"refusal", verdict.refusal}});
     std::printf("    %-18s %-51s %s\n", std::string(row.name).c_str(), std::string(row.what).c_str(),
                 text_of(verdict).c_str());
+    if (!verdict.types.empty()) continue;
+    auto same = std::ranges::find(refusals, verdict.refusal, [](const auto& refusal) { return refusal.first; });
+    if (same == refusals.end()) refusals.emplace_back(verdict.refusal, row.name);
+    else same->second += sentence(", ", row.name);
   }
+  for (const auto& [why, names] : refusals) std::printf("  %s cannot run:\n    %s\n", names.c_str(), why.c_str());
   twin.commit(info.dump(2) + "\n");
   return 0;
 }
