@@ -9,11 +9,31 @@
 namespace annulus::app {
 namespace {
 
+// "q [8, 4, 16] f32, results": the first things in a file.
+std::string contents(const InputFile& file) {
+  constexpr std::size_t most = 8;
+  std::string text;
+  const auto names = file.names();
+  for (const std::string& name : std::span(names).first(std::min(most, names.size()))) {
+    text += sentence(text.empty() ? "" : ", ", name);
+    try {
+      text += sentence(" ", text_of(file.shape(name)));
+    } catch (const Error&) {  // a group
+    }
+  }
+  return text.empty() ? "nothing" : text + (names.size() > most ? ", ..." : "");
+}
+
 annulus::Shape floats(const InputFile& file, const std::string& name) {
-  require<Failure::file>(file.has(name), file.path(), " must have a dataset ", name, " [tokens, heads, channels]");
+  if (!file.has(name))
+    throw Error(Failure::file, sentence(file.path(), " must have a dataset ", name,
+                                        " [tokens, heads, channels]: it holds ", contents(file)));
   annulus::Shape shape = file.shape(name);
   require<Failure::file>(shape.dims.size() == 3 && dtype_of(shape.element), "dataset ", name, " of ", file.path(),
-                         " must be f16, bf16, f32 or f64 [tokens, heads, channels]: it is ", text_of(shape));
+                         " must be f16, bf16, f32 or f64 [tokens, heads, channels]: it is ", text_of(shape),
+                         shape.dims.size() == 4 ? " (of a batch, give each sequence a file of its own, or put them "
+                                                  "one behind another with --mask documents)"
+                                                : "");
   return shape;
 }
 
@@ -78,7 +98,10 @@ TensorInput open_tensors(const std::string& path, const std::string& mask, DType
                            name_of(*dtype_of(old_k.element)), " and ", name_of(*dtype_of(old_v.element)));
   }
   Extent extent{q.dims[0], cached + k.dims[0], {}};
-  if (names_term(mask, "documents") && file.has("documents")) {
+  const bool apart = names_term(mask, "documents"), known = file.has("documents");
+  require(!apart || known || extent.queries != extent.keys, "mask term documents needs a dataset documents in ", path,
+          ": n + 1 integers, the offsets of n documents, from 0 to the number of tokens");
+  if (apart && known) {
     extent.documents = file.read_integers("documents");
     require<Failure::file>(!extent.documents.empty(), "dataset documents of ", path,
                            " must hold offsets, the first 0 and the last the number of tokens: it is empty");

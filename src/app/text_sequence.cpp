@@ -184,8 +184,9 @@ class TextSequence final : public Sequence {
   }
 
   void print() const override {
-    std::printf("  input     %s tokens (%s) in %lld documents, %s different\n", grouped(tokens()).c_str(),
-                std::string(name_of(corpus_.kind())).c_str(), static_cast<long long>(corpus_.documents()),
+    std::printf("  input     %s token%s (%s) in %s document%s, %s different\n", grouped(tokens()).c_str(),
+                tokens() == 1 ? "" : "s", std::string(name_of(corpus_.kind())).c_str(),
+                grouped(corpus_.documents()).c_str(), corpus_.documents() == 1 ? "" : "s",
                 grouped(corpus_.vocabulary()).c_str());
     if (!edges_) return;
     std::printf(

@@ -11,7 +11,7 @@ import numpy as np
 
 from attending import BACKWARD, COARSENESS, GRIDS, HEADS, MASKS, PARTITIONS, ROUNDING, SEED, TERMS, UNUSED, AttendTest, case, rounding_of_weights, worst
 from oracle import Attention, visible
-from tensors import rounded, write
+from tensors import random_tensors, rounded, write
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -158,6 +158,15 @@ class Backward(AttendTest):
 
 
 class Said(AttendTest):
+    def test_heads_where_tokens_should_be_are_pointed_out(self):
+        random = np.random.default_rng(SEED + 8)
+        for shape, hinted in [((4, 30, 8, 8), True), ((30, 4, 8, 8), False), ((1, 8, 8, 8), False)]:  # tokens, heads, channels
+            tokens, heads, *channels = shape
+            path = write(self.scratch / "in.h5", "f32", **random_tensors(random, tokens, tokens, heads, heads, *channels))
+            page = self.succeeds("attend", path, "--output", self.scratch / "out.h5", "--overwrite").stdout
+            self.assertEqual("not [heads, tokens, channels]" in page, hinted, page)
+            self.assertIn("1 token x" if tokens == 1 else f"{tokens} tokens x", page)
+
     def test_what_a_profile_predicted_stands_beside_what_was_measured(self):
         random = np.random.default_rng(SEED + 17)
         path, output = self.scratch / "in.h5", self.scratch / "out.h5"

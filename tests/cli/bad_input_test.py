@@ -41,7 +41,8 @@ class BadFiles(Refused):
             shutil.copy(path, lacking)
             with h5py.File(lacking, "a") as file:
                 del file[name]
-            self.attend(5, f"dataset {name} ", input=lacking, options=["--ranks", 2])
+                file["hidden"] = np.zeros((3, 2))
+            self.attend(5, f"dataset {name} ", "hidden [3, 2] f64", input=lacking, options=["--ranks", 2])
         lacking = self.room / "lacking_dout.h5"
         shutil.copy(path, lacking)
         with h5py.File(lacking, "a") as file:
@@ -58,6 +59,8 @@ class BadFiles(Refused):
         self.attend(5, "dataset v ", input=path)
         path = self.tensors("scalar.h5", q=zeros(()))
         self.attend(5, "dataset q ", input=path)
+        path = self.tensors("batch.h5", q=zeros((2, 12, 4, 8)))
+        self.attend(5, "dataset q ", "[2, 12, 4, 8]", "batch", input=path)
         path = self.tensors("no_channels.h5", q=zeros((12, 4, 0)), k=zeros((12, 2, 0)))
         self.attend(5, "channels", input=path)
 
@@ -139,7 +142,8 @@ class BadFiles(Refused):
         self.attend(5, "documents", input=path, options=["--mask", "documents"])
 
     def test_documents_are_asked_for_and_there_are_none(self):
-        self.attend(2, "documents", "offsets", input=self.tensors(), options=["--mask", "documents"], ranks=self.processes())
+        self.attend(2, "dataset documents", "n + 1", "offsets", input=self.tensors(), options=["--mask", "documents"],
+                    ranks=self.processes())
 
 
 class BadOptions(Refused):

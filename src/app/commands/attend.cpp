@@ -228,10 +228,15 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   const double operations =
       2.0 * static_cast<double>(job->schedule.mask.pairs() * s.query_heads * (s.channels + s.value_channels)) *
       (backward ? 3.5 : 1.0);
-  std::printf("annulus attend: %s tokens x %lld:%lld heads x %lld channels, %s, %s\n",
-              grouped(job->schedule.mask.queries()).c_str(), static_cast<long long>(s.query_heads),
-              static_cast<long long>(s.kv_heads), static_cast<long long>(s.channels),
-              std::string(name_of(s.type)).c_str(), job->schedule.mask.name().c_str());
+  std::printf("annulus attend: %s token%s x %lld:%lld heads x %lld channels, %s, %s\n",
+              grouped(job->schedule.mask.queries()).c_str(), job->schedule.mask.queries() == 1 ? "" : "s",
+              static_cast<long long>(s.query_heads), static_cast<long long>(s.kv_heads),
+              static_cast<long long>(s.channels), std::string(name_of(s.type)).c_str(),
+              job->schedule.mask.name().c_str());
+  if (const Index keys = job->schedule.mask.keys(), queries = job->schedule.mask.queries();
+      !appends && queries > 1 && s.query_heads > queries && s.kv_heads > keys)
+    std::printf(
+        "  hint      more heads than tokens: datasets are [tokens, heads, channels], not [heads, tokens, channels]\n");
   std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
               compute.description().c_str());
   std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", duration_text(computes - begins).c_str(),

@@ -248,7 +248,7 @@ Command verify_command() {
                       {.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}},
           .examples = {"annulus verify results/demo.h5", "annulus verify out.h5 --rows 256 --seed 7",
                        "annulus verify grads.h5 --all --json verdict.json",
-                       "annulus verify book.h5 --input moved/one.txt --input moved/two.txt"},
+                       "annulus verify results/demo.h5 --input book.txt"},
           .run = run};
 }
 
