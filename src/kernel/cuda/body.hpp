@@ -17,6 +17,7 @@
 //   t.sync()                                       all threads of the block
 //   t.shuffle_xor(x, mask)                         the value of x in the lane whose number differs by mask
 //   t.add(u64*, u64)                               atomic; only of integers, whose sums do not depend on the order
+//   t.raise(u32*, u32)                             atomic maximum
 //
 // So the index arithmetic that runs on a GPU is the one that the tests run on a CPU.
 

@@ -21,6 +21,7 @@ struct GpuThread {
     return __shfl_xor_sync(0xffffffffU, x, mask);
   }
   __device__ void add(unsigned long long* sum, unsigned long long x) const { atomicAdd(sum, x); }
+  __device__ void raise(unsigned* most, unsigned x) const { atomicMax(most, x); }
 };
 
 template <class Body>

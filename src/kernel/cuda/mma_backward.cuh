@@ -1,4 +1,5 @@
 #pragma once
+#include "kernel/cuda/f16_range.hpp"
 #include "kernel/cuda/mma_forward.cuh"
 
 // Backward on tensor cores, without atomics: each block of threads owns its rows of the gradients and adds to them once,
@@ -11,7 +12,8 @@
 //   S = own1 other1^T    P = exp(c S - lse)    dP = own2 other2^T    dS = c P (dP - delta)    (c = scale)
 //
 // with P and dS transposed for keys, which then walk over all query heads of their group, so that nothing is exchanged
-// between warps. Rows that saw nothing have lse = -inf; there P = 0.
+// between warps. Rows that saw nothing have lse = -inf; there P = 0. Of f16, P and dS are computed as powers of two times
+// themselves (f16_range.hpp).
 
 namespace annulus::cuda {
 
@@ -22,6 +24,7 @@ struct BackwardArguments {
   Target gradient1, gradient2;
   int query_heads, group, phase;
   float scale;
+  const Largest* largest = nullptr;  ///< f16: of the rows of the call
 };
 
 /// What of the gradients an instance computes: where registers do not hold both of a key's, two launches do.
@@ -48,7 +51,26 @@ struct alignas(8) Statistics {
   float lse, delta;
 };
 
-__device__ __forceinline__ float base_of(float lse) { return lse == never ? -never : lse * log2_e; }
+/// From lse and delta to what P = 2^(score - lse) and slope_of take.
+template <DType type>
+__device__ __forceinline__ Statistics prepared(Statistics known, float unit) {
+  if (known.lse == never) return {-never, has_small_range<type> ? 0 : known.delta};
+  if constexpr (!has_small_range<type>) {
+    return {known.lse * log2_e, known.delta};
+  } else {
+    return {fmaf(known.lse, log2_e, -weight_powers), known.delta * unit};
+  }
+}
+
+/// dS of P, dP and a prepared delta.
+template <DType type>
+__device__ __forceinline__ float slope_of(float weight, float slope, float delta, float unit) {
+  if constexpr (!has_small_range<type>) {
+    return weight * (slope - delta);
+  } else {
+    return weight * fmaf(slope, unit, -delta);
+  }
+}
 
 /// Starts to copy the statistics of queries [first, first + count) of one head to shared memory, `rows` places.
 template <int rows>
@@ -63,10 +85,9 @@ __device__ __forceinline__ void load_statistics(std::uint32_t to, const Backward
   }
 }
 
-__device__ __forceinline__ Statistics statistics_of(std::uint32_t at, int row) {
-  Statistics known = load_shared<Statistics>(at + 8 * static_cast<std::uint32_t>(row));
-  known.lse = base_of(known.lse);
-  return known;
+template <DType type>
+__device__ __forceinline__ Statistics statistics_of(std::uint32_t at, int row, float unit) {
+  return prepared<type>(load_shared<Statistics>(at + 8 * static_cast<std::uint32_t>(row)), unit);
 }
 
 /// Starts to copy one block of columns to shared memory: a panel of other1, one of other2, and for keys the statistics.
@@ -145,7 +166,7 @@ __device__ __forceinline__ void MmaBackward<type, Shape>::operator()(Thread& t) 
   const LeftOperand<value_channels> own2(own2_at, row, lane);
   const auto get_own1 = [&](std::uint32_t(&left)[4], int m, int k) { own1.load(left, m, k); };
   const auto get_own2 = [&](std::uint32_t(&left)[4], int m, int k) { own2.load(left, m, k); };
-  const float scale_log2 = a.scale * log2_e;
+  const float scale_log2 = a.scale * log2_e, unit = slope_unit<type>(a.largest);
 
   for (std::uint32_t turn = 0;; turn ^= 1) {
     const std::uint32_t first_at = stages_at + turn * Shape::stage_bytes,
@@ -167,14 +188,15 @@ __device__ __forceinline__ void MmaBackward<type, Shape>::operator()(Thread& t) 
       for (int m = 0; m < rows16; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          of_row[m][half] = statistics_of(own1_at + Shape::own_panels, row + row_in_warp(m, half, lane));
+          of_row[m][half] = statistics_of<type>(own1_at + Shape::own_panels, row + row_in_warp(m, half, lane), unit);
     }
 #pragma unroll
     for (int n = 0; n < columns8; ++n)
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         Statistics of_column;
-        if constexpr (!of_queries) of_column = statistics_of(first_at + Shape::stage_panels, column_of(n, odd, lane));
+        if constexpr (!of_queries)
+          of_column = statistics_of<type>(first_at + Shape::stage_panels, column_of(n, odd, lane), unit);
 #pragma unroll
         for (int m = 0; m < rows16; ++m)
 #pragma unroll
@@ -184,7 +206,7 @@ __device__ __forceinline__ void MmaBackward<type, Shape>::operator()(Thread& t) 
             weight = exp2_fast(fmaf(weight, scale_log2, -known.lse));
             if constexpr (Shape::first) {
               float& slope = ds[m][n][2 * half + odd];
-              slope = weight * (slope - known.delta);
+              slope = slope_of<type>(weight, slope, known.delta, unit);
             }
           }
       }
@@ -193,8 +215,8 @@ __device__ __forceinline__ void MmaBackward<type, Shape>::operator()(Thread& t) 
     if (!more) break;
     now = following;
   }
-  if constexpr (Shape::first) add_to(a.gradient1, job, head, row, lane, d1, a.scale);
-  if constexpr (Shape::second) add_to(a.gradient2, job, head, row, lane, d2, 1.0F);
+  if constexpr (Shape::first) add_to(a.gradient1, job, head, row, lane, d1, a.scale * after_slopes<type>(a.largest));
+  if constexpr (Shape::second) add_to(a.gradient2, job, head, row, lane, d2, after_weights<type>());
 }
 
 }  // namespace annulus::cuda

@@ -19,6 +19,29 @@ inline Target target_of(const Rows& rows) {
   return {rows.data, rows.pitch, rows.channels * bytes_of(rows.type), static_cast<int>(rows.channels)};
 }
 
+/// What f16 rows of a call are scaled by in backward, in the memory of the device; nothing of other types.
+template <class Launcher>
+class Measured {
+ public:
+  Measured(Launcher& launcher, std::span<const Tile> tiles, const Saved& saved, const Rows& v)
+      : memory_(launcher.device(), v.type == DType::f16 ? sizeof(Largest) : 0) {
+    if (v.type != DType::f16) return;
+    launcher.device().zero(memory_.as<std::byte>(), sizeof(Largest));
+    auto* const into = memory_.as<Largest>();
+    of_side(launcher, tiles, Side::queries, {{}, saved.dout, saved.lse, saved.delta, &into->dout, &into->delta});
+    of_side(launcher, tiles, Side::keys, {{}, v, {}, {}, &into->v, nullptr});
+  }
+  const Largest* largest() const { return memory_.as<Largest>(); }
+
+ private:
+  static void of_side(Launcher& launcher, std::span<const Tile> tiles, Side side, MeasureRows<Launcher> body) {
+    const Tables<Launcher> tables(launcher, tiles, side, 128);
+    body.work = tables.work();
+    if (tables.jobs() > 0 && body.rows.heads > 0) launcher.run(body, tables.jobs(), body.rows.heads);
+  }
+  Piece memory_;
+};
+
 /// Attention of 16-bit inputs on tensor cores, up to 256 channels; accumulation in f32. What is not a matrix product is
 /// left to the plain kernel. A launcher runs bodies: on a GPU, or in the emulator.
 template <class Launcher>
@@ -55,6 +78,7 @@ class MmaKernel final : public Kernel {
 
   void backward(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) override {
     check_backward(problem_, DType::f32, tiles, saved, kv, into);
+    const Measured<Launcher> measured(launcher_, tiles, saved, kv.v);
     BackwardArguments a{.work = {},
                         .own1 = source_of(saved.q),
                         .own2 = source_of(saved.dout),
@@ -67,7 +91,8 @@ class MmaKernel final : public Kernel {
                         .query_heads = static_cast<int>(problem_.query_heads),
                         .group = static_cast<int>(problem_.group),
                         .phase = static_cast<int>(problem_.phase),
-                        .scale = static_cast<float>(problem_.softmax_scale)};
+                        .scale = static_cast<float>(problem_.softmax_scale),
+                        .largest = measured.largest()};
     backward_by<Side::queries, Gradient::first>(tiles, a);
     std::swap(a.own1, a.other1);
     std::swap(a.own2, a.other2);

@@ -161,6 +161,7 @@ __device__ __forceinline__ void WgmmaBackward<type, Shape>::copy(const Places& a
 
 template <DType type, class Shape>
 __device__ __forceinline__ void WgmmaBackward<type, Shape>::describe(const Places& at, int block, int lane) const {
+  const float unit = slope_unit<type>(a.largest);
   Turn<Shape::stages> turn;
   for (int item = block; item < items.jobs * items.heads; item += items.blocks) {
     OtherWalk others = walk(a.work.jobs[item / items.heads], item % items.heads);
@@ -174,8 +175,9 @@ __device__ __forceinline__ void WgmmaBackward<type, Shape>::describe(const Place
         for (int column = lane; column < Shape::columns; column += 32) {
           Statistics known{-never, 0};
           if (column < now.count)
-            known = {base_of(number_of(a.lse, now.first + column, now.head)),
-                     number_of(a.delta, now.first + column, now.head)};
+            known = prepared<type>(
+                {number_of(a.lse, now.first + column, now.head), number_of(a.delta, now.first + column, now.head)},
+                unit);
           store_shared(at.statistics(s, column), known);
         }
       memory_barrier_arrive(at.full(s));
@@ -191,7 +193,7 @@ template <DType type, class Shape>
 __device__ __forceinline__ void WgmmaBackward<type, Shape>::compute(const Places& at, int consumer) const {
   const int thread = static_cast<int>(threadIdx.x) % warpgroup_threads, lane = thread % 32,
             first_row = consumer * rows_per_warpgroup, row = first_row + thread / 32 * 16;
-  const float scale_log2 = a.scale * log2_e;
+  const float scale_log2 = a.scale * log2_e, unit = slope_unit<type>(a.largest);
   Turn<1> own;
   Turn<Shape::stages> turn;
   while (true) {
@@ -205,7 +207,7 @@ __device__ __forceinline__ void WgmmaBackward<type, Shape>::compute(const Places
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const Index i = job.begin + row + row_in_warp(0, half, lane);
-        if (i < job.end) of_row[half] = {base_of(number_of(a.lse, i, head)), number_of(a.delta, i, head)};
+        if (i < job.end) of_row[half] = prepared<type>({number_of(a.lse, i, head), number_of(a.delta, i, head)}, unit);
       }
     }
     Fragments<1, Shape::channels / 8> d1;
@@ -249,7 +251,7 @@ __device__ __forceinline__ void WgmmaBackward<type, Shape>::compute(const Places
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
             const float delta = of_queries ? of_row[e / 2].delta : statistics(at, s, column_of(n, e, lane)).delta;
-            ds[0][n][e] = p[0][n][e] * (ds[0][n][e] - delta);
+            ds[0][n][e] = slope_of<type>(p[0][n][e], ds[0][n][e], delta, unit);
           }
         std::uint32_t left1[Shape::columns / 16][4], left2[Shape::columns / 16][4];
         round_to<type>(left1, ds);
@@ -273,8 +275,8 @@ __device__ __forceinline__ void WgmmaBackward<type, Shape>::compute(const Places
     }
     if (lane == 0) memory_barrier_arrive(at.own_empty());
     own.next();
-    add_to(a.gradient1, job, head, row, lane, d1, a.scale);
-    if constexpr (!of_queries) add_to(a.gradient2, job, head, row, lane, d2, 1.0F);
+    add_to(a.gradient1, job, head, row, lane, d1, a.scale * after_slopes<type>(a.largest));
+    if constexpr (!of_queries) add_to(a.gradient2, job, head, row, lane, d2, after_weights<type>());
   }
 }
 

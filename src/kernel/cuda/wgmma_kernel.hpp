@@ -53,8 +53,9 @@ class WgmmaKernel final : public Kernel {
     if (std::max(problem_.channels, problem_.value_channels) > 128 || !copyable({saved.q, saved.dout, kv.k, kv.v}))
       return other_->backward(tiles, saved, kv, into);
     check_backward(problem_, DType::f32, tiles, saved, kv, into);
-    gradients<Side::queries>(tiles, saved, kv, into);
-    gradients<Side::keys>(tiles, saved, kv, into);
+    const Measured<Launcher> measured(launcher_, tiles, saved, kv.v);
+    gradients<Side::queries>(tiles, saved, kv, into, measured.largest());
+    gradients<Side::keys>(tiles, saved, kv, into, measured.largest());
   }
   void observe(std::span<const Tile> tiles, const Rows& q, const Rows& k, const Rows& lse,
                const Observation& into) override {
@@ -90,7 +91,8 @@ class WgmmaKernel final : public Kernel {
   }
 
   template <Side side>
-  void gradients(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into) {
+  void gradients(std::span<const Tile> tiles, const Saved& saved, const KeyValue& kv, const Gradients& into,
+                 const Largest* largest) {
     constexpr bool of_queries = side == Side::queries;
     const Rows &own1 = of_queries ? saved.q : kv.k, &own2 = of_queries ? saved.dout : kv.v,
                &other1 = of_queries ? kv.k : saved.q, &other2 = of_queries ? kv.v : saved.dout;
@@ -114,7 +116,8 @@ class WgmmaKernel final : public Kernel {
                 .query_heads = static_cast<int>(problem_.query_heads),
                 .group = static_cast<int>(problem_.group),
                 .phase = static_cast<int>(problem_.phase),
-                .scale = static_cast<float>(problem_.softmax_scale)},
+                .scale = static_cast<float>(problem_.softmax_scale),
+                .largest = largest},
           .items = items(tables.jobs(), of_queries ? problem_.query_heads : problem_.kv_heads)});
     });
   }

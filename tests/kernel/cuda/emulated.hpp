@@ -37,6 +37,7 @@ struct EmulatedThread {
     return lane.got;
   }
   void add(unsigned long long* sum, unsigned long long x) const { *sum += x; }
+  void raise(unsigned* most, unsigned x) const { *most = std::max(*most, x); }
 
  private:
   static constexpr std::size_t alignment = 128;

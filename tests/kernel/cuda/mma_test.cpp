@@ -73,6 +73,12 @@ TEST(Mma, NothingDriftsWhileTheMaximumStays) {
   expect_no_drift([](const Problem& p) { return emulated(p); });
 }
 
+TEST(Mma, GradientsOfAnySizeFitTheRangeOfF16) {
+  const auto make = [](const Problem& p) { return emulated(p); };
+  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
+  expect_the_range_of_f16_to_suffice(make, 3000, 300);
+}
+
 TEST(Mma, TheOrderInWhichThreadsRunChangesNoBit) {
   const Layout layout = layouts().back();
   const Inputs in(problem_of(40, 24, DType::bf16), layout.queries, layout.keys, 15, 1, aligned);

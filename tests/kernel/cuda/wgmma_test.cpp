@@ -111,6 +111,12 @@ TEST(Wgmma, NothingDriftsWhileTheMaximumStays) {
   expect_no_drift([](const Problem& p) { return emulated(p, 3); });
 }
 
+TEST(Wgmma, GradientsOfAnySizeFitTheRangeOfF16) {
+  const auto make = [](const Problem& p) { return emulated(p, 3); };
+  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
+  expect_the_range_of_f16_to_suffice(make, 3000, 300);
+}
+
 TEST(Wgmma, TheSameCallGivesTheSameBitsOnAnyNumberOfBlocks) {
   const Inputs in(problem_of(64, 64, DType::bf16), 300, 300, 17, 1, aligned);
   const std::vector<Tile> tiles{tile({0, 300}, {0, 300}, {-far, 0})};
