@@ -56,6 +56,8 @@ struct Block {
   int count;
   int lo, hi;
   ANNULUS_GPU bool sees(int r, int c) const { return c < count && c - r >= lo && c - r <= hi; }
+  /// Each of `rows` rows sees all of them.
+  ANNULUS_GPU bool full(int rows) const { return lo <= 1 - rows && hi >= count - 1; }
 };
 
 /// The blocks of `width` rows that the rows of a job meet in one tile, in order.

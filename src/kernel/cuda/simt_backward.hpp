@@ -53,7 +53,7 @@ struct BackwardQueries {
             shared.weights[i][j] = pair_of(block.sees(i, j), s[y][x], dp[y][x], scale, shared.top[i], shared.sum[i]).ds;
           }
         t.sync();
-        accumulate<In, Acc>(t, shared, {k, block.first, block.count, g}, nullptr, dq, job.begin, rows, h);
+        accumulate<In, Acc>(t, shared, block, {k, block.first, block.count, g}, nullptr, dq, job.begin, rows, h);
       }
     }
   }
@@ -104,11 +104,11 @@ struct BackwardKeys {
         s[y][x] = pair.ds;
       }
     t.sync();
-    accumulate<In, Acc>(t, shared, gradients, nullptr, dv, job.begin, keys, g);
+    accumulate<In, Acc>(t, shared, block, gradients, nullptr, dv, job.begin, keys, g);
     for (int y = 0; y < 4; ++y)
       for (int x = 0; x < 4; ++x) shared.weights[place.y + y][place.x + 16 * x] = s[y][x];
     t.sync();
-    accumulate<In, Acc>(t, shared, queries, nullptr, dk, job.begin, keys, g);
+    accumulate<In, Acc>(t, shared, block, queries, nullptr, dk, job.begin, keys, g);
   }
 };
 

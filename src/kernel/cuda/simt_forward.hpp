@@ -42,7 +42,8 @@ struct Forward {
         t.sync();
         softmax(t, shared, rows);
         t.sync();
-        accumulate<In, Acc>(t, shared, {v, block.first, block.count, g}, shared.keep, into.out, job.begin, rows, h);
+        accumulate<In, Acc>(t, shared, block, {v, block.first, block.count, g}, shared.keep, into.out, job.begin, rows,
+                            h);
       }
     }
     t.sync();

@@ -65,24 +65,37 @@ ANNULUS_GPU void products(Thread& t, Shared<Acc>& shared, const Slab& a, const S
   }
 }
 
-/// into_r = keep_r into_r + sum_j weights[r][j] b_j for rows r < count; keep absent: 1. Begins and ends in step.
+/// sum[r][c] += weights_r . chunk_c over the rows of a block; where some are hidden, over those that r sees: they may hold
+/// infinities, and 0 times that is not 0.
+template <bool some_are_hidden, class Acc>
+ANNULUS_GPU void add_chunk(const Shared<Acc>& shared, const Place16& place, const Block& block, Acc (&sum)[4][4]) {
+  for (int j = 0; j < block.count; ++j) {
+    Acc left[4], right[4];
+    for (int n = 0; n < 4; ++n) {
+      left[n] = shared.weights[place.y + n][j];
+      right[n] = shared.chunk[j][place.x + 16 * n];
+    }
+    for (int y = 0; y < 4; ++y)
+      if (!some_are_hidden || block.sees(place.y + y, j))
+        for (int x = 0; x < 4; ++x) sum[y][x] += left[y] * right[x];
+  }
+}
+
+/// into_r = keep_r into_r + sum_j weights[r][j] b_j for rows r < count and those rows j of the block that r sees; keep
+/// absent: 1. Begins and ends in step.
 template <class In, class Acc, class Thread>
-ANNULUS_GPU void accumulate(Thread& t, Shared<Acc>& shared, const Slab& b, const Acc* keep, const Rows& into,
-                            Index first, int count, Index head) {
+ANNULUS_GPU void accumulate(Thread& t, Shared<Acc>& shared, const Block& block, const Slab& b, const Acc* keep,
+                            const Rows& into, Index first, int count, Index head) {
   const Place16 place = place_of(t.index());
   for (Index c0 = 0; c0 < into.channels; c0 += side) {
     for (int n = t.index(); n < side * side; n += threads)
       shared.chunk[n / side][n % side] = element<In, Acc>(b, n / side, c0 + n % side);
     t.sync();
     Acc sum[4][4] = {};
-    for (int j = 0; j < b.count; ++j) {
-      Acc left[4], right[4];
-      for (int n = 0; n < 4; ++n) {
-        left[n] = shared.weights[place.y + n][j];
-        right[n] = shared.chunk[j][place.x + 16 * n];
-      }
-      for (int y = 0; y < 4; ++y)
-        for (int x = 0; x < 4; ++x) sum[y][x] += left[y] * right[x];
+    if (block.full(count)) {
+      add_chunk<false>(shared, place, block, sum);
+    } else {
+      add_chunk<true>(shared, place, block, sum);
     }
     for (int y = 0; y < 4 && place.y + y < count; ++y)
       for (int x = 0; x < 4 && c0 + place.x + 16 * x < into.channels; ++x) {

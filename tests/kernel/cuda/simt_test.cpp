@@ -99,6 +99,39 @@ TEST(EmulatedSimtKernel, FinishesDotsAndResetsAsTheCpuDoes) {
     for (Index h = 0; h < 3; ++h) EXPECT_NEAR(delta.at(i, h), exact.at(i, h), 1e-6 * (1 + std::abs(exact.at(i, h))));
 }
 
+// Values, and in backward whatever else sums are made of.
+TEST(EmulatedSimtKernel, InfinitiesReachOnlyRowsThatSeeThem) {
+  const double infinite = std::numeric_limits<double>::infinity();
+  Inputs in(problem_of(8, 24, DType::f32), 70, 200, 35);
+  const std::vector<Tile> tiles{tile({0, 70}, {0, 200}, {-20, 100})};
+  for (const Index key : {10, 60, 130, 180}) in.v.set(key, 0, key % 24, key % 4 == 0 ? infinite : -infinite);
+  const Truth truth(tiles, in);
+  ForwardResult result = forward_by(*emulated(in.problem), tiles, in, in.v);
+  finish(result.partial.view(), result.lse);
+  const auto expect_the_same = [](double got, double exact, Index i) {
+    if (std::isfinite(exact)) {
+      ASSERT_NEAR(got, exact, 1e-4) << "row " << i;
+    } else {
+      ASSERT_TRUE(got == exact || (std::isnan(got) && std::isnan(exact))) << "row " << i << ": " << got;
+    }
+  };
+  for (Index i = 0; i < 70; ++i)
+    for (Index c = 0; c < 24; ++c)
+      expect_the_same(result.partial.out.at(i, 0, c), truth.forward.partial.out.at(i, 0, c), i);
+  const Sheet lse = rounded(truth.forward.lse), delta = rounded(truth.delta);
+  in.dout.set(40, 1, 3, infinite);
+  in.q.set(50, 2, 3, infinite);
+  GradientSheets got(DType::f32, in, 0), exact(DType::f64, in, 0);
+  emulated(in.problem)->backward(tiles, {in.q, in.dout, lse, delta}, {in.k, in.v}, got.view());
+  truth.kernel->backward(tiles, {in.q, in.dout, truth.forward.lse, truth.delta}, {in.k, in.v}, exact.view());
+  for (Index i = 0; i < 200; ++i)
+    for (Index c = 0; c < 8; ++c) {
+      if (i < 70) expect_the_same(got.dq.at(i, 1, c), exact.dq.at(i, 1, c), i);
+      expect_the_same(got.dk.at(i, 1, c), exact.dk.at(i, 1, c), i);
+      expect_the_same(got.dv.at(i, 0, c), exact.dv.at(i, 0, c), i);
+    }
+}
+
 TEST(EmulatedSimtKernel, WhatIsNotANumberShows) {
   Inputs in(problem_of(8, 8, DType::f32), 20, 70, 5);
   in.q.set(3, 1, 2, std::numeric_limits<double>::quiet_NaN());
