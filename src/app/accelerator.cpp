@@ -80,8 +80,9 @@ void Accelerator::take_gpu(const Settings& settings, const Job& job, Index bytes
     if (!nccl && !tools_.moves_gpu_memory) staging_ = make_staging_memory();
   });
   if (nccl) {
-    exchange_ =
-        make_gpu_exchange(tools_.transport, *gpu_, {settings.number("timeout"), nccl_blocks(settings, job), shared});
+    const int blocks = nccl_blocks(settings, job);
+    exchange_ = make_gpu_exchange(tools_.transport, *gpu_, {settings.number("timeout"), blocks, shared});
+    kernel_blocks_ = std::max(1, gpus[static_cast<std::size_t>(gpu)].multiprocessors - blocks);
     // what the others move passes through the job's own transport, which is recorded by whoever wants that
     recorded_ = std::make_unique<RecordedTransport>(*exchange_, tools_.timeline);
   } else if (tools_.moves_gpu_memory) {

@@ -2,6 +2,7 @@
 #include <memory>
 #include <string>
 
+#include "annulus/kernel/kernel.hpp"
 #include "app/context.hpp"
 #include "app/job.hpp"
 
@@ -22,6 +23,8 @@ class Accelerator {
   Transport& transport() const {
     return recorded_ != nullptr ? *recorded_ : exchange_ != nullptr ? *exchange_ : tools_.transport;
   }
+  /// For a kernel that computes here. Where NCCL moves blocks, it leaves NCCL its multiprocessors.
+  KernelOptions kernel_options(int threads) const { return {threads, &device(), kernel_blocks_}; }
   /// "cpu", or the GPU's name.
   std::string name() const { return device().name(); }
 
@@ -30,6 +33,7 @@ class Accelerator {
   const RankTools& tools_;
   std::unique_ptr<Device> gpu_, staging_;
   std::unique_ptr<Transport> exchange_, recorded_;
+  int kernel_blocks_ = 0;
 };
 
 }  // namespace annulus::app

@@ -73,7 +73,7 @@ std::string hopper_refusal(const Problem& problem, Place place) {
   return cuda_wgmma_refusal(problem);
 }
 std::unique_ptr<Kernel> make_cuda_wgmma(const Problem& problem, const KernelOptions& options) {
-  return make_cuda_wgmma_kernel(problem, *options.device);
+  return make_cuda_wgmma_kernel(problem, *options.device, options.blocks);
 }
 std::string tensor_core_refusal(const Problem& problem, Place place) {
   const std::string reason = cuda_refusal_of(problem, place);
@@ -185,7 +185,7 @@ std::string mpi_library() { return "not compiled in"; }
 std::string cuda_missing() { return cuda_refusal(); }
 std::vector<Gpu> gpu_list() {
   std::vector<Gpu> gpus;
-  for (const CudaGpu& gpu : cuda_gpus()) gpus.push_back({gpu.name, gpu.major, gpu.minor, gpu.bytes});
+  for (const CudaGpu& gpu : cuda_gpus()) gpus.push_back({gpu.name, gpu.major, gpu.minor, gpu.multiprocessors, gpu.bytes});
   return gpus;
 }
 Index gpu_free_bytes(int gpu) { return cuda_free_bytes(gpu); }

@@ -43,6 +43,7 @@ std::unique_ptr<Processes> join_processes();
 struct Gpu {
   std::string name;
   int major = 0, minor = 0;
+  int multiprocessors = 0;
   Index bytes = 0;
 };
 /// Empty when this build and machine can compute on a GPU; else what is missing, as a phrase.

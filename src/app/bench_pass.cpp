@@ -32,7 +32,7 @@ std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, Rank
   auto kernel =
       make_kernel(settings.text("kernel"),
                   problem_of(job.shape, job.schedule.grid, job.schedule.lane_of(rank), job.schedule.mask.query_shift()),
-                  {job.place.threads, &accelerator.device()});
+                  accelerator.kernel_options(job.place.threads));
   if (!accelerator.on_gpu()) return kernel;
   return std::make_unique<FinishingKernel>(std::move(kernel), accelerator.device());
 }

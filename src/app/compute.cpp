@@ -17,12 +17,13 @@
 namespace annulus::app {
 namespace {
 
-std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, const RankTools& tools, Device& device) {
+std::unique_ptr<Kernel> kernel_of(const Settings& settings, const Job& job, const RankTools& tools,
+                                  const Accelerator& accelerator) {
   const int lane = job.schedule.lane_of(tools.transport.rank());
   const Problem problem = problem_of(job.shape, job.schedule.grid, lane, job.schedule.mask.query_shift());
-  auto kernel = make_kernel(settings.text("kernel"), problem, {job.place.threads, &device});
-  if (device.place() == Place::cpu || !settings.has("timeline")) return kernel;
-  return std::make_unique<FinishingKernel>(std::move(kernel), device);
+  auto kernel = make_kernel(settings.text("kernel"), problem, accelerator.kernel_options(job.place.threads));
+  if (!accelerator.on_gpu() || !settings.has("timeline")) return kernel;
+  return std::make_unique<FinishingKernel>(std::move(kernel), accelerator.device());
 }
 
 // The first element of a row that is NaN, or -1.
@@ -66,7 +67,7 @@ Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, con
       tools_(tools),
       accelerator_(settings, job, tools, memory_of(job, passes.backward) + passes.extra_bytes),
       transport_(accelerator_.transport(), tools.transport),
-      kernel_(kernel_of(settings, job, tools, accelerator_.device())),
+      kernel_(kernel_of(settings, job, tools, accelerator_)),
       attention_(job.schedule, job.shape, machine()),
       progress_(settings.text("progress"), tools.lead, "attention",
                 passes.visits() * attention_.plan().pairs() * std::max<Index>(1, kernel_->problem().query_heads)) {}

@@ -101,6 +101,7 @@ class Kernel {
 struct KernelOptions {
   int threads = 1;
   Device* device = nullptr;  ///< the GPU, for kernels that run on one
+  int blocks = 0;            ///< of threads that may stay on the GPU for long; 0: as many as it has multiprocessors
 };
 
 /// A line of the table of kernels; the table itself is app/backends.cpp.
