@@ -43,6 +43,16 @@ class OnTensorCores : public OnGpu {
 TEST_F(OnTensorCores, ForwardAgreesWithTheReferenceInEveryLayout) { in_every_layout(expect_rounded_forward); }
 TEST_F(OnTensorCores, BackwardAgreesWithTheReferenceInEveryLayout) { in_every_layout(expect_rounded_backward); }
 
+TEST_F(OnTensorCores, NothingDriftsWhileTheMaximumStays) {
+  expect_no_drift([this](const Problem& p) { return mma(p); });
+}
+
+TEST_F(OnTensorCores, GradientsOfAnySizeFitTheRangeOfF16) {
+  const auto make = [this](const Problem& p) { return mma(p); };
+  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
+  expect_the_range_of_f16_to_suffice(make, 3000, 300);
+}
+
 TEST_F(OnTensorCores, TheSameCallGivesTheSameBits) {
   const Layout layout = layouts()[7];
   const Inputs in(problem_of(128, 128, DType::bf16), layout.queries, layout.keys, 3);

@@ -16,6 +16,9 @@ class OnHopper : public OnGpu {
     const CudaGpu gpu = cuda_gpus().front();
     if (gpu.major != 9 || gpu.minor != 0) GTEST_SKIP() << gpu.name << " is not of compute capability 9.0";
   }
+  std::unique_ptr<Kernel> wgmma(const Problem& problem, int blocks = 0) {
+    return std::make_unique<VisitingKernel>(make_cuda_wgmma_kernel(problem, *device, blocks), *device);
+  }
   using Pairs = std::vector<std::pair<Index, Index>>;
   template <class Expect>
   void in_every_layout(const Pairs& pairs, const Expect& expect) {
@@ -29,8 +32,7 @@ class OnHopper : public OnGpu {
                                   ", blocks ", blocks));
             const Inputs in(problem_of(channels, value_channels, type), layout.queries, layout.keys, ++seed, 1,
                             aligned);
-            VisitingKernel kernel(make_cuda_wgmma_kernel(in.problem, *device, blocks), *device);
-            expect(kernel, layout.tiles, in);
+            expect(*wgmma(in.problem, blocks), layout.tiles, in);
             if (HasFatalFailure()) return;
           }
   }
@@ -41,6 +43,16 @@ TEST_F(OnHopper, ForwardAgreesWithTheReferenceInEveryLayout) {
 }
 TEST_F(OnHopper, BackwardAgreesWithTheReferenceInEveryLayout) {
   in_every_layout({{64, 64}, {40, 24}, {128, 128}, {72, 120}, {192, 64}}, expect_rounded_backward);
+}
+
+TEST_F(OnHopper, NothingDriftsWhileTheMaximumStays) {
+  expect_no_drift([this](const Problem& p) { return wgmma(p); });
+}
+
+TEST_F(OnHopper, GradientsOfAnySizeFitTheRangeOfF16) {
+  const auto make = [this](const Problem& p) { return wgmma(p); };
+  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
+  expect_the_range_of_f16_to_suffice(make, 3000, 300);
 }
 
 }  // namespace
