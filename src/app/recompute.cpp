@@ -150,8 +150,8 @@ class Recomputation {
         if (const Index key = choice_.claims[n * k + place]; key >= 0)
           state.claims.push_back({key, static_cast<Index>(place)});
       std::ranges::stable_sort(state.claims, {}, &RowState::Claim::key);
-      const auto again = std::ranges::unique(state.claims, {}, &RowState::Claim::key);
-      state.claims.erase(again.begin(), again.end());
+      const auto same = [](const RowState::Claim& a, const RowState::Claim& b) { return a.key == b.key; };
+      state.claims.erase(std::unique(state.claims.begin(), state.claims.end(), same), state.claims.end());
     }
   }
 
