@@ -259,6 +259,15 @@ class Profiles(BenchTest):
         for result in twin["results"]:
             self.assertGreater(result["predicted_ms"], 0)
 
+    def test_calibrate_writes_what_is_read_whatever_is_asked_for(self):
+        profile = self.scratch / "some.ini"
+        for options in [["--tokens", "64,32,64"], ["--tokens", 32, "--pass", "backward"]]:
+            with self.subTest(options=options):
+                command = ["bench", "calibrate", "--repeats", 1, "--threads", 1, "--dtype", "f32", "--mask", "causal", *options]
+                self.succeeds(*command, "--output", profile, "--overwrite")
+                self.succeeds("plan", "--tokens", 64, "--pass", "backward", "--hardware", profile)
+        self.refuses(2, "--mask", "full or causal", command=["bench", "calibrate", "--mask", "window:3"])
+
     def test_shipped_profiles_are_read(self):
         profiles = sorted((ROOT / "configs" / "hardware").glob("*.ini"))
         self.assertGreaterEqual(len(profiles), 3)

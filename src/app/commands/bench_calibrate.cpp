@@ -104,6 +104,27 @@ void measure_links(const Settings& settings, Context& context, Hardware& found, 
 // A case on every rank at the same time, each alone: seconds inside the kernel and beside it, the slowest rank's.
 struct Busy {
   double compute = 0, rest = 0, operations = 0, pass_bytes = 0;
+  double spread = 1;  // the median over the least
+};
+
+// Beyond what an undisturbed machine differs from itself.
+constexpr double disturbed = 1.3;
+
+// One line about what a busy machine does to rates.
+class Doubts {
+ public:
+  void add(std::string what) {
+    if (++count_ == 1) first_ = std::move(what);
+  }
+  void tell() const {
+    if (count_ == 0) return;
+    std::fprintf(stderr, "annulus: the machine seems disturbed: %s%s; measure again when it is idle\n", first_.c_str(),
+                 count_ > 1 ? sentence(", and ", count_ - 1, " more").c_str() : "");
+  }
+
+ private:
+  std::string first_;
+  int count_ = 0;
 };
 
 Busy measure_busy(const Settings& settings, const Case& c, int threads, Transport& transport, Index repetitions) {
@@ -124,7 +145,9 @@ Busy measure_busy(const Settings& settings, const Case& c, int threads, Transpor
     return (c.backward ? e.backward : e.forward).seconds;
   };
   const double free = seconds(std::numeric_limits<double>::infinity());
-  return {Samples(compute).median(), Samples(rest).median(), alone.operations, seconds(1) - free};
+  const Samples computed(compute);
+  return {computed.median(), Samples(rest).median(), alone.operations, seconds(1) - free,
+          computed.median() / std::max(computed.least(), 1e-9)};
 }
 
 // Bytes of keys and values per second that one query meets: so many that no cache holds them.
@@ -142,22 +165,32 @@ void measure_keys(const Settings& settings, int threads, RankTools& tools, Hardw
   report.row({{"what", "keys." + type}, {"gb_per_s", rate * 1e-9}});
 }
 
+// As profiles have them: ascending, each once.
+std::vector<Index> lengths_of(const Settings& settings) {
+  std::vector<Index> lengths = counts_of(settings, "tokens");
+  std::ranges::sort(lengths);
+  lengths.erase(std::ranges::unique(lengths).begin(), lengths.end());
+  return lengths;
+}
+
 // Rates of the kernels by the size of a tile, all ranks of a node at work; and what a pass takes beside them.
 void measure_kernels(const Settings& settings, const Context& context, RankTools& tools, Hardware& found,
                      Report& report) {
   const int threads = threads_of(settings, context, tools.transport.ranks());
-  const std::vector<Index> lengths = counts_of(settings, "tokens");
+  const std::vector<Index> lengths = lengths_of(settings);
+  Doubts doubts;
   double rest = 0, bytes = 0;
   std::vector<double> starts;
   const auto chosen = [&](const char* option, const char* value) {
     return !settings.has(option) || settings.text(option) == value;
   };
   for (const char* type : {"f32", "bf16", "f16"}) {
-    if (chosen("dtype", type) && chosen("pass", "forward"))
-      measure_keys(settings.with("dtype", type), threads, tools, found, report);
+    if (chosen("dtype", type)) measure_keys(settings.with("dtype", type), threads, tools, found, report);
     for (const char* pass : {"forward", "backward"})
       for (const char* mask : {"full", "causal"}) {
-        if (!chosen("dtype", type) || !chosen("pass", pass) || !chosen("mask", mask)) continue;
+        const bool wanted =
+            pass == std::string_view("forward") || chosen("pass", pass);  // no plan is without that pass
+        if (!chosen("dtype", type) || !wanted || !chosen("mask", mask)) continue;
         const std::string name = sentence(type, ".", pass, ".", mask);
         const Settings asked = settings.with("dtype", type).with("pass", pass).with("mask", mask);
         double start = 0;
@@ -169,12 +202,19 @@ void measure_kernels(const Settings& settings, const Context& context, RankTools
           if (tokens == lengths.back()) rest += std::max(0.0, busy.rest - start), bytes += busy.pass_bytes;
           if (!tools.lead) continue;
           const double rate = busy.operations / std::max(busy.compute, 1e-9);
-          found.rates[name].push_back({static_cast<double>(tokens), rate});
-          report.row({{"what", "kernel." + name}, {"tokens", tokens}, {"gflops", rate * 1e-9}});
+          std::vector<RatePoint>& rates = found.rates[name];
+          if (!rates.empty() && disturbed * rate < rates.back().operations_per_second)
+            doubts.add(sentence("the rate of ", name, " falls at ", tokens, " tokens"));
+          if (busy.spread > disturbed) doubts.add(sentence("repetitions of ", name, " differ at ", tokens, " tokens"));
+          rates.push_back({static_cast<double>(tokens), rate});
+          report.row(
+              {{"what", "kernel." + name}, {"tokens", tokens}, {"gflops", rate * 1e-9}, {"spread", busy.spread}});
         }
       }
   }
-  if (!tools.lead || starts.empty()) return;
+  if (!tools.lead) return;
+  doubts.tell();
+  if (starts.empty()) return;
   found.seconds_per_pass = std::max(Samples(starts).median(), 1e-9);
   if (rest > 0) found.memory_bytes_per_second = bytes / rest;
   report.row({{"what", "pass"}, {"latency_us", *found.seconds_per_pass * 1e6}});
@@ -186,9 +226,17 @@ void measure_kernels(const Settings& settings, const Context& context, RankTools
 int bench_calibrate(const Settings& settings, Context& context) {
   const std::string& path = settings.text("output");
   const double patience = settings.number("timeout");
-  Report report(
-      settings, context,
-      {{"what", 28}, {"tokens", 7}, {"gflops", 10, 1}, {"latency_us", 11}, {"gb_per_s", 9, 3}, {"hidden", 7}});
+  require(!settings.has("mask") || settings.text("mask") == "full" || settings.text("mask") == "causal",
+          settings.name_of("mask"), " must be full or causal, which profiles have rates of: it is '",
+          settings.text("mask"), "'");
+  Report report(settings, context,
+                {{"what", 28},
+                 {"tokens", 7},
+                 {"gflops", 10, 1},
+                 {"latency_us", 11},
+                 {"gb_per_s", 9, 3},
+                 {"hidden", 7},
+                 {"spread", 7}});
   for (const auto& [option, values] :
        {std::pair<const char*, std::vector<std::string>>{"dtype", {"f32", "bf16", "f16"}},
         {"pass", {"forward", "backward"}},
