@@ -18,12 +18,14 @@ std::string_view trimmed(std::string_view text) {
   return begin == text.npos ? std::string_view() : text.substr(begin, text.find_last_not_of(' ') - begin + 1);
 }
 
+// Between bounds that no machine comes near, so that times stay finite.
 double positive(std::string_view text, const std::string& where) {
+  constexpr double least = 1e-15, most = 1e30;
   text = trimmed(text);
   double value = 0;
   const auto [stop, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require(problem == std::errc{} && stop == text.data() + text.size() && std::isfinite(value) && value > 0, where,
-          ": numbers must be finite and above zero: it is '", text, "'");
+  require(problem == std::errc{} && stop == text.data() + text.size() && value >= least && value <= most, where,
+          ": numbers must lie between 1e-15 and 1e30: it is '", text, "'");
   return value;
 }
 
