@@ -26,33 +26,13 @@ std::string padded(std::string text, std::size_t columns) {
   return text;
 }
 
-/// One line of the text, starting at help_column and broken where the page ends.
-std::string wrapped_line(std::string_view text) {
-  std::string lines;
-  std::size_t column = help_column;
-  while (!text.empty()) {
-    const std::string_view word = text.substr(0, text.find(' '));
-    text.remove_prefix(std::min(text.size(), word.size() + 1));
-    if (column > help_column && column + 1 + word.size() > page_columns) {
-      lines += "\n" + std::string(help_column, ' ');
-      column = help_column;
-    } else if (column > help_column) {
-      lines += ' ';
-      ++column;
-    }
-    lines += word;
-    column += word.size();
-  }
-  return lines + "\n";
-}
-
 /// The text's lines, each starting at help_column; the first one's start is already there.
 std::string wrapped(std::string_view text) {
   std::string page;
   for (bool first = true; first || !text.empty(); first = false) {
     const std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
-    page += (first ? "" : std::string(help_column, ' ')) + wrapped_line(line);
+    page += (first ? "" : std::string(help_column, ' ')) + wrapped_line(line, help_column);
   }
   return page;
 }
@@ -89,6 +69,25 @@ std::string option_groups(const std::vector<Option>& options) {
 }
 
 }  // namespace
+
+std::string wrapped_line(std::string_view text, std::size_t first_column) {
+  std::string lines;
+  std::size_t column = first_column;
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find(' '));
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+    if (column > first_column && column + 1 + word.size() > page_columns) {
+      lines += "\n" + std::string(first_column, ' ');
+      column = first_column;
+    } else if (column > first_column) {
+      lines += ' ';
+      ++column;
+    }
+    lines += word;
+    column += word.size();
+  }
+  return lines + "\n";
+}
 
 std::vector<Option> general_options() {
   return {

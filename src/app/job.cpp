@@ -1,5 +1,6 @@
 #include "app/job.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include "annulus/base/error.hpp"
@@ -265,7 +266,7 @@ Prices prices_of(const Settings& settings, const Placement& place, const Attenti
 }
 
 Job make_job(const Settings& settings, const Placement& place, const AttentionShape& shape, const Mask& mask,
-             bool backward) {
+             bool backward, const std::function<void(Index)>& looked) {
   check(shape);
   const std::string& strategy = settings.text("strategy");
   std::optional<Grid> grid;
@@ -285,9 +286,11 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   if (!weights.empty() && partition == "auto") partition = "balanced";
   std::string reason = "as asked for";
   const bool by_auto = !grid;
+  std::vector<std::pair<Grid, Estimate>> priced;
   if (!grid || partition == "auto") {
-    const Choice choice =
-        choose(mask, place.ranks, prices_of(settings, place, shape, backward), grid ? &*grid : nullptr, partition);
+    Choice choice = choose(mask, place.ranks, prices_of(settings, place, shape, backward), grid ? &*grid : nullptr,
+                           partition, looked);
+    priced = std::move(choice.priced);
     grid = choice.grid;
     partition = choice.partition;
     reason = choice.reason;
@@ -298,7 +301,13 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
           .reason = reason,
           .place = place,
           .weights = weights,
-          .by_auto = by_auto};
+          .by_auto = by_auto,
+          .priced = std::move(priced)};
+}
+
+Estimate estimate_of(const Job& job, const Schedule& schedule, const Prices& prices) {
+  const auto known = std::ranges::find(job.priced, schedule.grid, &std::pair<Grid, Estimate>::first);
+  return known != job.priced.end() ? known->second : estimate(schedule, prices);
 }
 
 Prices prices_of(const Job& job, bool backward) {

@@ -1,6 +1,8 @@
 #pragma once
+#include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "annulus/engine/heads.hpp"
@@ -47,13 +49,17 @@ struct Job {
   Schedule schedule;
   std::string strategy, reason;  ///< what was taken, and why when `auto` chose
   Placement place;
-  std::vector<double> weights = {};  ///< relative speeds of the ranks; empty: all equal
-  bool by_auto = false;              ///< `auto` chose the strategy
+  std::vector<double> weights = {};                    ///< relative speeds of the ranks; empty: all equal
+  bool by_auto = false;                                ///< `auto` chose the strategy
+  std::vector<std::pair<Grid, Estimate>> priced = {};  ///< as Choice::priced
 };
 
 /// Resolves strategy, grid and partition; `auto` by --hardware, or at nominal prices. Throws Error (usage) with the reason when they do not fit together.
+/// looked: as choose() says.
 Job make_job(const Settings& settings, const Placement& place, const AttentionShape& shape, const Mask& mask,
-             bool backward);
+             bool backward, const std::function<void(Index)>& looked = {});
+/// What estimate() says of a schedule on the job's partition, at the prices by which `auto` chose.
+Estimate estimate_of(const Job& job, const Schedule& schedule, const Prices& prices);
 /// Nominal, and as --hardware says.
 Prices prices_of(const AttentionShape& shape, bool backward);
 Prices prices_of(const Job& job, bool backward);

@@ -73,8 +73,9 @@ void print_nodes(const Job& job, const Estimate& e, json& out) {
   }
   const Grid& grid = job.schedule.grid;
   const int ring = grid.heads * grid.inner;  // neighbouring ranks
-  std::printf("  nodes           %s; an inner ring of %d %s; %s cross between nodes\n", map.c_str(), ring,
-              each % ring == 0 ? "stays inside a node" : "spans nodes", text(e.node_bytes).c_str());
+  std::printf("  nodes           %s; an inner ring of %d %s %s; %s cross between nodes\n", map.c_str(), grid.inner,
+              grid.inner == 1 ? "seat" : "seats", each % ring == 0 ? "stays inside a node" : "spans nodes",
+              text(e.node_bytes).c_str());
 }
 
 void print_memory(const Planned& plan, json& out) {
@@ -161,10 +162,10 @@ void print_costs(const Planned& plan, json& out) {
               text(e.block_bytes_received).c_str(), text(e.total_bytes).c_str(), text(e.exchange_bytes).c_str());
   if (e.total_bytes > 0)
     std::printf("                  a ring of whole K/V blocks would move %s, %.2f times as much\n",
-                text(e.whole_bytes).c_str(), static_cast<double>(e.whole_bytes) / static_cast<double>(e.total_bytes));
-  out["block_bytes_into_busiest_rank"] = e.block_bytes_received;
-  out["exchange_bytes_into_busiest_rank"] = e.exchange_bytes;
-  out["block_bytes_total"] = e.total_bytes;
+                bytes_text(e.whole_bytes).c_str(), e.whole_bytes / static_cast<double>(e.total_bytes));
+  out["exchange_bytes_into_busiest_rank"] = e.block_bytes_received;
+  out["head_exchange_bytes_into_busiest_rank"] = e.exchange_bytes;
+  out["exchange_bytes_total"] = e.total_bytes;
   out["whole_ring_bytes_total"] = e.whole_bytes;
   out["bytes_inside_nodes"] = e.inside_bytes();
   out["bytes_between_nodes"] = e.network_bytes();
@@ -193,7 +194,9 @@ void print_legality(const Job& job, json& out) {
   }
   std::printf(
       "    auto takes the least time of these, of all even splits of heads and of all partitions, in at most 5 times\n"
-      "    the memory of a ring; the plainer of two that differ by less than 2 %%\n");
+      "    the memory of a ring; of two that differ by less than 2 %% the plainer, or what needs no more steps, bytes "
+      "and\n"
+      "    memory\n");
 }
 
 }  // namespace annulus::app

@@ -1,7 +1,6 @@
 #include "app/predicted_timeline.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 
 #include "annulus/base/error.hpp"
@@ -41,11 +40,11 @@ PredictedTimeline::PredictedTimeline(const Settings& settings) : settings_(setti
 }
 
 Estimate PredictedTimeline::estimate(const Job& job, const Prices& prices) {
-  if (!draft_) return annulus::estimate(job.schedule, prices);
-  require(
-      !steps_are_sampled(job.schedule, prices), settings_.name_of("timeline"),
-      " shows every step, and of plans with so many seats only some are simulated: seats = ", job.schedule.grid.seats(),
-      ", at most ", static_cast<Index>(std::sqrt(static_cast<double>(prices.most_looks))));
+  if (!draft_) return estimate_of(job, job.schedule, prices);
+  require(!steps_are_sampled(job.schedule, prices), settings_.name_of("timeline"),
+          " shows every step, and of plans in which so many seats see each other only some are simulated: pairs of "
+          "seats = ",
+          job.schedule.planner.looks(), ", at most ", prices.most_looks);
   prediction_.ranks.resize(static_cast<std::size_t>(ranks_to_record(job, prices.backward)));
   return annulus::estimate(job.schedule, prices, &prediction_);
 }
@@ -56,7 +55,9 @@ void PredictedTimeline::write(const Job& job, json& page) {
   const int ranks = job.place.ranks, each = job.place.ranks_per_node;
   std::vector<std::string> events;
   for (Rank rank = 0; rank < recorded; ++rank) {
-    const Prediction::OfRank& mine = prediction_.ranks[static_cast<std::size_t>(rank)];
+    Prediction::OfRank& mine = prediction_.ranks[static_cast<std::size_t>(rank)];
+    std::ranges::stable_partition(mine.messages,
+                                  &Message::sent);  // the tracks of sends come first, as in measured ones
     events.push_back(timeline_events({.rank = rank,
                                       .name = sentence("rank ", rank, " on node ", rank / each, ", predicted"),
                                       .events = mine.events,

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 
@@ -10,16 +12,56 @@ namespace annulus {
 namespace {
 
 constexpr double worth_it = 0.98;          // a more elaborate choice must win by 2 %
+constexpr double hopeless = 1.2;           // times the least: sampling steps is not so far off
 constexpr int most_ranks_balanced = 1024;  // dealing blocks to more ranks takes longer than simulating them
 constexpr Index enough_looks = 4'000'000;  // per candidate: a tenth of a second
-constexpr Index roomy = 5;                 // times a ring's memory: what eight blocks of all heads at once need
+constexpr Index roomy_times = 5;           // times a ring's memory: what eight blocks of all heads at once need
 
 struct Candidate {
   Schedule job;
   std::string partition;
-  Index most_bytes = 0;
+  Index most_bytes = std::numeric_limits<Index>::max();
   double least = 0;
+  std::optional<Estimate> estimate = {};
+  bool in_full = false;  // simulated as estimate() does
+  Index memory = 0;
+
+  double seconds() const { return estimate->seconds(); }
+  bool fits() const { return estimate && memory <= most_bytes; }
+  std::array<Index, 3> burden() const {
+    return {estimate->steps, estimate->total_bytes + estimate->exchange_total, memory};
+  }
 };
+
+void simulate(Candidate& c, const Prices& prices, Index most_looks) {
+  Prices these = prices;
+  these.most_looks = std::min(prices.most_looks, most_looks);
+  c.estimate = estimate(c.job, these);
+  c.in_full = c.estimate->sampled_every == 1 || these.most_looks == prices.most_looks;
+  c.memory = footprint(c.job, c.estimate->buffer_rows, prices).total();
+}
+
+double least_time(const std::vector<Candidate>& candidates) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const Candidate& c : candidates)
+    if (c.fits()) least = std::min(least, c.seconds());
+  return least;
+}
+
+// No more of anything, and less of something.
+bool spares(const Candidate& a, const Candidate& b) {
+  const auto mine = a.burden(), other = b.burden();
+  return mine != other && std::ranges::equal(mine, other, std::less_equal{});
+}
+
+// Of those about as fast as the fastest the plainest, or who spares something.
+Candidate& winner_of(std::vector<Candidate>& candidates) {
+  const double enough = least_time(candidates) / worth_it;
+  Candidate* best = nullptr;
+  for (Candidate& c : candidates)
+    if (c.fits() && c.seconds() <= enough && (best == nullptr || spares(c, *best))) best = &c;
+  return *best;
+}
 
 std::span<const double> weights_for(std::string_view partition, const Prices& prices) {
   return partition == "balanced" ? std::span<const double>(prices.weights) : std::span<const double>{};
@@ -44,13 +86,8 @@ std::vector<Grid> grids_for(int ranks, const Prices& prices) {
   return grids;
 }
 
-}  // namespace
-
-Index most_memory(const Schedule& ring, const Prices& prices) {
-  return roomy * footprint(ring, ring.keys.largest(), prices).total();
-}
-
-Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* grid, std::string_view partition) {
+std::vector<Candidate> candidates_for(const Mask& mask, int ranks, const Prices& prices, const Grid* grid,
+                                      std::string_view partition) {
   std::vector<std::string> partitions{"contiguous", "zigzag", "striped"};
   if (ranks <= most_ranks_balanced) partitions.emplace_back("balanced");
   if (!partition.empty() && partition != "auto") partitions = {std::string(partition)};
@@ -60,43 +97,71 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
     for (const std::string& name : partitions)
       candidates.push_back({make_schedule(candidate, name, mask, weights_for(name, prices)), name});
   for (std::size_t i = 0; i < candidates.size() && candidates.size() > 1; ++i) {
-    const Schedule& ring = candidates[i % partitions.size()].job;  // what a fixed grid needs is not questioned
-    candidates[i].most_bytes = grid != nullptr ? std::numeric_limits<Index>::max() : most_memory(ring, prices);
+    // what a fixed grid needs is not questioned
+    if (grid == nullptr) candidates[i].most_bytes = most_memory(candidates[i % partitions.size()].job, prices);
     candidates[i].least = least_seconds(candidates[i].job, prices);
   }
-  // few ranks: in order, so that the plainest of equals wins; many: what is quickly simulated first, as its time rules others out
-  if (ranks > 64)
-    std::ranges::stable_sort(candidates, {},
-                             [](const Candidate& c) { return std::pair(c.job.planner.seats(), c.least); });
-  Prices quick = prices;
-  quick.most_looks = std::min(prices.most_looks, enough_looks);
-  std::optional<Estimate> best;
-  const Candidate* winner = nullptr;
-  std::size_t simulated = 0, too_large = 0;
-  for (const Candidate& c : candidates) {
-    if (best && c.least >= worth_it * best->seconds()) continue;
-    ++simulated;
-    Estimate e = estimate(c.job, quick);
-    if (best && e.seconds() >= worth_it * best->seconds()) continue;
-    if (candidates.size() > 1 && footprint(c.job, e.buffer_rows, prices).total() > c.most_bytes) {
-      ++too_large;
-      continue;
-    }
-    best = std::move(e);
-    winner = &c;
-  }
-  std::string reason =
-      candidates.size() == 1 ? "the only candidate" : sentence("least time of ", candidates.size(), " candidates");
-  if (simulated < candidates.size())
-    reason += sentence(", ", candidates.size() - simulated, " of which cannot be 2 % faster whatever they exchange");
-  if (too_large > 0)
-    reason += sentence(", ", too_large, " faster, in more than ", roomy, " times the memory of a ring");
-  const int seats = winner->job.planner.seats();
+  return candidates;
+}
+
+// Of many ranks what is quickly simulated comes first, as its time rules others out.
+std::vector<Candidate*> order_of(std::vector<Candidate>& candidates, int ranks) {
+  constexpr int many = 64;
+  std::vector<Candidate*> order;
+  for (Candidate& c : candidates) order.push_back(&c);
+  if (ranks > many)
+    std::ranges::stable_sort(order, {}, [](const Candidate* c) { return std::pair(c->job.planner.seats(), c->least); });
+  return order;
+}
+
+std::string reason_for(const Candidate& winner, const std::vector<Candidate>& candidates) {
+  const Estimate& e = *winner.estimate;
+  const auto faster = [&](const Candidate& c) { return c.estimate && c.seconds() < winner.seconds(); };
+  const auto count = [&](const auto& which) { return std::ranges::count_if(candidates, which); };
+  const auto ruled_out = count([](const Candidate&c) { return !c.estimate; }),
+             roomy = count([&](const Candidate&c) { return faster(c) && !c.fits(); }),
+             about = count([&](const Candidate&c) { return faster(c) && c.fits(); });
+  std::string reason = candidates.size() == 1 ? "the only candidate"
+                                              : sentence(about > 0 ? "within 2 % of the " : "", "least time of ",
+                                                         candidates.size(), " candidates");
+  if (ruled_out > 0) reason += sentence(", ", ruled_out, " of which cannot be as fast whatever they exchange");
+  if (about > 0) reason += sentence(", ", about, " faster, but not plainer or with more steps, bytes or memory");
+  if (roomy > 0) reason += sentence(", ", roomy, " faster, in more than ", roomy_times, " times the memory of a ring");
+  const int seats = winner.job.planner.seats();
   const auto rounded = [](double ratio) { return static_cast<double>(std::llround(ratio * 1000)) / 1000; };
-  reason +=
-      sentence(": ", best->steps, best->steps == 1 ? " step" : " steps", ", imbalance ",
-               rounded(best->imbalance(seats)), " step by step, ", rounded(best->imbalance_in_all(seats)), " in all");
-  return {winner->job.grid, winner->partition, reason};
+  return reason + sentence(": ", e.steps, e.steps == 1 ? " step" : " steps", ", imbalance ",
+                           rounded(e.imbalance(seats)), " step by step, ", rounded(e.imbalance_in_all(seats)),
+                           " in all");
+}
+
+}  // namespace
+
+Index most_memory(const Schedule& ring, const Prices& prices) {
+  return roomy_times * footprint(ring, ring.keys.largest(), prices).total();
+}
+
+Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* grid, std::string_view partition,
+              const std::function<void(Index)>& looked) {
+  std::vector<Candidate> candidates = candidates_for(mask, ranks, prices, grid, partition);
+  for (Candidate* c : order_of(candidates, ranks)) {
+    if (c->least <= least_time(candidates) / worth_it) simulate(*c, prices, enough_looks);
+    if (looked) looked(static_cast<Index>(candidates.size()));
+  }
+  const Candidate* winner = nullptr;
+  for (bool open = true; open;) {
+    winner = &winner_of(candidates);
+    open = false;
+    for (Candidate& c : candidates)
+      if (!c.in_full && c.fits() && c.partition == winner->partition && (grid == nullptr || &c == winner) &&
+          c.seconds() < hopeless * winner->seconds()) {
+        simulate(c, prices, prices.most_looks);
+        open = true;
+      }
+  }
+  Choice choice{winner->job.grid, winner->partition, reason_for(*winner, candidates)};
+  for (Candidate& c : candidates)
+    if (c.in_full && c.partition == choice.partition) choice.priced.emplace_back(c.job.grid, std::move(*c.estimate));
+  return choice;
 }
 
 }  // namespace annulus

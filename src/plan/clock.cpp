@@ -67,9 +67,12 @@ void Clock::send(std::vector<Load>& loads, const Messages& m, double bytes, doub
     arrives.in += out + (across ? std::max(0.0, latency - arrives.latency) : latency);
     arrives.latency = std::max(arrives.latency, latency);
     (across ? here.far : here.near).out += out;
+    wake(to).received += steps_ * bytes;
+    const Seat& sender = wake(from);
+    here.sends = true;
     there.source = from;
-    there.sent = std::max(there.sent, seats_[index(from)].*sent);
-    there.computed = std::max(there.computed, seats_[index(from)].done);
+    there.sent = std::max(there.sent, sender.*sent);
+    there.computed = std::max(there.computed, sender.done);
   }
 }
 
@@ -84,7 +87,7 @@ void Clock::sums(const Messages& m, Index rows) {
   send(later_, m, bytes, &Seat::done);
   if (recorder_ != nullptr) record(m, bytes, true);
   for (int i = 0, to = m.to; i < m.count; ++i, to += m.stride)
-    seats_[index(to)].extra += 3 * steps_ * bytes * seconds_per_byte_;  // added: two read, one written
+    wake(to).extra += 3 * steps_ * bytes * seconds_per_byte_;  // added: two read, one written
 }
 
 void Clock::record(const Messages& m, double bytes, bool late) {
@@ -97,8 +100,9 @@ void Clock::work(Rank first, int stride, int count, double seconds, Index held_r
   const double clears = steps_ * static_cast<double>(held_rows) * sum_bytes_ * seconds_per_byte_;
   seconds *= steps_;
   for (int i = 0, seat = first; i < count; ++i, seat += stride) {
-    seats_[index(seat)].work += seconds * seats_[index(seat)].slowness;
-    seats_[index(seat)].extra += clears;
+    Seat& worker = wake(seat);
+    worker.work += seconds * worker.slowness;
+    worker.extra += clears;
   }
 }
 
@@ -127,6 +131,7 @@ void Clock::gather_all(std::span<const Index> rows) {
                 own * outside / far_.bytes_per_second, far_latency};
     load.source = static_cast<Rank>(i);
     load.sent = last;
+    wake(load.source).received += all - own;
   }
   if (recorder_ != nullptr) record_gathering(rows);
 }
@@ -177,21 +182,29 @@ void Clock::record_arrival(std::size_t i, double near, double across) {
 }
 
 void Clock::step() {
-  if (!out_.empty()) share_ports();
   const bool recorded = recorder_ != nullptr;
-  for (std::size_t i = 0; i < seats_.size() && !recorded; ++i) wait<false>(i);
-  for (std::size_t i = 0; i < seats_.size() && recorded; ++i) wait<true>(i);
+  for (Rank i = 0; recorded && i < recorder_->seats(); ++i) wake(i);
+  const bool sums = !out_.empty() || workers_ < ranks_here_;  // of nodes, rounded alike in whatever order seats woke
+  if (sums && !std::ranges::is_sorted(awake_)) std::ranges::sort(awake_);
+  if (!out_.empty()) share_ports();
+  for (const Rank i : awake_) recorded ? wait<true>(index(i)) : wait<false>(index(i));
   if (workers_ < ranks_here_) share_cores();
   if (recorded) record_step();
-  for (std::size_t i = 0; i < seats_.size(); ++i) {
-    Seat& seat = seats_[i];
-    seat.ready = seat.next;
-    seat.compute += seat.work;
-    seat.done = seat.ready + seat.work + seat.extra;
-    seat.next = seat.work = seat.extra = 0;
-    now_[i] = Load{};
-  }
+  std::erase_if(awake_, [&](Rank i) {
+    now_[index(i)] = Load{};
+    Seat& seat = seats_[index(i)];
+    go_on(seat);
+    seat.awake = seat.done > seat.ready || (!later_.empty() && !later_[index(i)].none());
+    return !seat.awake;
+  });
   if (!later_.empty()) std::swap(now_, later_);
+}
+
+void Clock::go_on(Seat& seat) {
+  seat.ready = seat.next;
+  seat.compute += seat.work;
+  seat.done = seat.ready + seat.work + seat.extra;
+  seat.next = seat.work = seat.extra = 0;
 }
 
 void Clock::record_step() {
@@ -206,11 +219,10 @@ void Clock::record_step() {
 // More ranks than workers: those that still compute share them evenly, as if all had begun at the same time.
 void Clock::share_cores() {
   std::vector<Seat*> order;
-  const auto seats = static_cast<Rank>(seats_.size());
-  for (Rank first = 0, last = 0; first < seats; first = last) {
+  const auto node = [&](Rank seat) { return nodes_.empty() ? 0 : nodes_[index(seat)]; };
+  for (auto first = awake_.begin(), last = first; first != awake_.end(); first = last) {
     order.clear();
-    for (; last < seats && (nodes_.empty() || nodes_[index(last)] == nodes_[index(first)]); ++last)
-      order.push_back(&seats_[index(last)]);
+    for (; last != awake_.end() && node(*last) == node(*first); ++last) order.push_back(&seats_[index(*last)]);
     std::ranges::sort(order, {}, &Seat::work);
     const int lanes = std::min(heads_, ranks_per_node_);
     double begun = 0, now = 0;
@@ -229,14 +241,14 @@ void Clock::share_ports() {
   std::ranges::fill(out_, 0);
   std::ranges::fill(in_, 0);
   const double lanes = std::min(heads_, ranks_per_node_);
-  for (std::size_t i = 0; i < seats_.size(); ++i) {
-    out_[index(nodes_[i])] += now_[i].far.out * lanes / ports_;
-    in_[index(nodes_[i])] += now_[i].far.in * lanes / ports_;
+  for (const Rank i : awake_) {
+    out_[index(nodes_[index(i)])] += now_[index(i)].far.out * lanes / ports_;
+    in_[index(nodes_[index(i)])] += now_[index(i)].far.in * lanes / ports_;
   }
-  for (std::size_t i = 0; i < seats_.size(); ++i) {
-    Traffic& load = now_[i].far;
-    if (load.out > 0) load.out = std::max(load.out, out_[index(nodes_[i])]);
-    if (load.in > 0) load.in = std::max(load.in, in_[index(nodes_[i])]);
+  for (const Rank i : awake_) {
+    Traffic& load = now_[index(i)].far;
+    if (load.out > 0) load.out = std::max(load.out, out_[index(nodes_[index(i)])]);
+    if (load.in > 0) load.in = std::max(load.in, in_[index(nodes_[index(i)])]);
   }
 }
 

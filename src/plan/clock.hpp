@@ -49,6 +49,10 @@ class Clock {
   /// Everybody waits for the slowest, and then for one more exchange of so many rows of sums.
   void merge(Index most_rows, bool across);
   PassTime end();
+  /// Rows of sums that the seat receives in the rounds of merge().
+  void merges(Rank seat, Index rows) { seats_[index(seat)].received += static_cast<double>(rows) * sum_bytes_; }
+  /// Bytes that one lane of the seat has received.
+  double received(Rank seat) const { return seats_[index(seat)].received; }
 
  private:
   // Seconds of one lane in one step on one kind of link: what arrives, with its latency, what leaves, and the longest latency.
@@ -61,14 +65,25 @@ class Clock {
     Traffic near, far;
     double sent = 0, computed = 0;
     Rank source = nobody;
+    bool sends = false;
+    bool none() const { return source == nobody && !sends; }
   };
   struct Seat {
     double ready = 0, done = 0, next = 0;  // when its step began, when it has computed, when the next begins
     double work = 0, extra = 0;            // computing, and clearing and adding, in the step that comes
     double compute = 0;                    // all computing so far
     double slowness = 1;                   // times what a rank of mean speed takes
+    double received = 0;                   // bytes at one lane
+    bool awake = false;
   };
   static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
+  Seat& wake(Rank rank) {
+    Seat& seat = seats_[index(rank)];
+    if (!seat.awake) awake_.push_back(rank);
+    seat.awake = true;
+    return seat;
+  }
+  void go_on(Seat& seat);
   void send(std::vector<Load>& loads, const Messages& messages, double bytes, double Seat::*sent);
   void record(const Messages& messages, double bytes, bool late);
   void record_gathering(std::span<const Index> rows);
@@ -80,6 +95,7 @@ class Clock {
   void wait(std::size_t seat);
 
   std::vector<Seat> seats_;
+  std::vector<Rank> awake_;  // whom this step or the next may concern; the others are ready and have nothing to do
   std::vector<Load> now_, later_;  // by seat: of this step, and of the one that comes
   std::vector<Rank> nodes_;        // of seats, where there are several
   LinkPrice near_, far_;

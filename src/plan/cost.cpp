@@ -8,16 +8,25 @@
 
 namespace annulus {
 
-Index largest_query_share(const Prices& p, int lanes) { return ceil_div(p.query_heads, lanes); }
-Index largest_kv_share(const Prices& p, int lanes) {
-  const Index group = p.query_heads / p.kv_heads;
-  Index most = 0;
-  for (Index lane = 0; lane < std::min<Index>(lanes, p.query_heads); ++lane) {
-    const Index begin = p.query_heads * lane / lanes, end = p.query_heads * (lane + 1) / lanes;
-    most = std::max(most, end > begin ? ceil_div(end, group) - begin / group : 0);
-  }
-  return most;
+std::vector<Index> query_shares(const Prices& p, int lanes) {
+  std::vector<Index> shares;
+  for (Index lane = 0; lane < lanes; ++lane)
+    shares.push_back(p.query_heads * (lane + 1) / lanes - p.query_heads * lane / lanes);
+  return shares;
 }
+
+std::vector<Index> kv_shares(const Prices& p, int lanes) {
+  const Index group = p.query_heads / p.kv_heads;
+  std::vector<Index> shares;
+  for (Index lane = 0; lane < lanes; ++lane) {
+    const Index begin = p.query_heads * lane / lanes, end = p.query_heads * (lane + 1) / lanes;
+    shares.push_back(end > begin ? ceil_div(end, group) - begin / group : 0);
+  }
+  return shares;
+}
+
+Index largest_query_share(const Prices& p, int lanes) { return std::ranges::max(query_shares(p, lanes)); }
+Index largest_kv_share(const Prices& p, int lanes) { return std::ranges::max(kv_shares(p, lanes)); }
 
 std::vector<double> seat_slowness(const Grid& grid, const Prices& p) {
   std::vector<double> slowness(static_cast<std::size_t>(grid.seats()), 1.0);

@@ -84,6 +84,8 @@ Planner::Planner(const Grid& grid, Partition queries, Partition keys, Mask mask)
     visits_.push_back(step);
   }
   first_.push_back(visits_.size());
+  for (const auto& seats : reach_) looks_ += count(seats);
+  looks_ = std::min(looks_, static_cast<Index>(visits_.size()) * seats());
 }
 
 std::span<const int> Planner::visits(int step) const {
@@ -94,7 +96,8 @@ std::span<const int> Planner::visits(int step) const {
 void Planner::look(Rank seat, Rank origin, Sight& into) const {
   const auto& near = reach_[static_cast<std::size_t>(seat)];
   into.pairs = 0;
-  if (std::ranges::none_of(near, [&](Range seats) { return seats.contains(origin); })) return;
+  const auto found = std::ranges::upper_bound(near, Index{origin}, {}, &Range::end);
+  if (found == near.end() || !found->contains(origin)) return;
   if (ordinary_) return look_at_ordinary(stay_.runs(seat), travel_.runs(origin), seen_, into);
   annulus::look(stay_.runs(seat), travel_.runs(origin), seen_, into);
 }

@@ -7,7 +7,8 @@
 namespace annulus {
 
 /// For every seat, the seats whose keys its queries may see, as united() returns them: exactly those when the partition
-/// is in order (contiguous, zigzag), all otherwise. Never one too few.
+/// is in order (contiguous, zigzag) or its runs are dense and few of them are seen (balanced), all otherwise. Never one too
+/// few.
 std::vector<std::vector<Range>> find_reach(const Partition& queries, const Partition& keys, const Mask& mask);
 
 }  // namespace annulus

@@ -52,9 +52,11 @@ class Exchanges {
     const Rank first = job_.seat_of(rank) * job_.grid.heads;
     for (Rank peer = first; peer < first + job_.grid.heads; ++peer) {
       if (peer == rank) continue;
-      for (const bool sent : {true, false})
-        if (const Index bytes = rows.rows(sent == back ? peer : rank) * exchange.row_bytes; bytes > 0)
-          here.messages.push_back({sent, peer, bytes, batch_, 0, now_, ends});
+      for (const bool sent : {true, false}) {
+        const Rank owner = sent == back ? peer : rank, user = sent == back ? rank : peer;
+        const Index bytes = rows.rows(owner) * exchange.row_bytes[static_cast<std::size_t>(job_.lane_of(user))];
+        if (bytes > 0) here.messages.push_back({sent, peer, bytes, batch_, 0, now_, ends});
+      }
     }
   }
   const Schedule& job_;
@@ -144,16 +146,20 @@ void Recorder::land(const Flight& f, double sent, double received) {
 // After the last step sums still come home.
 Index Recorder::step_of(int step) const { return std::clamp(step, 0, std::max(0, steps_ - 1)); }
 
-Index Recorder::write(const Schedule& job, const Passes::Pass& pass, double begins, Index batch,
+Index Recorder::write(const Schedule& job, const Passes& passes, const Passes::Pass& pass, const Start& start,
                       Prediction& into) const {
-  Exchanges before(job, into, batch, begins);
+  const Index largest = std::ranges::max(passes.shares);
+  Exchanges before(job, into, start.batch, start.begins);
   before.all(pass.before, false);
   for (Rank rank = 0; rank < ranks_; ++rank) {
     const Part& part = parts_[static_cast<std::size_t>(job.seat_of(rank))];
     Prediction::OfRank& here = into.ranks[static_cast<std::size_t>(rank)];
     for (const Event& event : part.of_lane.events)
       add(here.events, event.what, event.step, before.now() + event.begin_seconds, before.now() + event.end_seconds);
+    const Index share = passes.shares[static_cast<std::size_t>(job.lane_of(rank))];
     for (Message message : part.of_lane.messages) {
+      if (share == 0) break;
+      message.bytes = message.bytes / largest * share;
       message.peer = message.peer * heads_ + job.lane_of(rank);
       message.batch += before.batch();
       message.begin_seconds += before.now();

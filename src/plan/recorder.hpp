@@ -46,9 +46,13 @@ class Recorder {
   void merge(double begins, double ends, double row_bytes);
   void end(double seconds);
 
-  /// Appends the pass, which begins so many seconds after the first one, with its exchanges of heads. batch: the number of its first.
-  /// Returns that of the next pass.
-  Index write(const Schedule& job, const Passes::Pass& pass, double begins, Index batch, Prediction& into) const;
+  /// Appends the pass, one of these, with its exchanges of heads. Returns the number of the next pass's first batch.
+  struct Start {
+    double begins = 0;  ///< seconds after the first pass
+    Index batch = 0;    ///< the number of its first
+  };
+  Index write(const Schedule& job, const Passes& passes, const Passes::Pass& pass, const Start& start,
+              Prediction& into) const;
 
  private:
   struct Flight {

@@ -1,6 +1,6 @@
 #include "plan/sight.hpp"
 
-#include "annulus/geometry/meet.hpp"
+#include "annulus/base/error.hpp"
 
 namespace annulus {
 namespace {
@@ -53,7 +53,7 @@ inline void add(Sight& sight, const Tile& tile) {
   if (sight.backward) sight.backward_seconds += sight.paces->backward.cut(tile, pairs);
 }
 
-// One run of each side inside one region that holds both: the tile of meet(), counted only.
+// One run of each side, both inside one region: the tile of meet(), counted only.
 inline void look_at_run(const Run& q, const Run& k, Index key, Band band, Sight& sight, RowSet& rows) {
   const Index gap = k.first - q.first, least = gap - (q.count - 1) * q.stride, most = gap + (k.count - 1) * k.stride;
   if (most < band.lo || least > band.hi) return;
@@ -82,9 +82,20 @@ inline void look_at_run(const Run& q, const Run& k, Index key, Band band, Sight&
 void look(std::span<const Run> stay, std::span<const Run> travel, const Mask& mask, Sight& into) {
   clear(into);
   RowSet rows(into.rows);
-  for (const Tile& tile : meet(stay, travel, mask)) {
-    add(into, tile);
-    rows.add(tile.k);
+  for (const Run& q : stay) {
+    const auto near = mask.near({q.first, q.at(q.count - 1) + 1});
+    Index key = 0;
+    for (const Run& k : travel) {
+      require(q.stride == k.stride || q.count <= 1 || k.count <= 1,
+              "query runs and key runs must have the same stride to meet: they are ", q.stride, " and ", k.stride);
+      for (const Region& see : near) {
+        const Range i = clip(q, see.q), j = clip(k, see.k);
+        if (i.empty() || j.empty()) continue;
+        look_at_run({q.at(i.begin), i.count(), q.stride}, {k.at(j.begin), j.count(), k.stride}, key + j.begin, see.band,
+                    into, rows);
+      }
+      key += k.count;
+    }
   }
   rows.finish();
 }

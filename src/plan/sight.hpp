@@ -20,9 +20,10 @@ struct Sight {
   bool none() const { return pairs == 0; }
 };
 
-/// Counts what meet() would make tiles of. into: overwritten but for the paces; its memory is used again.
+/// Counts what meet() would make tiles of, without making them. into: overwritten but for the paces; its memory is used again.
+/// Throws Error as meet() does.
 void look(std::span<const Run> stay, std::span<const Run> travel, const Mask& mask, Sight& into);
-/// The same for an ordinary mask, without making tiles: some 10 ns per pair of runs.
+/// The same for an ordinary mask: some 10 ns per pair of runs.
 void look_at_ordinary(std::span<const Run> stay, std::span<const Run> travel, const Mask& mask, Sight& into);
 /// Whether one band holds for all queries and keys (full, causal, window), and all runs have strides that fit.
 bool is_ordinary(const Partition& stay, const Partition& travel, const Mask& mask);

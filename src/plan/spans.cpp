@@ -1,6 +1,7 @@
 #include "plan/spans.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace annulus {
 namespace {
@@ -33,9 +34,29 @@ Spans::Spans(const Planner& planner)
       seats_(planner.seats()),
       inner_(planner.grid().inner),
       stride_(planner.grid().outer > planner.grid().inner ? planner.grid().inner : 1) {
-  if (inner_ == 1) stride_ = 1, inner_ = seats_;  // a ring of rings of one is a ring
+  if (inner_ == 1) stride_ = 1, inner_ = seats_;    // a ring of rings of one is a ring
+  constexpr Index few = 16, most = Index{1} << 26;  // of the seats of a step; of all that is listed
+  if (planner.looks() < Index{planner.steps()} * seats_ / few && planner.looks() < most) {
+    list_users();
+    return;
+  }
   stay_ = stretches(planner.stays());
   travel_ = stretches(planner.travels());
+}
+
+// A sink makes every step one in which somebody works, and nearly nobody does.
+void Spans::list_users() {
+  const auto for_all = [&](const auto& each) {
+    for (Rank seat = 0; seat < seats_; ++seat)
+      for (const Range& seen : planner_.reach(seat))
+        for (auto origin = static_cast<Rank>(seen.begin); origin < static_cast<Rank>(seen.end); ++origin)
+          each(seat, static_cast<std::size_t>(step_of(planner_.grid(), seat, origin)));
+  };
+  first_.resize(static_cast<std::size_t>(seats_) + 2);
+  for_all([&](Rank, std::size_t step) { ++first_[step + 2]; });
+  std::partial_sum(first_.begin(), first_.end(), first_.begin());
+  users_.resize(first_.back());
+  for_all([&](Rank seat, std::size_t step) { users_[first_[step + 1]++] = seat; });
 }
 
 std::vector<int> Spans::stretches(const Partition& partition) const {

@@ -20,9 +20,14 @@ class Spans {
  public:
   explicit Spans(const Planner& planner);
 
-  /// Calls at(span) for all seats of one step of the itinerary, as visit() says.
+  /// Calls at(span) for all seats of one step of the itinerary, as visit() says, or for those alone that may work.
   template <class At>
   void for_row(int step, const At& at) const {
+    if (!first_.empty()) {
+      for (auto i = first_[static_cast<std::size_t>(step)]; i < first_[static_cast<std::size_t>(step) + 1]; ++i)
+        at({users_[i], visit(planner_.grid(), step, users_[i]), 1, 1});
+      return;
+    }
     const int turn = step / inner_, hop = step % inner_, outer = seats_ / inner_;
     if (stride_ == 1) {
       for (int ring = 0, from = turn == 0 ? 0 : outer - turn; ring < outer;
@@ -54,10 +59,14 @@ class Spans {
     }
   }
   bool alike(const Span& span) const;
+  void list_users();
   std::vector<int> stretches(const Partition& partition) const;
 
   const Planner& planner_;
   int seats_, inner_, stride_;
+  std::vector<std::size_t>
+      first_;  // where the users of each step of the itinerary begin, where few seats have work in most
+  std::vector<Rank> users_;
   std::vector<int> stay_, travel_;  // by seat: how many neighbours, itself included, have its shape and move on evenly
 };
 

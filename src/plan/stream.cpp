@@ -29,8 +29,7 @@ Stream::Stream(const Schedule& job, const Prices& prices, const Passes& passes, 
 void Stream::run(Estimate& e) {
   e.steps = planner_.steps();
   e.by_step.resize(index(planner_.steps()));
-  if (const Index looks = looks_of(planner_); looks > most_looks_)
-    every_ = static_cast<int>(ceil_div(5 * looks, most_looks_));
+  if (planner_.looks() > most_looks_) every_ = static_cast<int>(ceil_div(5 * planner_.looks(), most_looks_));
   while (std::gcd(every_, grid_.inner) > 1) ++every_;  // not always the same place of the inner rings
   e.sampled_every = every_;
   for (int first = 0; first < planner_.steps(); first += alike_) {
@@ -51,13 +50,26 @@ void Stream::run(Estimate& e) {
   for (std::size_t i = 0; i < seats_.size(); ++i) {
     const Seat& seat = seats_[i];
     e.longest = std::max(e.longest, static_cast<double>(seat.all_pairs) * slowness_[i]);
-    most_received = std::max(most_received, seat.all_rows);
-    received += seat.all_rows;
   }
   if (every_ > 1) e.pairs = planner_.seen().pairs();
   merge();
   e.forward = clocks_.front().end();
   if (clocks_.size() > 1) e.backward = clocks_.back().end();
+}
+
+std::vector<double> Stream::bytes_received(std::size_t first_pass) const {
+  std::vector<double> bytes(seats_.size());
+  for (std::size_t pass = first_pass; pass < clocks_.size(); ++pass)
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] += clocks_[pass].received(static_cast<Rank>(i));
+  return bytes;
+}
+
+void Stream::add(Rank rank, Index pairs, Index rows) {
+  Seat& seat = seats_[index(rank)];
+  if (!seat.here) here_.push_back(rank);
+  seat.here = true;
+  seat.pairs += pairs;
+  seat.rows += rows;
 }
 
 // All queries come to every seat.
@@ -66,7 +78,7 @@ void Stream::gather_all() {
   std::vector<Index> rows, rows_of_node(nodes_.empty() ? 0 : index(nodes_.back()) + 1);
   for (Rank seat = 0; seat < planner_.seats(); ++seat) {
     rows.push_back(queries.rows(seat));
-    seats_[index(seat)].rows = queries.tokens() - rows.back();
+    add(seat, 0, queries.tokens() - rows.back());
     if (!nodes_.empty()) rows_of_node[index(nodes_[index(seat)])] += rows.back();
   }
   clocks_.front().gather_all(rows);
@@ -96,10 +108,7 @@ void Stream::meet(const Span& span) {
   const bool visits = step_ > 0 && grid_.travel != Travel::tree;
   const Index rows = visits ? count(sight_.rows) : 0;
   for (Recorder& recorder : recorders_) recorder.blocks(span);
-  for (int i = 0, seat = span.seat; i < span.count; ++i, seat += span.stride) {
-    seats_[index(seat)].pairs += sight_.pairs;
-    seats_[index(seat)].rows += rows;
-  }
+  for (int i = 0, seat = span.seat; i < span.count; ++i, seat += span.stride) add(seat, sight_.pairs, rows);
   clocks_.front().work(span.seat, span.stride, span.count, sight_.forward_seconds, rows);
   if (sight_.backward) clocks_.back().work(span.seat, span.stride, span.count, sight_.backward_seconds, rows);
   if (!visits) return;
@@ -203,20 +212,22 @@ void Stream::last_homes() {
 void Stream::end_step(Estimate& e, int first) {
   StepSum sum;
   Index rows = 0, most_rows = 0;
-  for (std::size_t i = 0; i < seats_.size(); ++i) {
-    Seat& seat = seats_[i];
+  for (const Rank i : here_) {
+    Seat& seat = seats_[index(i)];
     if (grid_.travel == Travel::tree) seat.pairs *= alike_;
     seat.all_pairs += seat.pairs * steps_alike();
-    seat.all_rows += seat.rows * steps_alike();
     if (seat.pairs > 0) seat.busy = step_;
     sum.pairs += seat.pairs;
     sum.most_pairs = std::max(sum.most_pairs, seat.pairs);
-    sum.longest = std::max(sum.longest, static_cast<double>(seat.pairs) * slowness_[i]);
+    sum.longest = std::max(sum.longest, static_cast<double>(seat.pairs) * slowness_[index(i)]);
     rows += seat.rows;
     most_rows = std::max(most_rows, seat.rows);
     seat.pairs = seat.rows = 0;
+    seat.here = false;
   }
+  here_.clear();
   for (Clock& clock : clocks_) clock.step();
+  received += rows * steps_alike();
   e.pairs += sum.pairs * steps_alike();
   e.path_pairs += sum.longest * steps_alike();
   e.buffer_rows = std::max(e.buffer_rows, most_rows);
@@ -248,7 +259,7 @@ void Stream::merge() {
       if (crosses) merged_across += rows * every_;
     }
     merged += mine * every_;
-    most_merged = std::max(most_merged, mine);
+    clocks_.front().merges(seat, mine);
   }
   for (std::size_t m = 0; m < all.size(); ++m) {
     if (!recorders_.empty()) record_merge(m);

@@ -13,15 +13,11 @@
 
 namespace annulus {
 
-/// Of seats at blocks.
-inline Index looks_of(const Planner& planner) { return Index{planner.seats()} * planner.seats(); }
-
 /// What is written down, if anything: of which passes, and how the first of them begins.
 struct Recording {
   Prediction* into = nullptr;
   bool forward = true;
-  double begins = 0;
-  Index batch = 0;
+  Recorder::Start start = {};
 };
 
 /// The plans of all seats, step by step, told to a counter and to a clock for each pass.
@@ -36,14 +32,16 @@ class Stream {
   /// Counts, and the times of the steps alone.
   void run(Estimate& e);
 
-  Index received = 0, most_received = 0;  // rows of visiting blocks: of all seats, of the one with most
-  Index merged = 0, most_merged = 0;      // rows of partial results, likewise
-  Index crossed = 0, merged_across = 0;   // those of them that came from another node
+  Index received = 0, merged = 0;        // rows of visiting blocks and of partial results, of all seats
+  Index crossed = 0, merged_across = 0;  // those of them that came from another node
+  /// Bytes that one lane of each seat receives, in the passes from this one on (0: forward, if there is one).
+  std::vector<double> bytes_received(std::size_t first_pass) const;
 
  private:
   struct Seat {
-    Index pairs = 0, rows = 0, all_pairs = 0, all_rows = 0;
+    Index pairs = 0, rows = 0, all_pairs = 0;
     int busy = 0;  // the last step in which it worked
+    bool here = false;
   };
   struct Block {
     int step = 0;  // of its last use by a visitor
@@ -59,6 +57,7 @@ class Stream {
   static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
   bool across(Rank a, Rank b) const { return !nodes_.empty() && nodes_[index(a)] != nodes_[index(b)]; }
 
+  void add(Rank seat, Index pairs, Index rows);
   void gather_all();
   void look(Rank seat, Rank origin);
   void meet(const Span& span);
@@ -82,6 +81,7 @@ class Stream {
   std::vector<Clock> clocks_;             // forward, and backward where it is asked for
   std::vector<Recorder> recorders_;       // of each of them, or none
   std::vector<Seat> seats_;
+  std::vector<Rank> here_;        // those with work or rows in the step that comes
   std::vector<double> slowness_;  // of seats
   Index most_looks_;
   std::vector<Block> blocks_;  // by owner

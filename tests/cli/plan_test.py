@@ -328,14 +328,38 @@ class Plan(ProgramTest):
         self.assertGreater(seconds[1], seconds[2])
 
     def test_sampled_steps_are_said_to_be(self):
-        page, plan = self.plan("--tokens", "20M", "--ranks", 20000, "--mask", "window:100,0", "--partition", "contiguous", "--strategy", "ring")
+        page, plan = self.plan("--tokens", "20M", "--ranks", 20000, "--mask", "full", "--partition", "contiguous", "--strategy", "ring")
         self.assertIn("steps simulated", page)
+        self.assertEqual(plan["pairs"], 20_000_000**2)
+
+    def test_few_steps_of_many_ranks_are_all_simulated(self):
+        page, plan = self.plan("--tokens", "20M", "--ranks", 20000, "--mask", "window:100,0", "--partition", "contiguous", "--strategy", "ring")
+        self.assertNotIn("steps simulated", page)
         self.assertEqual(plan["pairs"], sum(min(i, 100) + 1 for i in range(200)) + (20_000_000 - 200) * 101)
+
+    def test_reasons_have_lines_of_their_own(self):
+        page, plan = self.plan("--tokens", "8Ki", "--ranks", 8)
+        self.assertIn("8 ranks: ", page.splitlines()[1])
+        self.assertTrue(page.splitlines()[2].startswith("  least time") or page.splitlines()[2].startswith("  within 2 %"), page)
+        self.assertLessEqual(max(map(len, page.splitlines()[:5])), 120)
+        page, _ = self.plan("--tokens", 64, "--ranks", 1)
+        self.assertIn("\n  1 rank: ", page)
+
+    def test_rows_of_the_table_hold_traces_as_the_plan_does(self):
+        for strategy in ["ring", "ulysses"]:
+            _, plan = self.plan("--tokens", "8Ki", "--ranks", 4, "--strategy", strategy, "--partition", "contiguous", "--trace", "full")
+            chosen, = [row for row in plan["strategies"] if row["chosen"]]
+            self.assertEqual(chosen["memory_bytes_per_rank"], plan["memory_bytes_per_rank"])
+
+    def test_numbers_beyond_any_machine_are_refused(self):
+        profile = self.scratch / "absurd.ini"
+        profile.write_text("name = x\nlink.network = 1e-6, 1e9\nmemory = 1e-300\nkernel.f32.forward.full = 64:1e9\n")
+        self.refuses(2, "line 3", "1e-15", command=["plan", "--hardware", profile])
 
     def test_packed_documents_move_less_than_whole_blocks(self):
         _, plan = self.plan("--tokens", "64Ki", "--mask", "documents", "--document-tokens", "16Ki", "--ranks", 8, "--partition",
                             "contiguous", "--strategy", "ring")
-        self.assertGreaterEqual(plan["whole_ring_bytes_total"], 4 * plan["block_bytes_total"])
+        self.assertGreaterEqual(plan["whole_ring_bytes_total"], 4 * plan["exchange_bytes_total"])
 
     def test_thousands_of_ranks_are_planned_in_seconds(self):
         _, plan = self.plan("--tokens", "10M", "--ranks", 2048, "--partition", "zigzag")
@@ -369,8 +393,8 @@ class Plan(ProgramTest):
             _, plan = self.plan("--tokens", 60, "--mask", "full", "--strategy", "ring", "--ranks", ranks, "--partition",
                                 "contiguous", "--query-heads", 4, "--kv-heads", 2, "--channels", 8, "--value-channels", 16)
             row = 2 * (8 + 16) * 4
-            self.assertEqual(plan["block_bytes_total"], 60 * (ranks - 1) * row)
-            self.assertEqual(plan["block_bytes_into_busiest_rank"], 60 * (ranks - 1) // ranks * row)
+            self.assertEqual(plan["exchange_bytes_total"], 60 * (ranks - 1) * row)
+            self.assertEqual(plan["exchange_bytes_into_busiest_rank"], 60 * (ranks - 1) // ranks * row)
 
     def test_memory_is_what_attend_takes(self):
         """Informative: the figure is about the arrays, and may be off by what a process needs besides."""

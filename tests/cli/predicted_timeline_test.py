@@ -162,8 +162,8 @@ class Files(TimelineTest):
         timeline.write_text("before")
         done = annulus("plan", "--ranks", 7, "--strategy", "hybrid", "--timeline", timeline)
         self.assertEqual(done.returncode, 2, done.stderr)
-        self.refuses(2, "--timeline", "every step", "seats = 20000", "17320",
-                     command=["plan", "--ranks", 20000, "--strategy", "ring", "--partition", "contiguous", "--timeline", timeline])
+        self.refuses(2, "--timeline", "every step", "pairs of seats = 400000000", "300000000",
+                     command=["plan", "--ranks", 20000, "--strategy", "ring", "--mask", "full", "--partition", "contiguous", "--timeline", timeline])
         self.assertEqual(timeline.read_text(), "before")
         self.assertEqual([p.name for p in self.scratch.iterdir() if "partial" in p.name], [])
 

@@ -154,8 +154,8 @@ class Links(HostsTest):
         options = ["--mask", "documents", "--strategy", "ring", "--partition", "contiguous"]
         self.succeeds("plan", path, "--ranks", ranks, *options, "--json", twin)
         plan = json.loads(twin.read_text())
-        self.assertGreater(plan["block_bytes_total"], 0, f"seed {SEED}: a document lies on both ranks")
-        self.assertGreaterEqual(plan["whole_ring_bytes_total"], 4 * plan["block_bytes_total"], f"seed {SEED}")
+        self.assertGreater(plan["exchange_bytes_total"], 0, f"seed {SEED}: a document lies on both ranks")
+        self.assertGreaterEqual(plan["whole_ring_bytes_total"], 4 * plan["exchange_bytes_total"], f"seed {SEED}")
         self.succeeds("attend", path, "--output", output, "--backward", "--threads", 1, *options, ranks=ranks, seconds=120)
         self.succeeds("verify", output)
         rows = {}

@@ -100,6 +100,35 @@ TEST(Bytes, OfATreesGradientsIncludeTheirExchangeOfHeads) {
   EXPECT_EQ(tree.exchange_node_bytes, ring.exchange_node_bytes);
 }
 
+// One head of 20 channels in f32 on four ranks of 128 tokens each: the last of them has the head.
+TEST(Bytes, OfHeadsThatDoNotDivideAreThoseOfTheRanksThatHaveThem) {
+  const Prices one{1, 1, 20, 20, 4};
+  const Estimate e = estimate(make_schedule({4, 1, 1}, "contiguous", Mask::parse("causal", {512, 512})), one);
+  EXPECT_EQ(e.exchange_bytes, 3 * 128 * 3 * 20 * 4);                         // q, k and v of the three others
+  EXPECT_EQ(e.exchange_total, e.exchange_bytes + 3 * 128 * (20 * 4 + 4));  // and out and lse back to them
+  EXPECT_EQ(e.total_bytes, 0);
+  // three heads on two lanes: one of them moves twice as much as the other
+  const Prices three{3, 3, 2, 2, 4};
+  EXPECT_EQ(estimate(make_schedule({2, 2, 1}, "contiguous", Mask::parse("full", {64, 64})), three).total_bytes,
+            64 * 3 * (2 + 2) * 4);
+}
+
+// Gathered blocks go to later ranks, and their gradients home to earlier ones.
+TEST(Bytes, IntoTheBusiestRankAreThoseOfOneRank) {
+  const Mask mask = Mask::parse("causal", {40, 40});
+  const Estimate e = estimate(make_schedule({1, 4, 1, Travel::gather}, "contiguous", mask), {1, 1, 3, 5, 4, true});
+  constexpr Index block = 10 * (3 + 5) * 4;
+  EXPECT_EQ(e.block_bytes_received, 2 * 3 * block);  // the last rank: three blocks in each pass, and no gradient
+  EXPECT_EQ(e.total_bytes, 3 * (3 + 2 + 1) * block);
+}
+
+TEST(Bytes, OfWholeBlocksOfABillionTokensAreAPositiveNumber) {
+  Prices wide{64, 64, 128, 128, 4, true};
+  const Mask mask = Mask::parse("window:65535,0", {1'000'000'000, 1'000'000'000});
+  const Estimate e = estimate(make_schedule({1, 4096, 1}, "contiguous", mask), wide);
+  EXPECT_NEAR(e.whole_bytes, 1e9 * 4095 * 64 * 256 * 12, 1e10);
+}
+
 TEST(Bytes, InnerRingsInsideNodesSpareTheLinksBetweenThem) {
   const Mask mask = Mask::parse("full", {4096, 4096});
   Prices p = prices;

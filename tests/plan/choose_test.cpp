@@ -78,6 +78,61 @@ TEST(Choose, NothingThatFitsIsFasterByMoreThanTwoPercent) {
     EXPECT_GT(chosen[name], 0) << name << " was never the fastest: these cases do not tell much";
 }
 
+TEST(Choose, TakesNothingThatMovesMoreInMoreStepsInAsMuchTime) {
+  Prices p = prices(8, 8, {0, 1e15, 1, false}, {});
+  p.forward = {{{1, 1e6}}, {}};  // nothing but work counts, which all share evenly
+  const Mask mask = Mask::parse("full", {1024, 1024});
+  const Choice choice = choose(mask, 8, p, nullptr, "contiguous");
+  const auto all = [&](const Grid& grid) {
+    const Schedule job = make_schedule(grid, "contiguous", mask);
+    const Estimate e = estimate(job, p);
+    return std::array<Index, 3>{e.steps, e.total_bytes + e.exchange_total, footprint(job, e.buffer_rows, p).total()};
+  };
+  const auto mine = all(choice.grid);
+  for (const Grid& grid : table(8, p)) {
+    const auto other = all(grid);
+    EXPECT_FALSE(other[0] < mine[0] && other[1] < mine[1] && other[2] < mine[2])
+        << to_text(choice.grid) << to_text(grid);
+  }
+}
+
+// 4,096 ranks and more are looked at in samples first.
+TEST(Choose, IsNoSlowerThanTheTableOfManyRanks) {
+  Prices p = prices(8, 8, {2e-6, 4e11, 1, false}, {});
+  p.forward = {{{1, 5e14}}, {}};
+  p.ranks_per_node = 8;
+  p.far = {3e-6, 4e10, 1, false};
+  const Mask mask = Mask::parse("window:4095,0", {20'000'000, 20'000'000});
+  const Choice choice = choose(mask, 4096, p, nullptr, "auto");
+  const double mine = estimate(make_schedule(choice.grid, choice.partition, mask), p).seconds();
+  const Index most = most_memory(make_schedule({1, 4096, 1}, choice.partition, mask), p);
+  for (const Grid& grid : table(4096, p)) {
+    const Schedule other = make_schedule(grid, choice.partition, mask);
+    const Estimate e = estimate(other, p);
+    const bool fits = footprint(other, e.buffer_rows, p).total() <= most;
+    EXPECT_TRUE(!fits || mine <= e.seconds() / worth_it) << strategy_of(grid);
+  }
+}
+
+TEST(Choose, CountsAsFasterWhatIsFasterThanWhatItTakes) {
+  const Mask mask = Mask::parse("causal", {8192, 8192});
+  for (const int ranks : {8, 13, 16}) {
+    const Prices p = prices(8, 8, {2e-6, 1e9, 1, false}, {});
+    const Choice choice = choose(mask, ranks, p, nullptr, "auto");
+    const double mine = estimate(make_schedule(choice.grid, choice.partition, mask), p).seconds();
+    Index faster = 0;
+    for (const char* partition : partitions) {
+      const Index most = most_memory(make_schedule({1, ranks, 1}, partition, mask), p);
+      for (const Grid& grid : table(ranks, p)) {
+        const Schedule other = make_schedule(grid, partition, mask);
+        const Estimate e = estimate(other, p);
+        if (e.seconds() < mine && footprint(other, e.buffer_rows, p).total() > most) ++faster;
+      }
+    }
+    EXPECT_EQ(choice.reason.find("times the memory") != std::string::npos, faster > 0) << choice.reason;
+  }
+}
+
 TEST(Choose, SharesWorkByTheWeightsOfTheRanks) {
   Prices p = prices(2, 2, {0, 1e12, 1, false}, {});
   p.weights = {1, 3};

@@ -198,6 +198,26 @@ TEST(Time, IsThatOfThePlansThemselves) {
   }
 }
 
+TEST(Time, OfManyStepsWithFewAtWorkIsThatOfThePlansThemselves) {
+  for (const Grid& grid : {Grid{1, 100, 1}, Grid{1, 10, 10}})
+    for (const char* partition : {"contiguous", "zigzag", "balanced"})
+      for (const char* terms : {"causal+window:9,0+sink:2", "window:9,0", "window:12,4+global:0"}) {
+        const Schedule job = make_schedule(grid, partition, Mask::parse(terms, {1009, 1009}));
+        const LinkPrice link{3, 2, 1, false};
+        const double expected = seconds_of_plans(job, link, false);
+        EXPECT_NEAR(estimate(job, plain(link)).seconds(), expected, 1e-9 * expected)
+            << to_text(grid) << partition << terms;
+      }
+}
+
+TEST(Time, OfAWindowThatReachesFewSeatsIsNotSampled) {
+  const Schedule job = make_schedule({1, 20000, 1}, "contiguous", Mask::parse("window:65,0", {400000, 400000}));
+  const Estimate e = estimate(job, plain({0, endless, 1, false}));
+  EXPECT_EQ(e.sampled_every, 1);
+  EXPECT_EQ(e.steps, 5);
+  EXPECT_DOUBLE_EQ(e.seconds(), 20 * 66);
+}
+
 TEST(Time, NeverGrowsWhenAPriceFalls) {
   for (unsigned seed = 0; seed < 200; ++seed) {
     Random random{std::mt19937(seed)};

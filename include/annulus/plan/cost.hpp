@@ -1,7 +1,9 @@
 #pragma once
+#include <functional>
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "annulus/plan/plan.hpp"
@@ -50,7 +52,7 @@ struct Prices {
   double key_bytes_per_second =
       std::numeric_limits<double>::infinity();  ///< of keys and values that few queries meet: no faster than they are read
   double seconds_per_pass = 0;                  ///< what a pass takes besides
-  Index most_looks = 300'000'000;  ///< of seats at blocks, some seconds; beyond, a fifth of it, of sampled steps
+  Index most_looks = 300'000'000;  ///< Planner::looks(), some seconds; beyond, a fifth of it, of sampled steps
   std::vector<double> weights =
       {};  ///< relative speeds of the ranks (empty: all equal); the rates are those of their mean
 };
@@ -80,13 +82,13 @@ struct Estimate {
   Index buffer_rows = 0;           ///< most rows that visit a seat at once
   Index row_bytes = 0;             ///< what travels for every row that visits a rank, sums that follow it included
   Index backward_row_bytes = 0;    ///< of it, in the backward pass
-  Index block_bytes_received = 0;  ///< bytes between seats, the rank that receives most
+  Index block_bytes_received = 0;  ///< bytes between seats, sums included, the rank that receives most
   Index exchange_bytes = 0;        ///< bytes of the head exchange, the rank that receives most
   Index total_bytes = 0;           ///< bytes between seats, received by all ranks
   Index node_bytes = 0;            ///< those of them that cross from one node to another
   Index exchange_total = 0;        ///< bytes of the head exchange, received by all ranks
   Index exchange_node_bytes = 0;   ///< those of them that cross from one node to another
-  Index whole_bytes = 0;           ///< what a ring that carries whole K/V blocks to everybody would move, same passes
+  double whole_bytes = 0;          ///< what a ring that carries whole K/V blocks to everybody would move, same passes
   int sampled_every = 1;           ///< of so many steps one was simulated, and stands for all of them
   PassTime forward, backward;      ///< backward: zero unless it is asked for
   std::vector<StepSum> by_step;
@@ -104,8 +106,8 @@ struct Estimate {
 };
 /// Simulates the very plans that the engine executes, step by step and seat by seat: a seat goes on when it has computed
 /// and its next block is there, and a block leaves when its sender is in that step, too. Memory grows with the number of
-/// seats, time with the pairs of seats that see each other, and no plan is made. Exact up to 17,320 seats; beyond,
-/// steps are sampled (Prices::most_looks) and counts of rows and bytes are close, not exact.
+/// seats, time with the pairs of seats that see each other, and no plan is made. Exact up to Prices::most_looks of those pairs;
+/// beyond (17,320 seats that all see each other), steps are sampled, and counts of rows and bytes are close, not exact.
 /// prediction: not null: filled for as many of the first ranks as it has, empty before; it then takes memory, and time, for each of
 /// their steps and messages. Throws Error (usage) when it is wanted and steps_are_sampled().
 Estimate estimate(const Schedule& schedule, const Prices& prices, Prediction* prediction = nullptr);
@@ -125,7 +127,9 @@ struct Footprint {
 /// Of a rank with the most tokens of all and `buffer_rows` visiting at once (Estimate::buffer_rows).
 Footprint footprint(const Schedule& schedule, Index buffer_rows, const Prices& prices);
 
-/// Heads of the largest share when `lanes` ranks split them; K/V heads are replicated where a share cuts a group.
+/// Heads of each share when `lanes` ranks split them, and of the largest; K/V heads are replicated where a share cuts a group.
+std::vector<Index> query_shares(const Prices& prices, int lanes);
+std::vector<Index> kv_shares(const Prices& prices, int lanes);
 Index largest_query_share(const Prices& prices, int lanes);
 Index largest_kv_share(const Prices& prices, int lanes);
 
@@ -134,14 +138,18 @@ Index largest_kv_share(const Prices& prices, int lanes);
 Index most_memory(const Schedule& ring, const Prices& prices);
 
 /// The grid and partition that `auto` takes, with the reason as a phrase: the least simulated time of all strategies and all
-/// even splits of heads on the sensible partitions, among those that keep to most_memory(). The plainer of two wins when they
-/// differ by less than 2 %. Candidates whose least_seconds are too long already are not simulated, and above 2,000 seats steps
-/// are sampled; above 1,024 ranks the partition `balanced` is not tried.
+/// even splits of heads on the sensible partitions, among those that keep to most_memory(). Of those within 2 % of it the
+/// plainest is taken, unless another has no more steps, bytes and memory. Candidates whose least_seconds are too long already
+/// are not simulated; where steps are sampled at first, those that may win are simulated again, as estimate() does; above
+/// 1,024 ranks the partition `balanced` is not tried.
 /// A fixed grid or partition (non-empty) is kept. Where ranks have weights only `balanced` candidates use them.
+/// looked: told for every candidate how many there are.
 struct Choice {
   Grid grid;
   std::string partition, reason;
+  std::vector<std::pair<Grid, Estimate>> priced = {};  ///< what estimate() says of grids on this partition, where it was asked
 };
-Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* grid, std::string_view partition);
+Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* grid, std::string_view partition,
+              const std::function<void(Index of)>& looked = {});
 
 }  // namespace annulus

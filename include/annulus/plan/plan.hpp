@@ -88,6 +88,9 @@ class Planner {
   bool ordinary() const { return ordinary_; }
   /// What the rows that stay at a seat see of the block of another, or of all of it where everything is gathered.
   void look(Rank seat, Rank origin, Sight& into) const;
+  /// The seats among which are all those whose blocks a seat works on, and how many looks at such pairs find all work.
+  std::span<const Range> reach(Rank seat) const { return reach_[static_cast<std::size_t>(seat)]; }
+  Index looks() const { return looks_; }
 
   /// All pairs of the rows that stay at a seat.
   Index pairs_of(Rank seat) const;
@@ -106,7 +109,8 @@ class Planner {
   Partition stay_, travel_;
   Mask seen_;                              // queries of it: the side that stays
   bool ordinary_ = false;                  // see look_at_ordinary()
-  std::vector<std::vector<Range>> reach_;  // by seat: seats among which are all those whose blocks it works on
+  std::vector<std::vector<Range>> reach_;  // by seat
+  Index looks_ = 0;
   std::vector<int> visits_;                // steps of the itinerary in which anybody works
   std::vector<std::size_t> first_;         // where those of each step begin
 };

@@ -16,6 +16,7 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
+#include "app/help.hpp"
 #include "app/outputs.hpp"
 #include "app/speeds.hpp"
 #include "app/stop.hpp"
@@ -237,8 +238,8 @@ void attend(const Settings& given, const Context& context, const Placement& plac
       !appends && queries > 1 && s.query_heads > queries && s.kv_heads > keys)
     std::printf(
         "  hint      more heads than tokens: datasets are [tokens, heads, channels], not [heads, tokens, channels]\n");
-  std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
-              compute.description().c_str());
+  std::printf("  plan      %s\n            %s  kernel    %s\n", describe(*job, context).c_str(),
+              wrapped_line(job->reason, 12).c_str(), compute.description().c_str());
   std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", duration_text(computes - begins).c_str(),
               duration_text(writes - computes).c_str(), operations / (writes - computes) * 1e-9,
               duration_text(tools.timeline.now() - writes).c_str());

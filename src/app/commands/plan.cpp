@@ -7,11 +7,13 @@
 #include "annulus/geometry/numbers.hpp"
 #include "app/backends.hpp"
 #include "app/commands/commands.hpp"
+#include "app/help.hpp"
 #include "app/ini.hpp"
 #include "app/job.hpp"
 #include "app/outputs.hpp"
 #include "app/plan_page.hpp"
 #include "app/predicted_timeline.hpp"
+#include "app/progress.hpp"
 #include "app/strategy_table.hpp"
 #include "app/tensors.hpp"
 #include "app/text_draft.hpp"
@@ -136,8 +138,9 @@ void print_request(const json& r) {
                                ":", count("value_channels"), " channels, ", text("dtype"), ", mask ", text("mask"),
                                ", ", text("pass") == "backward" ? "forward and backward" : "forward")
                           .c_str());
-  std::printf("  %lld ranks: %s, grid %s, partition %s (%s)\n\n", static_cast<long long>(count("ranks")),
-              text("strategy").c_str(), text("grid").c_str(), text("partition").c_str(), text("reason").c_str());
+  std::printf("  %lld %s: %s, grid %s, partition %s\n  %s\n", static_cast<long long>(count("ranks")),
+              count("ranks") == 1 ? "rank" : "ranks", text("strategy").c_str(), text("grid").c_str(),
+              text("partition").c_str(), wrapped_line(text("reason"), 2).c_str());
 }
 
 int run(const Settings& settings, Context& context) {
@@ -152,12 +155,22 @@ int run(const Settings& settings, Context& context) {
                                                   : subject_in(settings.positional().front(), settings, backward);
   add_results(subject.shape, subject.mask, backward, subject.files);
   const Placement place = place_of(settings, context, hardware);
-  const Job job = make_job(settings, place, subject.shape, subject.mask, backward);
+  std::optional<Progress> progress;
+  const auto looked = [&](Index of) {
+    if (!progress)
+      progress.emplace(settings.text("progress"), true, "candidates priced",
+                       of + static_cast<Index>(strategies().size()));
+    progress->begin();
+    progress->add(1);
+  };
+  const Job job = make_job(settings, place, subject.shape, subject.mask, backward, looked);
   const Prices prices = prices_of(settings, place, job.shape, backward);
   const Estimate e = timeline.estimate(job, prices);
   const TraceChoice traces = trace_choice(settings);
   if (traces.any()) subject.files.write.emplace_back("trace", trace_file_bytes(traces, job));
   const Planned plan{job, prices, e, subject.files, trace_bytes(traces, job)};
+  const std::vector<StrategyLine> lines = price_strategies(plan, [&] { looked(0); });
+  progress->finish();
   json out = request_of(settings, job, hardware);
   print_request(out);
   print_schedule(plan, out);
@@ -169,7 +182,7 @@ int run(const Settings& settings, Context& context) {
   } else {
     std::printf("at nominal prices: a few CPU cores, one kind of link (--hardware FILE predicts)\n");
   }
-  print_strategies(job, e, prices, out);
+  print_strategies(lines, plan, out);
   if (settings.flag("explain")) print_legality(job, out);
   timeline.write(job, out);
   twin.commit(out.dump(2) + "\n");
@@ -178,7 +191,7 @@ int run(const Settings& settings, Context& context) {
 
 // What says how run, attend and bench do it, and changes nothing here.
 std::vector<Option> unused_options() {
-  std::vector<Option> options = joined({machine_options(), {progress_option()}});
+  std::vector<Option> options = machine_options();
   for (Option& option : options)
     option.group = "Not used by a plan (accepted, so that a --config of attend, run or bench serves)";
   return options;
@@ -229,7 +242,7 @@ Command plan_command() {
                       trace_options("none"),
                       {{.name = "ranks-per-node",
                         .value = "N",
-                        .fallback = "(all)",
+                        .fallback = "(the profile's, else all)",
                         .group = "Distribution",
                         .help = "ranks that share a node",
                         .check = whole_number(1)},
@@ -240,7 +253,8 @@ Command plan_command() {
                        {.name = "timeline",
                         .value = "FILE",
                         .group = "Output",
-                        .help = "Chrome/Perfetto JSON of what each rank would do when; of at most 64 ranks"}},
+                        .help = "Chrome/Perfetto JSON of what each rank would do when; of at most 64 ranks"},
+                       progress_option()},
                       unused_options()}),
           .examples = {"annulus plan --tokens 1M --ranks 8 --mask causal",
                        "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",

@@ -6,6 +6,7 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
+#include "app/help.hpp"
 #include "app/outputs.hpp"
 #include "app/sequence.hpp"
 #include "app/speeds.hpp"
@@ -125,8 +126,8 @@ void run_rank(const Settings& given, const Context& context, const Placement& pl
               static_cast<long long>(s.query_heads), static_cast<long long>(s.channels),
               std::string(name_of(s.type)).c_str(), taken.c_str(),
               asked.empty() || asked == taken ? "" : sentence(" (asked for: ", asked, ")").c_str());
-  std::printf("  plan      %s (%s)\n  kernel    %s\n", describe(*job, context).c_str(), job->reason.c_str(),
-              compute.description().c_str());
+  std::printf("  plan      %s\n            %s  kernel    %s\n", describe(*job, context).c_str(),
+              wrapped_line(job->reason, 12).c_str(), compute.description().c_str());
   std::printf("  time      read and embed %s, attention %s (%.1f GFLOP/s), read out and write %s\n",
               duration_text(computes - begins).c_str(), duration_text(reads - computes).c_str(),
               operations / (reads - computes) * 1e-9, duration_text(tools.timeline.now() - reads).c_str());
