@@ -73,9 +73,8 @@ void print_nodes(const Job& job, const Estimate& e, json& out) {
   }
   const Grid& grid = job.schedule.grid;
   const int ring = grid.heads * grid.inner;  // neighbouring ranks
-  std::printf("  nodes           %s; an inner ring of %d %s %s; %s cross between nodes\n", map.c_str(), grid.inner,
-              grid.inner == 1 ? "seat" : "seats", each % ring == 0 ? "stays inside a node" : "spans nodes",
-              text(e.node_bytes).c_str());
+  std::printf("  nodes           %s; an inner ring of %d %s; %s cross between nodes\n", map.c_str(), grid.inner,
+              each % ring == 0 ? "stays inside a node" : "spans nodes", text(e.node_bytes).c_str());
 }
 
 void print_memory(const Planned& plan, json& out) {
