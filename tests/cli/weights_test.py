@@ -71,7 +71,7 @@ class Measured(AttendTest):
         self.assertEqual(pairs.sum(), TOKENS * (TOKENS + 1) // 2)
         self.assertLessEqual(np.abs(pairs - pairs.sum() * np.array(weights) / 3).max(), DEALT * pairs.sum(), f"pairs {pairs}, weights {weights}")
         sent = sum(e["args"]["bytes"] for e in slices(json.loads(measured.read_text())["traceEvents"], "send"))
-        self.assertEqual(sent, plan["block_bytes_total"])
+        self.assertEqual(sent, plan["exchange_bytes_total"])
 
     def test_it_needs_ranks_that_run_and_a_kernel_that_can_be_measured(self):
         path, _ = self.case("causal")
