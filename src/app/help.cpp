@@ -77,7 +77,8 @@ std::string wrapped_line(std::string_view text, std::size_t first_column) {
     const std::string_view word = text.substr(0, text.find(' '));
     text.remove_prefix(std::min(text.size(), word.size() + 1));
     if (column > first_column && column + 1 + word.size() > page_columns) {
-      lines += "\n" + std::string(first_column, ' ');
+      lines += '\n';
+      lines.append(first_column, ' ');
       column = first_column;
     } else if (column > first_column) {
       lines += ' ';

@@ -284,11 +284,11 @@ class Profiles(BenchTest):
         good = "name = x\nlink.network = 1e-6, 1e9\nkernel.f32.forward.full = 64:1e9\n"
         for text, words in [(good + "speed = 3\n", ["line 4", "'speed'"]), ("link.network = 1e-6\n", ["line 1", "seconds"]),
                             (good.replace("64:1e9", "64:1e9, 32:1e9"), ["line 3", "ascend"]),
-                            (good.replace("1e-6", "nan"), ["line 2", "finite"]), (good + "name = y\n", ["line 4", "twice"]),
+                            (good.replace("1e-6", "nan"), ["line 2", "between 1e-15 and 1e30"]), (good + "name = y\n", ["line 4", "twice"]),
                             ("name = x\n", ["kernel."]), (good.replace("f32", "f64"), ["line 3", "not known"]),
                             (good.replace("1e9\nk", "1e9, 1.5\nk"), ["line 2", "share"]),
                             (good.replace("1e9\nk", "1e9, 1, 65536\nk"), ["line 2", "long messages"]),
-                            (good.replace("1e9\nk", "1e9, 1, 65536, 0\nk"), ["line 2", "above zero"]), (good + "network-ports = 0\n", ["line 4", "least"]),
+                            (good.replace("1e9\nk", "1e9, 1, 65536, 0\nk"), ["line 2", "between 1e-15 and 1e30"]), (good + "network-ports = 0\n", ["line 4", "least"]),
                             (good + "memory = fast\n", ["line 4", "'fast'"])]:
             with self.subTest(text=text):
                 profile = self.scratch / "bad profile.ini"

@@ -166,15 +166,14 @@ class Verified(ProgramTest):
                     self.succeeds("attend", path, "--output", output, "--overwrite", "--backward", "--mask", "full", "--dtype", dtype)
                     self.succeeds("verify", output, "--all")
 
-    def test_infinities_and_numbers_that_are_none_are_equal_to_their_like(self):
+    def test_infinities_are_equal_to_their_like(self):
         random = np.random.default_rng(SEED + 6)
         tensors = random_tensors(random, 30, 30, 2, 2, 8, 8)
         tensors["v"][20, 1, 3] = np.inf
-        tensors["v"][25, 1, 3] = -np.inf
         path, output = write(self.scratch / "infinite.h5", "f32", **tensors), self.scratch / "infinite-out.h5"
         self.succeeds("attend", path, "--output", output)
         with h5py.File(output, "r") as file:
-            self.assertTrue(np.isinf(file["out"][20:25, 1, 3]).all() and np.isnan(file["out"][25:, 1, 3]).all())
+            self.assertTrue(np.isinf(file["out"][20:, 1, 3]).all() and np.isfinite(file["out"][:20]).all())
         self.succeeds("verify", output, "--all")
         with h5py.File(output, "a") as file:
             file["out"][22, 1, 3] = -np.inf

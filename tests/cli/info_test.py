@@ -58,7 +58,7 @@ class Info(ProgramTest):
             else:
                 self.assertEqual(line.endswith("cannot run"), kernel["dtypes"] == [], line)
             if kernel["refusal"]:
-                lines = page.splitlines()
+                lines = page[page.index("\n  kernels "):].splitlines()
                 self.assertEqual(sum(kernel["refusal"] in text for text in lines), 1, "said once")
                 why = next(number for number, text in enumerate(lines) if kernel["refusal"] in text)
                 self.assertIn(kernel["name"], lines[why - 1].replace(",", "").split())

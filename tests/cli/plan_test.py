@@ -272,7 +272,7 @@ class Plan(ProgramTest):
             self.refuses(2, option, str(path), "must not be given beside an input", command=["plan", path, option, 8])
         self.refuses(2, "--document-tokens", "needs the mask term documents", "causal", command=["plan", "--document-tokens", 100])
         self.refuses(2, "--mask", "documents needs --document-tokens N", command=["plan", "--mask", "causal+documents"])
-        self.refuses(2, "the input has none", command=["plan", path, "--mask", "documents"])
+        self.refuses(2, "needs a dataset documents", command=["plan", path, "--mask", "documents"])
 
     def test_auto_gathers_where_that_is_fastest_and_fits(self):
         profile = self.scratch / "slow.ini"

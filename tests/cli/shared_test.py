@@ -50,7 +50,7 @@ class Shared(ProgramTest):
             with self.subTest(options=options, ranks=ranks):
                 done, _, attribute = self.attend(*options, ranks=ranks)
                 self.assertEqual(attribute, name)
-                self.assertIn(f", {name} (", done.stdout)
+                self.assertIn(f", {name}\n", done.stdout)
                 self.assertEqual(done.stderr, "")
         self.assertIn("transport   shared: ", self.succeeds("info", ranks=2).stdout)
         self.assertIn("transport   threads: ", self.succeeds("info").stdout)

@@ -56,7 +56,7 @@ TEST(EngineOnADevice, ReportsProgressThatItKeptPaceWith) {
   on_ranks(1, [&](Transport& transport) {
     CpuDevice cpu;
     GuardedDevice device;
-    GuardedKernel kernel(reference64(problem_of(shape, job.grid, job.lane_of(0), 0)), device);
+    GuardedKernel kernel(reference64(problem_of(shape, job.grid, job.lane_of(0), mask.query_shift())), device);
     Timeline timeline;
     Index reports = 0, done = 0;
     const auto progress = [&](Index triples) {

@@ -92,7 +92,9 @@ TEST_F(OnGpu, SmallPiecesAreCutFromLargeOnesOfForeignMemory) {
       const auto piece = std::prev(given.upper_bound(array.rows().data));
       EXPECT_LE(array.rows().data + array.rows().bytes(), piece->first + piece->second);
       const auto after = taken.upper_bound(array.rows().data);
-      if (after != taken.begin()) EXPECT_LE(std::prev(after)->first + std::prev(after)->second, array.rows().data);
+      if (after != taken.begin()) {
+        EXPECT_LE(std::prev(after)->first + std::prev(after)->second, array.rows().data);
+      }
       taken[array.rows().data] = array.rows().bytes();
     }
   }
