@@ -56,8 +56,8 @@ void PredictedTimeline::write(const Job& job, json& page) {
   std::vector<std::string> events;
   for (Rank rank = 0; rank < recorded; ++rank) {
     Prediction::OfRank& mine = prediction_.ranks[static_cast<std::size_t>(rank)];
-    std::ranges::stable_partition(mine.messages,
-                                  &Message::sent);  // the tracks of sends come first, as in measured ones
+    std::stable_partition(mine.messages.begin(), mine.messages.end(),
+                          [](const Message& m) { return m.sent; });  // their tracks come first, as in measured ones
     events.push_back(timeline_events({.rank = rank,
                                       .name = sentence("rank ", rank, " on node ", rank / each, ", predicted"),
                                       .events = mine.events,

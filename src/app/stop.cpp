@@ -34,7 +34,7 @@ bool stop_requested() { return asked != 0; }
 void throw_stopped() { throw Agreed(stopped); }
 
 void require_not_stopped() {
-  if (stop_requested()) throw stopped;
+  if (stop_requested()) throw Error(stopped);
 }
 
 void stop_together(Transport& transport) {

@@ -73,7 +73,7 @@ Index bytes_of_texts(std::span<const std::string> texts) {
   Index words = 0;
   for (const std::string& text : texts) words += ceil_div(static_cast<Index>(text.size()), 8);
   const auto count = static_cast<Index>(texts.size());
-  return 33 * count + 2 * 8 * words;  // 16 and 16 of each, and some of these are lost at ends of blocks
+  return 33 * count + 16 * words;  // 16 and 16 of each, and some of these are lost at ends of blocks
 }
 
 }  // namespace

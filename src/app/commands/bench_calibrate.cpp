@@ -169,7 +169,7 @@ void measure_keys(const Settings& settings, int threads, RankTools& tools, Hardw
 std::vector<Index> lengths_of(const Settings& settings) {
   std::vector<Index> lengths = counts_of(settings, "tokens");
   std::ranges::sort(lengths);
-  lengths.erase(std::ranges::unique(lengths).begin(), lengths.end());
+  lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
   return lengths;
 }
 
