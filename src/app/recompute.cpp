@@ -41,7 +41,13 @@ double size_of_dot(const double* a, const double* b, Index n) {
   return sum;
 }
 
-double largest(std::span<const double> values) { return values.empty() ? 0 : std::ranges::max(values); }
+// Of what is finite: an infinite measure would make any error small.
+double largest(std::span<const double> magnitudes) {
+  double most = 0;
+  for (const double x : magnitudes)
+    if (std::isfinite(x)) most = std::max(most, x);
+  return most;
+}
 
 // One query and head on its way through the keys.
 struct RowState {

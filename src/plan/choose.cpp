@@ -116,11 +116,13 @@ std::vector<Candidate*> order_of(std::vector<Candidate>& candidates, int ranks) 
 
 std::string reason_for(const Candidate& winner, const std::vector<Candidate>& candidates) {
   const Estimate& e = *winner.estimate;
-  const auto faster = [&](const Candidate& c) { return c.estimate && c.seconds() < winner.seconds(); };
-  const auto count = [&](const auto& which) { return std::ranges::count_if(candidates, which); };
-  const auto ruled_out = count([](const Candidate&c) { return !c.estimate; }),
-             roomy = count([&](const Candidate&c) { return faster(c) && !c.fits(); }),
-             about = count([&](const Candidate&c) { return faster(c) && c.fits(); });
+  int ruled_out = 0, roomy = 0, about = 0;
+  for (const Candidate& c : candidates) {
+    const bool faster = c.estimate && c.seconds() < winner.seconds();
+    ruled_out += c.estimate ? 0 : 1;
+    roomy += faster && !c.fits() ? 1 : 0;
+    about += faster && c.fits() ? 1 : 0;
+  }
   std::string reason = candidates.size() == 1 ? "the only candidate"
                                               : sentence(about > 0 ? "within 2 % of the " : "", "least time of ",
                                                          candidates.size(), " candidates");

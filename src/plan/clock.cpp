@@ -1,6 +1,7 @@
 #include "plan/clock.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "plan/recorder.hpp"
 
@@ -69,7 +70,6 @@ void Clock::send(std::vector<Load>& loads, const Messages& m, double bytes, doub
     (across ? here.far : here.near).out += out;
     wake(to).received += steps_ * bytes;
     const Seat& sender = wake(from);
-    here.sends = true;
     there.source = from;
     there.sent = std::max(there.sent, sender.*sent);
     there.computed = std::max(there.computed, sender.done);
@@ -86,8 +86,11 @@ void Clock::sums(const Messages& m, Index rows) {
   const double bytes = static_cast<double>(rows) * sum_bytes_;
   send(later_, m, bytes, &Seat::done);
   if (recorder_ != nullptr) record(m, bytes, true);
-  for (int i = 0, to = m.to; i < m.count; ++i, to += m.stride)
-    wake(to).extra += 3 * steps_ * bytes * seconds_per_byte_;  // added: two read, one written
+  for (int i = 0, to = m.to, from = m.from; i < m.count; ++i, to += m.stride, from += m.stride) {
+    Seat& seat = seats_[index(to)];
+    seat.extra += 3 * steps_ * bytes * seconds_per_byte_;  // added: two read, one written
+    seat.later = seats_[index(from)].later = true;
+  }
 }
 
 void Clock::record(const Messages& m, double bytes, bool late) {
@@ -184,8 +187,7 @@ void Clock::record_arrival(std::size_t i, double near, double across) {
 void Clock::step() {
   const bool recorded = recorder_ != nullptr;
   for (Rank i = 0; recorded && i < recorder_->seats(); ++i) wake(i);
-  const bool sums = !out_.empty() || workers_ < ranks_here_;  // of nodes, rounded alike in whatever order seats woke
-  if (sums && !std::ranges::is_sorted(awake_)) std::ranges::sort(awake_);
+  if (!std::ranges::is_sorted(awake_)) std::ranges::sort(awake_);  // as memory is, and sums of nodes are rounded alike
   if (!out_.empty()) share_ports();
   for (const Rank i : awake_) recorded ? wait<true>(index(i)) : wait<false>(index(i));
   if (workers_ < ranks_here_) share_cores();
@@ -194,7 +196,7 @@ void Clock::step() {
     now_[index(i)] = Load{};
     Seat& seat = seats_[index(i)];
     go_on(seat);
-    seat.awake = seat.done > seat.ready || (!later_.empty() && !later_[index(i)].none());
+    seat.awake = std::exchange(seat.later, false) || seat.done > seat.ready;
     return !seat.awake;
   });
   if (!later_.empty()) std::swap(now_, later_);

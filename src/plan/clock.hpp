@@ -65,8 +65,6 @@ class Clock {
     Traffic near, far;
     double sent = 0, computed = 0;
     Rank source = nobody;
-    bool sends = false;
-    bool none() const { return source == nobody && !sends; }
   };
   struct Seat {
     double ready = 0, done = 0, next = 0;  // when its step began, when it has computed, when the next begins
@@ -74,7 +72,7 @@ class Clock {
     double compute = 0;                    // all computing so far
     double slowness = 1;                   // times what a rank of mean speed takes
     double received = 0;                   // bytes at one lane
-    bool awake = false;
+    bool awake = false, later = false;     // concerned by this step or the next; by sums that come in the next
   };
   static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
   Seat& wake(Rank rank) {

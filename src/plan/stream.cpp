@@ -64,14 +64,6 @@ std::vector<double> Stream::bytes_received(std::size_t first_pass) const {
   return bytes;
 }
 
-void Stream::add(Rank rank, Index pairs, Index rows) {
-  Seat& seat = seats_[index(rank)];
-  if (!seat.here) here_.push_back(rank);
-  seat.here = true;
-  seat.pairs += pairs;
-  seat.rows += rows;
-}
-
 // All queries come to every seat.
 void Stream::gather_all() {
   const Partition& queries = planner_.queries();

@@ -57,7 +57,13 @@ class Stream {
   static std::size_t index(Rank seat) { return static_cast<std::size_t>(seat); }
   bool across(Rank a, Rank b) const { return !nodes_.empty() && nodes_[index(a)] != nodes_[index(b)]; }
 
-  void add(Rank seat, Index pairs, Index rows);
+  void add(Rank rank, Index pairs, Index rows) {
+    Seat& seat = seats_[index(rank)];
+    if (!seat.here) here_.push_back(rank);
+    seat.here = true;
+    seat.pairs += pairs;
+    seat.rows += rows;
+  }
   void gather_all();
   void look(Rank seat, Rank origin);
   void meet(const Span& span);

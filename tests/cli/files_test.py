@@ -175,9 +175,14 @@ class Verified(ProgramTest):
         with h5py.File(output, "r") as file:
             self.assertTrue(np.isinf(file["out"][20:, 1, 3]).all() and np.isfinite(file["out"][:20]).all())
         self.succeeds("verify", output, "--all")
-        with h5py.File(output, "a") as file:
-            file["out"][22, 1, 3] = -np.inf
-        self.is_found_wrong(output, "out")
+        for place, wrong in [((22, 1, 3), -np.inf), ((4, 0, 2), 9)]:
+            with h5py.File(output, "a") as file:
+                right = file["out"][place]
+                file["out"][place] = wrong
+            with self.subTest(place=place):
+                self.is_found_wrong(output, "out")
+            with h5py.File(output, "a") as file:
+                file["out"][place] = right
 
     def test_damaged_results_are_named(self):
         _, whole = self.result("sound", "--trace", "full")
