@@ -238,7 +238,8 @@ TEST(Attention, KeysAndValuesSideBySideAreNotCopiedAndGiveTheSame) {
   });
 }
 
-TEST(Attention, WhatDoesNotFitTogetherIsRefusedInASentence) {
+// One rank; 4 queries and keys, 2 heads of 4 channels, f32.
+void with_small_attention(const std::function<void(Attention&, CpuDevice&)>& work) {
   const Mask mask = Mask::parse("full", {4, 4});
   const Schedule job = make_schedule({1, 1, 1}, "contiguous", mask);
   on_ranks(1, [&](Transport& transport) {
@@ -247,6 +248,12 @@ TEST(Attention, WhatDoesNotFitTogetherIsRefusedInASentence) {
     const AttentionShape shape{2, 2, 4, 4, DType::f32, 0.5};
     const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
     Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+    work(attention, cpu);
+  });
+}
+
+TEST(Attention, WhatDoesNotFitTogetherIsRefusedInASentence) {
+  with_small_attention([](Attention& attention, CpuDevice& cpu) {
     const Array q(cpu, DType::f32, 3, 2, 4), out(cpu, DType::f32, 4, 2, 4), lse(cpu, DType::f32, 4, 2, 1);
     EXPECT_THROW(attention.forward(q, {q, q}, out, lse), Error);
     EXPECT_THROW(check(AttentionShape{6, 4, 8, 8, DType::f32, 1}), Error);
@@ -282,14 +289,7 @@ TEST(Attention, AKernelMadeForAnotherProblemIsRefused) {
 }
 
 TEST(Attention, RowsThatAreNotThereOrOverlapAreRefusedBeforeAnybodyLooksAtThem) {
-  const Mask mask = Mask::parse("full", {4, 4});
-  const Schedule job = make_schedule({1, 1, 1}, "contiguous", mask);
-  on_ranks(1, [&](Transport& transport) {
-    CpuDevice cpu;
-    Timeline timeline;
-    const AttentionShape shape{2, 2, 4, 4, DType::f32, 0.5};
-    const auto kernel = reference32(problem_of(shape, job.grid, 0, 0));
-    Attention attention(job, shape, {cpu, *kernel, transport, timeline});
+  with_small_attention([](Attention& attention, CpuDevice& cpu) {
     const auto zeros = [&](Index channels) { return Array::zeros(cpu, DType::f32, 4, 2, channels); };
     std::vector<Array> arrays;
     for (const Index channels : {4, 4, 4, 4, 4, 1, 4, 4, 4}) arrays.push_back(zeros(channels));

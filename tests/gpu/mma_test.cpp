@@ -48,9 +48,7 @@ TEST_F(OnTensorCores, NothingDriftsWhileTheMaximumStays) {
 }
 
 TEST_F(OnTensorCores, GradientsOfAnySizeFitTheRangeOfF16) {
-  const auto make = [this](const Problem& p) { return mma(p); };
-  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
-  expect_the_range_of_f16_to_suffice(make, 3000, 300);
+  expect_the_range_of_f16_to_suffice([this](const Problem& p) { return mma(p); });
 }
 
 TEST_F(OnTensorCores, TheSameCallGivesTheSameBits) {

@@ -50,9 +50,7 @@ TEST_F(OnHopper, NothingDriftsWhileTheMaximumStays) {
 }
 
 TEST_F(OnHopper, GradientsOfAnySizeFitTheRangeOfF16) {
-  const auto make = [this](const Problem& p) { return wgmma(p); };
-  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
-  expect_the_range_of_f16_to_suffice(make, 3000, 300);
+  expect_the_range_of_f16_to_suffice([this](const Problem& p) { return wgmma(p); });
 }
 
 }  // namespace

@@ -74,9 +74,7 @@ TEST(Mma, NothingDriftsWhileTheMaximumStays) {
 }
 
 TEST(Mma, GradientsOfAnySizeFitTheRangeOfF16) {
-  const auto make = [](const Problem& p) { return emulated(p); };
-  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
-  expect_the_range_of_f16_to_suffice(make, 3000, 300);
+  expect_the_range_of_f16_to_suffice([](const Problem& p) { return emulated(p); });
 }
 
 TEST(Mma, TheOrderInWhichThreadsRunChangesNoBit) {

@@ -112,9 +112,7 @@ TEST(Wgmma, NothingDriftsWhileTheMaximumStays) {
 }
 
 TEST(Wgmma, GradientsOfAnySizeFitTheRangeOfF16) {
-  const auto make = [](const Problem& p) { return emulated(p, 3); };
-  expect_the_range_of_f16_to_suffice(make, 1e-3, 1);
-  expect_the_range_of_f16_to_suffice(make, 3000, 300);
+  expect_the_range_of_f16_to_suffice([](const Problem& p) { return emulated(p, 3); });
 }
 
 TEST(Wgmma, TheSameCallGivesTheSameBitsOnAnyNumberOfBlocks) {
