@@ -55,7 +55,7 @@ std::vector<Option> plan_options(std::string ranks_fallback) {
       {.name = "weights",
        .value = "W,W,...",
        .group = group,
-       .help = "relative speeds of the ranks: what --partition balanced shares out by, and plans are priced by;\n"
+       .help = "relative speeds of the ranks: what --partition balanced shares out by, and plans are priced by; "
                "or the word measured: as their processors' arithmetic is now (run, attend, bench)"},
       {.name = "ranks",
        .value = "P",

@@ -276,8 +276,9 @@ Command attend_command() {
                 {.name = "append",
                  .value = "FILE",
                  .group = "Attention",
-                 .help = "K/V cache (HDF5): its tokens come before those of the input, whose keys and values\n"
-                         "are added to it; made when there is none. For prefill in parts, and decoding"}},
+                 .help = "K/V cache (HDF5): its tokens come before those of the input, whose keys and values "
+                         "are added to it; made when there is none. For prefill in parts, and decoding\n"
+                         "an ordinary file with k and v, and nothing else, is made one as it grows"}},
                trace_options("none"),
                distribution_options(),
                output_options()}),
