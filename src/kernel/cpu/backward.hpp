@@ -252,26 +252,32 @@ void load_keys(const GradientItem& item, Index row, Index count, float* spare, c
   zero(block.touched, lanes);
 }
 
-/// One chunk of queries of one head against all blocks of keys; their dq is left in the room.
+/// Packs a chunk of queries of one head.
 template <class Operands>
-void differentiate_chunk(const GradientItem& item, const QueryChunk& of, Steps rows, const BackwardRoom& room) {
+void read_chunk(const GradientItem& item, const QueryChunk& of, const BackwardRoom& room) {
+  pack_queries<Operands>(item, of.head, of.rows.begin, of.rows.end - of.rows.begin, room);
+}
+
+/// The chunk's queries `rows` against the blocks of keys of a part; their dq is left in the room.
+template <class Operands>
+void differentiate_chunk(const GradientItem& item, const QueryChunk& of, Steps part, Steps rows,
+                         const BackwardRoom& room) {
   using Words = typename Operands::Words;
   const Shape& shape = item.shape;
-  const Group& group = item.group;
   const Index head = of.head, from = rows.begin, size = rows.end - from, pitch = row_pitch(shape.channels);
-  const Index blocks = (group.end - group.begin + lanes - 1) / lanes;
+  const Index first = (part.begin - item.group.begin) / lanes, blocks = (part.end - part.begin + lanes - 1) / lanes;
   const Source q{item.q.data + head * item.q_head_bytes, item.q.pitch},
       dout{item.dout.data + head * item.dout_head_bytes, item.dout.pitch};
-  pack_queries<Operands>(item, head, from, size, room);
   zero(room.dq, (size + unit) * pitch);
-  const Steps next{most(of.begin, from - chunk), from};
+  const bool last = part.end == item.group.end;  // of the parts: fetches what comes after this chunk
+  const Steps next{last ? most(of.piece.step_begin, from - chunk) : from, from};
   for (Index b = 0; b < blocks; ++b) {
     prefetch_rows(q, shape.type, next, shape.channels, b, blocks);
     prefetch_rows(dout, shape.type, next, shape.value_channels, b, blocks);
-    const Index row = group.begin + b * lanes;
+    const Index row = part.begin + b * lanes;
     Strip strip;
-    if (!cut_strip(of.piece, row, least(lanes, group.end - row), from, size, strip, unit)) continue;
-    const BackwardBlock block = block_at(room, b);
+    if (!cut_strip(of.piece, row, least(lanes, part.end - row), from, size, strip, unit)) continue;
+    const BackwardBlock block = block_at(room, first + b);
     differentiate<Operands>(room, block, shape, strip);
     const Index begin = strip.begin / Words::in_word, end = words_of<Words>(strip.end);
     accumulate<Words>({room.dout_panels, panel_pitch}, room.p, begin, end, shape.value_channels, block.dv);
@@ -315,8 +321,8 @@ void gradients(const GradientItem& item, float* scratch) {
   const BackwardRoom room = backward_room<Operands>(item.shape, Operands::blocks(item.shape), scratch);
   load_group<Operands>(item, room);
   for_each_chunk<chunk>(
-      item, [](const QueryChunk&) {},
-      [&](const QueryChunk& of, Steps, Steps rows) { differentiate_chunk<Operands>(item, of, rows, room); },
+      item, [&](const QueryChunk& of) { read_chunk<Operands>(item, of, room); },
+      [&](const QueryChunk& of, Steps part, Steps rows) { differentiate_chunk<Operands>(item, of, part, rows, room); },
       [&](const QueryChunk& of, Steps rows, Index begin) { add_chunk(item, room, of.head, rows, begin); });
   add_group(item, room);
 }

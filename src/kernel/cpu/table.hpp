@@ -41,7 +41,6 @@ Index scratch_floats(const Shape& shape, Pass pass) {
 
 /// Groups pack for themselves.
 ChunkForm no_chunks(const Shape&) { return {0, 0}; }
-Index no_parts(const Shape&) { return 0; }
 Index block_lanes(const Shape&) { return lanes; }
 
 constexpr Tier table = {.lanes = lanes,
@@ -54,7 +53,7 @@ constexpr Tier table = {.lanes = lanes,
                         .peak = peak<Singles>,
                         .chunks = no_chunks,
                         .pack = nullptr,
-                        .part_grain = no_parts,
+                        .part_grain = block_lanes,
                         .forward_lanes = block_lanes,
                         .heads_together = nullptr,
                         .narrow = nullptr};

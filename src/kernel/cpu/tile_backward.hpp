@@ -286,7 +286,8 @@ void gradients_in_blocks(const GradientItem& item, float* scratch) {
         if constexpr (splits) {  // in one part; of one term, rounding hides what sums lose
           if (!in_tiles) {
             load_group<SingleGradients>(item, other);
-            differentiate_chunk<SingleGradients>(item, queries, rows, other);
+            read_chunk<SingleGradients>(item, queries, other);
+            differentiate_chunk<SingleGradients>(item, queries, part, rows, other);
             add_group(item, other);
           }
           if (++chunks % chunks_in_sums != 0) return;
