@@ -9,6 +9,7 @@
 #include "plan/chain.hpp"
 #include "plan/reach.hpp"
 #include "plan/sight.hpp"
+#include "plan/strided.hpp"
 
 namespace annulus {
 namespace {
@@ -63,13 +64,18 @@ Planner::Planner(const Grid& grid, Partition queries, Partition keys, Mask mask)
   active[0] = true;
   int idle = seats() - 1;
   Sight sight;
+  StridedTiles tiles(stay_, travel_, seen_);
   for (int i = 0; i < seats() && idle > 0; ++i) {  // most masks show every step to the last seat or to the first
     const Rank seat = i == 0 ? seats() - 1 : i - 1;
     for (const Range& seen : reach_[static_cast<std::size_t>(seat)])
       for (auto origin = static_cast<Rank>(seen.begin); origin < static_cast<Rank>(seen.end); ++origin) {
         const auto step = static_cast<std::size_t>(step_of(grid_, seat, origin));
         if (active[step]) continue;
-        look(seat, origin, sight);
+        if (tiles.serves()) {
+          tiles.look(stay_.runs(seat), travel_.runs(origin), sight);
+        } else {
+          look(seat, origin, sight);
+        }
         if (sight.none()) continue;
         active[step] = true;
         --idle;

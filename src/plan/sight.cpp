@@ -1,36 +1,10 @@
 #include "plan/sight.hpp"
 
 #include "annulus/base/error.hpp"
+#include "plan/row_set.hpp"
 
 namespace annulus {
 namespace {
-
-// Collects rows; those that come in order are united at once, and the others at the end.
-class RowSet {
- public:
-  explicit RowSet(std::vector<Range>& into) : into_(into) { into_.clear(); }
-  void add(Range more) {
-    if (more.empty()) return;
-    if (more.begin >= open_.begin && more.begin <= open_.end && !open_.empty()) {
-      open_.end = std::max(open_.end, more.end);
-      return;
-    }
-    if (!open_.empty()) into_.push_back(open_);
-    open_ = more;
-  }
-  void finish() {
-    if (!open_.empty()) into_.push_back(open_);
-    for (std::size_t i = 1; i < into_.size(); ++i)
-      if (into_[i].begin <= into_[i - 1].end) {
-        into_ = united(std::move(into_));
-        return;
-      }
-  }
-
- private:
-  std::vector<Range>& into_;
-  Range open_;
-};
 
 void clear(Sight& sight) {
   sight.pairs = 0;
@@ -84,11 +58,14 @@ void look(std::span<const Run> stay, std::span<const Run> travel, const Mask& ma
   RowSet rows(into.rows);
   for (const Run& q : stay) {
     const auto near = mask.near({q.first, q.at(q.count - 1) + 1});
+    Range hull{far, -far};  // of their keys: most runs of packed documents lie elsewhere
+    for (const Region& see : near) hull = {std::min(hull.begin, see.k.begin), std::max(hull.end, see.k.end)};
     Index key = 0;
     for (const Run& k : travel) {
       require(q.stride == k.stride || q.count <= 1 || k.count <= 1,
               "query runs and key runs must have the same stride to meet: they are ", q.stride, " and ", k.stride);
-      for (const Region& see : near) {
+      const bool elsewhere = k.first >= hull.end || k.at(k.count - 1) < hull.begin;
+      for (const Region& see : elsewhere ? std::span<const Region>{} : near) {
         const Range i = clip(q, see.q), j = clip(k, see.k);
         if (i.empty() || j.empty()) continue;
         look_at_run({q.at(i.begin), i.count(), q.stride}, {k.at(j.begin), j.count(), k.stride}, key + j.begin, see.band,

@@ -29,8 +29,9 @@ Seen seen(const Run& q, const Run& k, Index gap, Band band) {
 
 }  // namespace
 
-Spans::Spans(const Planner& planner)
+Spans::Spans(const Planner& planner, const StridedTiles& tiles)
     : planner_(planner),
+      tiles_(tiles),
       seats_(planner.seats()),
       inner_(planner.grid().inner),
       stride_(planner.grid().outer > planner.grid().inner ? planner.grid().inner : 1) {
@@ -40,8 +41,8 @@ Spans::Spans(const Planner& planner)
     list_users();
     return;
   }
-  stay_ = stretches(planner.stays());
-  travel_ = stretches(planner.travels());
+  stay_ = stretches(planner.stays(), [&](Index a, Index b) { return tiles_.same_rows_stay(a, b); });
+  travel_ = stretches(planner.travels(), [&](Index a, Index b) { return tiles_.same_rows_travel(a, b); });
 }
 
 // A sink makes every step one in which somebody works, and nearly nobody does.
@@ -59,12 +60,14 @@ void Spans::list_users() {
   for_all([&](Rank seat, std::size_t step) { users_[first_[step + 1]++] = seat; });
 }
 
-std::vector<int> Spans::stretches(const Partition& partition) const {
+template <class Same>
+std::vector<int> Spans::stretches(const Partition& partition, const Same& same_rows) const {
   std::vector<int> lengths(static_cast<std::size_t>(seats_), 1);
-  if (!planner_.ordinary()) return lengths;  // every look is its own
+  if (!planner_.ordinary() && !tiles_.serves()) return lengths;  // every look is its own
   for (Rank seat = seats_ - 1 - stride_; seat >= 0; --seat) {
     const auto here = partition.runs(seat), next = partition.runs(seat + stride_);
     if (!same_shape(here, next)) continue;
+    if (!planner_.ordinary() && !std::ranges::equal(here, next, same_rows, &Run::first, &Run::first)) continue;
     const auto place = static_cast<std::size_t>(seat), after = place + static_cast<std::size_t>(stride_);
     const bool goes_on = lengths[after] > 1 && even(here, next, partition.runs(seat + 2 * stride_));
     lengths[place] = goes_on ? lengths[after] + 1 : 2;
@@ -82,6 +85,7 @@ bool Spans::alike(const Span& span) const {
     for (std::size_t k = 0; k < k0.size(); ++k) {
       const Index first = k0[k].first - q0[q].first, last = k1[k].first - q1[q].first;
       if (first == last) continue;
+      if (!planner_.ordinary()) return false;
       const Seen what = seen(q0[q], k0[k], first, band);
       if (what == Seen::cut || what != seen(q0[q], k0[k], last, band)) return false;
     }

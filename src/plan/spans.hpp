@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "annulus/plan/plan.hpp"
+#include "plan/strided.hpp"
 
 namespace annulus {
 
@@ -13,12 +14,14 @@ struct Span {
 };
 
 /// Finds neighbours that see the same of their blocks: shards of the same shape whose runs lie at distances at which
-/// everything or nothing is seen, or at the same distance. At thousands of ranks nearly all are alike, so they are looked at
+/// everything or nothing is seen, or at the same distance; in masks of many regions, strided runs at the same
+/// distance with the same rows in each. At thousands of ranks nearly all are alike, so they are looked at
 /// once. Exact: how far apart two runs are changes evenly along a span, and the distances at which they see each other
 /// whole, or not at all on one side, are intervals; so what holds at both ends holds between.
 class Spans {
  public:
-  explicit Spans(const Planner& planner);
+  /// tiles: of the planner; both must outlive this.
+  Spans(const Planner& planner, const StridedTiles& tiles);
 
   /// Calls at(span) for all seats of one step of the itinerary, as visit() says, or for those alone that may work.
   template <class At>
@@ -60,9 +63,11 @@ class Spans {
   }
   bool alike(const Span& span) const;
   void list_users();
-  std::vector<int> stretches(const Partition& partition) const;
+  template <class Same>
+  std::vector<int> stretches(const Partition& partition, const Same& same_rows) const;
 
   const Planner& planner_;
+  const StridedTiles& tiles_;
   int seats_, inner_, stride_;
   std::vector<std::size_t>
       first_;  // where the users of each step of the itinerary begin, where few seats have work in most

@@ -8,8 +8,9 @@ namespace annulus {
 Stream::Stream(const Schedule& job, const Prices& prices, const Passes& passes, const Recording& recording)
     : planner_(job.planner),
       grid_(job.grid),
-      spans_(job.planner),
       paces_(job, prices),
+      tiles_(planner_.stays(), planner_.travels(), planner_.seen(), &paces_, passes.backward.has_value()),
+      spans_(job.planner, tiles_),
       seats_(index(planner_.seats())),
       slowness_(seat_slowness(job.grid, prices)),
       most_looks_(prices.most_looks),
@@ -85,7 +86,9 @@ void Stream::gather_all() {
 void Stream::look(Rank seat, Rank origin) {
   constexpr std::size_t many = 4096;
   const auto runs = planner_.stays().runs(seat);
-  if (planner_.seats() > 1 || runs.size() <= many) return planner_.look(seat, origin, sight_);
+  if (planner_.seats() > 1 || runs.size() <= many)
+    return tiles_.serves() ? tiles_.look(runs, planner_.travels().runs(origin), sight_)
+                           : planner_.look(seat, origin, sight_);
   const Index rows = runs.front().count;
   sight_.rows = {{0, planner_.travels().rows(origin)}};
   sight_.pairs = planner_.seen().pairs();
@@ -129,7 +132,8 @@ void Stream::pass_on(const Span& span, Index rows) {
     part = rest;
     const Block before = blocks_[index(rest.origin)];
     const bool goes_on = before.user != nobody && seats_[index(before.user)].busy == before.step;
-    for (part.count = 1; part.count < rest.count; ++part.count) {  // blocks with the same past
+    // blocks with the same past; one by one where several rows of sums may come to a seat, which are added in the order of seats
+    for (part.count = 1; part.count < rest.count && planner_.ordinary(); ++part.count) {
       const int on = part.count * rest.stride;
       const Block& other = blocks_[index(rest.origin + on)];
       if (other != Block{before.step, before.user == nobody ? nobody : before.user + on, before.rows}) break;
@@ -156,8 +160,9 @@ void Stream::pass_on_alike(Span span, Index rows) {
     Span part = span;
     const Rank before = host(grid_, row - 1, span.origin);
     if (host(grid_, row - 1, span.origin + (span.count - 1) * span.stride) != before + (span.count - 1) * span.stride)
-      part.count = 1;  // the first of a ring gets its block from the last
-    planner_.look(before, span.origin, sight_);
+      part.count = 1;                          // the first of a ring gets its block from the last
+    if (!planner_.ordinary()) part.count = 1;  // those before need not be alike
+    look(before, span.origin);
     const bool used = !sight_.none() && before != span.origin, linked = used && inside(seen, sight_.rows);
     arrive({part.seat, linked ? before : part.origin, part.stride, part.count}, rows);
     const Index riding = linked ? rows : 0, home = used ? count(sight_.rows) - riding : 0;

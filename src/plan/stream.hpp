@@ -10,6 +10,7 @@
 #include "plan/row_lists.hpp"
 #include "plan/sight.hpp"
 #include "plan/spans.hpp"
+#include "plan/strided.hpp"
 
 namespace annulus {
 
@@ -80,8 +81,9 @@ class Stream {
 
   const Planner& planner_;
   const Grid grid_;
-  const Spans spans_;
   const Paces paces_;
+  StridedTiles tiles_;
+  const Spans spans_;
   bool with_sums_ = false;
   int step_ = 0, every_ = 1, alike_ = 1;  // of so many steps one is looked at; how many this one stands for
   std::vector<Clock> clocks_;             // forward, and backward where it is asked for
