@@ -233,6 +233,10 @@ Check whole_number(Index least, Index most) {
   };
 }
 
+Check byte_count(Index least) {
+  return [least](std::string_view value) { parse_bytes(value, least); };
+}
+
 Check finite_number() {
   return [](std::string_view value) { parse_number(value); };
 }
@@ -274,6 +278,12 @@ Index Settings::count(std::string_view name, Index least) const {
   const Setting& setting = at(name);
   require(!setting.text.empty(), usage_of(setting.option), " must be given");
   return naming(setting, [&] { return parse_count(setting.text, least); });
+}
+
+Index Settings::bytes(std::string_view name) const {
+  const Setting& setting = at(name);
+  require(!setting.text.empty(), usage_of(setting.option), " must be given");
+  return naming(setting, [&] { return parse_bytes(setting.text); });
 }
 
 double Settings::number(std::string_view name) const {

@@ -19,6 +19,8 @@ using Check = std::function<void(std::string_view value)>;
 
 /// 4096, 64Ki, 1M ..., at least `least` and at most `most`.
 Check whole_number(Index least = 0, Index most = far);
+/// 80GiB, 141GB, 512Mi ..., at least `least`.
+Check byte_count(Index least = 0);
 /// A number that is neither infinite nor NaN.
 Check finite_number();
 /// A finite number above zero.
@@ -85,6 +87,8 @@ class Settings {
   bool flag(std::string_view name) const;
   /// A whole number, 64Ki included, at least `least`.
   Index count(std::string_view name, Index least = 0) const;
+  /// Bytes, 80GiB included.
+  Index bytes(std::string_view name) const;
   /// Finite.
   double number(std::string_view name) const;
   /// Sorted disjoint ranges from "0,2,5-9"; empty when there is no value.

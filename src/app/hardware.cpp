@@ -37,6 +37,13 @@ int whole(const IniLine& line, const std::string& where) {
   }
 }
 
+double memory_of_a_rank(const IniLine& line, const std::string& where) {
+  constexpr double most = 1e18;
+  const double bytes = positive(line.value, where);
+  require(bytes >= 1 && bytes <= most, where, ": a rank's memory must be 1 to 1e18 bytes: it is '", line.value, "'");
+  return bytes;
+}
+
 template <class Each>
 void split(std::string_view text, char mark, const Each& each) {
   for (;; text.remove_prefix(text.find(mark) + 1)) {
@@ -157,6 +164,8 @@ Hardware read_hardware(const std::string& path) {
       hardware.network_ports = whole(line, where);
     } else if (line.key == "memory") {
       hardware.memory_bytes_per_second = positive(line.value, where);
+    } else if (line.key == "memory-bytes") {
+      hardware.memory_bytes = memory_of_a_rank(line, where);
     } else if (line.key == "pass") {
       hardware.seconds_per_pass = positive(line.value, where);
     } else if (line.key == "keys.f32" || line.key == "keys.bf16" || line.key == "keys.f16") {
@@ -164,11 +173,12 @@ Hardware read_hardware(const std::string& path) {
     } else if (line.key.starts_with("kernel.") && is_rate_name(line.key.substr(7))) {
       hardware.rates[line.key.substr(7)] = parse_rates(line, where);
     } else {
-      throw Error(Failure::usage,
-                  sentence(where, ": '", line.key,
-                           "' is not known: the keys are name, ranks-per-node, network-ports, memory, pass, "
-                           "keys.(f32|bf16|f16), link.(process|shared|node|network) and "
-                           "kernel.(f32|bf16|f16).(forward|backward).(full|causal)"));
+      throw Error(
+          Failure::usage,
+          sentence(where, ": '", line.key,
+                   "' is not known: the keys are name, ranks-per-node, network-ports, memory, memory-bytes, pass, "
+                   "keys.(f32|bf16|f16), link.(process|shared|node|network) and "
+                   "kernel.(f32|bf16|f16).(forward|backward).(full|causal)"));
     }
   }
   require(!hardware.name.empty(), path, " must have a line 'name = ...'");
@@ -193,6 +203,7 @@ std::string hardware_page(const Hardware& hardware, const std::string& comment) 
     }
   if (hardware.memory_bytes_per_second)
     page += sentence("memory = ", scientific(*hardware.memory_bytes_per_second), "\n");
+  if (hardware.memory_bytes) page += sentence("memory-bytes = ", scientific(*hardware.memory_bytes), "\n");
   if (hardware.seconds_per_pass) page += sentence("pass = ", scientific(*hardware.seconds_per_pass), "\n");
   for (const auto& [type, bytes] : hardware.key_bytes_per_second)
     page += sentence("keys.", type, " = ", scientific(bytes), "\n");

@@ -23,6 +23,7 @@ inline constexpr std::array<std::string_view, 4> link_names{"process", "shared",
 ///     link.network = 2e-6, 46e9    # seconds, bytes per second
 ///     link.node = 2e-6, 46e9, 1, 65536, 6e-6      # more of LinkPrice: hidden (default: ordinary()), long_bytes and _latency_seconds
 ///     memory = 4.8e12              # bytes per second of clearing, adding and copying; default: they take no time
+///     memory-bytes = 141e9         # of a rank; what `plan` of several numbers of ranks compares with; default: not known
 ///     pass = 1e-5                  # seconds of a forward or backward pass beside all that; default: 0
 ///     keys.bf16 = 4.8e12           # bytes per second of keys and values that a few queries meet; default: as memory
 ///     kernel.bf16.forward.causal = 2048:484e12, 32768:688e12      # tokens of a square tile : operations per second
@@ -32,7 +33,7 @@ struct Hardware {
   int ranks_per_node = 1;
   std::optional<int> network_ports;
   std::array<std::optional<LinkPrice>, link_names.size()> links;
-  std::optional<double> memory_bytes_per_second, seconds_per_pass;
+  std::optional<double> memory_bytes_per_second, memory_bytes, seconds_per_pass;
   std::map<std::string, double> key_bytes_per_second;   ///< by "bf16"
   std::map<std::string, std::vector<RatePoint>> rates;  ///< by "bf16.forward.causal", ascending in tokens
 

@@ -266,7 +266,7 @@ Prices prices_of(const Settings& settings, const Placement& place, const Attenti
 }
 
 Job make_job(const Settings& settings, const Placement& place, const AttentionShape& shape, const Mask& mask,
-             bool backward, const std::function<void(Index)>& looked) {
+             bool backward, const Choosing& choosing) {
   check(shape);
   const std::string& strategy = settings.text("strategy");
   std::optional<Grid> grid;
@@ -288,8 +288,9 @@ Job make_job(const Settings& settings, const Placement& place, const AttentionSh
   const bool by_auto = !grid;
   std::vector<std::pair<Grid, Estimate>> priced;
   if (!grid || partition == "auto") {
-    Choice choice = choose(mask, place.ranks, prices_of(settings, place, shape, backward), grid ? &*grid : nullptr,
-                           partition, looked);
+    Prices prices = prices_of(settings, place, shape, backward);
+    prices.memory_limit = choosing.memory_limit;
+    Choice choice = choose(mask, place.ranks, prices, grid ? &*grid : nullptr, partition, choosing.looked);
     priced = std::move(choice.priced);
     grid = choice.grid;
     partition = choice.partition;

@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -55,9 +56,13 @@ struct Job {
 };
 
 /// Resolves strategy, grid and partition; `auto` by --hardware, or at nominal prices. Throws Error (usage) with the reason when they do not fit together.
-/// looked: as choose() says.
+/// looked: as choose() says; memory_limit: as Prices has it.
+struct Choosing {
+  std::function<void(Index)> looked = {};
+  Index memory_limit = std::numeric_limits<Index>::max();
+};
 Job make_job(const Settings& settings, const Placement& place, const AttentionShape& shape, const Mask& mask,
-             bool backward, const std::function<void(Index)>& looked = {});
+             bool backward, const Choosing& choosing = {});
 /// What estimate() says of a schedule on the job's partition, at the prices by which `auto` chose.
 Estimate estimate_of(const Job& job, const Schedule& schedule, const Prices& prices);
 /// Nominal, and as --hardware says.

@@ -33,6 +33,19 @@ Index parse_count(std::string_view text, Index least) {
   return value;
 }
 
+Index parse_bytes(std::string_view text, Index least) {
+  const bool named = text.size() > 1 && text.ends_with('B');
+  Index bytes = 0;
+  try {
+    bytes = parse_count(named ? text.substr(0, text.size() - 1) : text, -far);
+  } catch (const Error& e) {
+    throw Error(Failure::usage, sentence("'", text, "' is not a number of bytes such as 80GiB, 141GB or 512Mi"),
+                e.where());
+  }
+  require(bytes >= least, "'", text, "' is below the least value allowed, ", least);
+  return bytes;
+}
+
 std::vector<Range> parse_list(std::string_view text) {
   std::vector<Range> ranges;
   for (std::string_view rest = text;;) {

@@ -21,13 +21,14 @@ struct Candidate {
   Schedule job;
   std::string partition;
   Index most_bytes = std::numeric_limits<Index>::max();
+  Index limit = std::numeric_limits<Index>::max();
   double least = 0;
   std::optional<Estimate> estimate = {};
   bool in_full = false;  // simulated as estimate() does
   Index memory = 0;
 
   double seconds() const { return estimate->seconds(); }
-  bool fits() const { return estimate && memory <= most_bytes; }
+  bool fits() const { return estimate && memory <= std::min(most_bytes, limit); }
   std::array<Index, 3> burden() const {
     return {estimate->steps, estimate->total_bytes + estimate->exchange_total, memory};
   }
@@ -61,6 +62,15 @@ Candidate& winner_of(std::vector<Candidate>& candidates) {
   for (Candidate& c : candidates)
     if (c.fits() && c.seconds() <= enough && (best == nullptr || spares(c, *best))) best = &c;
   return *best;
+}
+
+// Where nothing fits.
+void keep_smallest(std::vector<Candidate>& candidates) {
+  const auto smallest =
+      std::ranges::min_element(candidates, {}, [](const Candidate& c) { return std::pair(c.memory, c.seconds()); });
+  std::vector<Candidate> kept{std::move(*smallest)};
+  kept.front().most_bytes = kept.front().limit = std::numeric_limits<Index>::max();
+  candidates = std::move(kept);
 }
 
 std::span<const double> weights_for(std::string_view partition, const Prices& prices) {
@@ -100,6 +110,7 @@ std::vector<Candidate> candidates_for(const Mask& mask, int ranks, const Prices&
     // what a fixed grid needs is not questioned
     if (grid == nullptr) candidates[i].most_bytes = most_memory(candidates[i % partitions.size()].job, prices);
     candidates[i].least = least_seconds(candidates[i].job, prices);
+    candidates[i].limit = prices.memory_limit;
   }
   return candidates;
 }
@@ -116,11 +127,12 @@ std::vector<Candidate*> order_of(std::vector<Candidate>& candidates, int ranks) 
 
 std::string reason_for(const Candidate& winner, const std::vector<Candidate>& candidates) {
   const Estimate& e = *winner.estimate;
-  int ruled_out = 0, roomy = 0, about = 0;
+  int ruled_out = 0, roomy = 0, large = 0, about = 0;
   for (const Candidate& c : candidates) {
     const bool faster = c.estimate && c.seconds() < winner.seconds();
     ruled_out += c.estimate ? 0 : 1;
-    roomy += faster && !c.fits() ? 1 : 0;
+    large += faster && c.memory > c.limit ? 1 : 0;
+    roomy += faster && !c.fits() && c.memory <= c.limit ? 1 : 0;
     about += faster && c.fits() ? 1 : 0;
   }
   std::string reason = candidates.size() == 1 ? "the only candidate"
@@ -128,6 +140,7 @@ std::string reason_for(const Candidate& winner, const std::vector<Candidate>& ca
                                                          candidates.size(), " candidates");
   if (ruled_out > 0) reason += sentence(", ", ruled_out, " of which cannot be as fast whatever they exchange");
   if (about > 0) reason += sentence(", ", about, " faster, but not plainer or with more steps, bytes or memory");
+  if (large > 0) reason += sentence(", ", large, " faster, in more memory than there is");
   if (roomy > 0) reason += sentence(", ", roomy, " faster, in more than ", roomy_times, " times the memory of a ring");
   const int seats = winner.job.planner.seats();
   const auto rounded = [](double ratio) { return static_cast<double>(std::llround(ratio * 1000)) / 1000; };
@@ -149,6 +162,9 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
     if (c->least <= least_time(candidates) / worth_it) simulate(*c, prices, enough_looks);
     if (looked) looked(static_cast<Index>(candidates.size()));
   }
+  const std::size_t all = candidates.size();
+  const bool none_fits = std::ranges::none_of(candidates, &Candidate::fits);
+  if (none_fits) keep_smallest(candidates);
   const Candidate* winner = nullptr;
   for (bool open = true; open;) {
     winner = &winner_of(candidates);
@@ -161,6 +177,7 @@ Choice choose(const Mask& mask, int ranks, const Prices& prices, const Grid* gri
       }
   }
   Choice choice{winner->job.grid, winner->partition, reason_for(*winner, candidates)};
+  if (none_fits) choice.reason = sentence("the least memory of ", all, " candidates, none of which fits");
   for (Candidate& c : candidates)
     if (c.in_full && c.partition == choice.partition) choice.priced.emplace_back(c.job.grid, std::move(*c.estimate));
   return choice;

@@ -27,6 +27,15 @@ TEST(Numbers, SizesMeanWhatTheirSuffixSays) {
   EXPECT_EQ(parse_count("-3", -5), -3);
 }
 
+TEST(Numbers, BytesMayEndWithB) {
+  for (const char* text : {"80GiB", "80Gi"}) EXPECT_EQ(parse_bytes(text), Index{80} << 30) << text;
+  for (const char* text : {"141GB", "141G"}) EXPECT_EQ(parse_bytes(text), 141'000'000'000) << text;
+  EXPECT_EQ(parse_bytes("7B"), 7);
+  EXPECT_EQ(parse_bytes("7"), 7);
+  for (const char* bad : {"", "B", "GB", "80GBB", "80 GB", "1.5GB", "80gb", "80X", "0B", "-1G"})
+    EXPECT_THROW(parse_bytes(bad, 1), Error) << bad;
+}
+
 TEST(Numbers, AnythingElseIsRefusedInASentenceThatQuotesIt) {
   for (const char* bad : {"",
                           "-",

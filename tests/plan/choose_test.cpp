@@ -177,5 +177,27 @@ TEST(Choose, DoesNotGatherWhatTakesTooMuchMemory) {
   EXPECT_EQ(choose(mask, 13, slow(), &asked, "auto").grid, asked);
 }
 
+TEST(Choose, KeepsToALimitOfMemoryWhereAnythingDoes) {
+  const Mask mask = Mask::parse("causal+window:300,0", {704, 704});  // gathering is quickest, and takes most
+  const auto memory = [&](const Choice& choice) {
+    const Schedule job = make_schedule(choice.grid, choice.partition, mask);
+    return footprint(job, estimate(job, slow()).buffer_rows, slow()).total();
+  };
+  const auto kept_to = [&](Index limit) {
+    Prices p = slow();
+    p.memory_limit = limit;
+    return choose(mask, 8, p, nullptr, "contiguous");
+  };
+  const Choice free = choose(mask, 8, slow(), nullptr, "contiguous");
+  EXPECT_EQ(kept_to(memory(free)).grid, free.grid);
+  const Choice less = kept_to(memory(free) - 1);
+  EXPECT_LT(memory(less), memory(free));
+  EXPECT_NE(less.reason.find("faster, in more memory than there is"), std::string::npos) << less.reason;
+  const Choice least = kept_to(1);
+  EXPECT_LE(memory(least), memory(less));
+  EXPECT_EQ(kept_to(memory(least)).grid, least.grid);
+  EXPECT_NE(least.reason.find("none of which fits"), std::string::npos) << least.reason;
+}
+
 }  // namespace
 }  // namespace annulus

@@ -11,6 +11,9 @@ namespace annulus {
 /// Throws Error (usage) for anything else and for values below `least` or beyond 2^60.
 Index parse_count(std::string_view text, Index least = 0);
 
+/// parse_count() of bytes, which may end with B: 141GB = 141,000,000,000, 80GiB or 80Gi = 80 * 2^30.
+Index parse_bytes(std::string_view text, Index least = 0);
+
 /// Numbers and inclusive ranges joined by commas, "0,2,5-9", as sorted disjoint half-open ranges.
 std::vector<Range> parse_list(std::string_view text);
 

@@ -53,6 +53,7 @@ struct Prices {
       std::numeric_limits<double>::infinity();  ///< of keys and values that few queries meet: no faster than they are read
   double seconds_per_pass = 0;                  ///< what a pass takes besides
   Index most_looks = 300'000'000;  ///< Planner::looks(), some seconds; beyond, a fifth of it, of sampled steps
+  Index memory_limit = std::numeric_limits<Index>::max();  ///< bytes of a rank: choose() keeps to it, if anything does
   std::vector<double> weights =
       {};  ///< relative speeds of the ranks (empty: all equal); the rates are those of their mean
 };
@@ -142,6 +143,7 @@ Index most_memory(const Schedule& ring, const Prices& prices);
 /// plainest is taken, unless another has no more steps, bytes and memory. Candidates whose least_seconds are too long already
 /// are not simulated; where steps are sampled at first, those that may win are simulated again, as estimate() does; above
 /// 1,024 ranks the partition `balanced` is not tried.
+/// Those beyond Prices::memory_limit are passed over; where nothing else is left, the least of them is taken.
 /// A fixed grid or partition (non-empty) is kept. Where ranks have weights only `balanced` candidates use them.
 /// looked: told for every candidate how many there are.
 struct Choice {

@@ -14,6 +14,7 @@
 #include "app/plan_page.hpp"
 #include "app/predicted_timeline.hpp"
 #include "app/progress.hpp"
+#include "app/rank_table.hpp"
 #include "app/strategy_table.hpp"
 #include "app/tensors.hpp"
 #include "app/text_draft.hpp"
@@ -24,7 +25,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int most_ranks = 65536;  // pricing looks at ranks^2 pairs of shards
 constexpr Index most_documents = Index{1} << 20;
 
 struct Subject {
@@ -94,53 +94,133 @@ void add_results(const AttentionShape& s, const Mask& mask, bool backward, FileB
   files.write.emplace_back("dv", keys * s.value_channels * each);
 }
 
-Placement place_of(const Settings& settings, const Context& context, const std::optional<Hardware>& hardware) {
-  Placement place{1, 1, 1};
-  place.ranks = narrow(settings.has("ranks") ? settings.count("ranks", 1) : context.under_mpi() ? context.ranks(0) : 4);
-  require(place.ranks <= most_ranks, settings.name_of("ranks"), " must be at most ", most_ranks,
-          " in this version: it is ", place.ranks);
+// One, or those that --ranks lists.
+std::vector<int> numbers_of_ranks(const Settings& settings, const Context& context) {
+  if (!settings.has("ranks")) return {context.under_mpi() ? context.ranks(0) : 4};
+  return ranks_listed(settings.name_of("ranks"), settings.list("ranks"));
+}
+
+Placement place_of(const Settings& settings, int ranks, const std::optional<Hardware>& hardware) {
+  Placement place{ranks, 1, 1};
   place.ranks_per_node = settings.has("ranks-per-node") ? narrow(settings.count("ranks-per-node", 1))
                          : hardware                     ? std::min(place.ranks, hardware->ranks_per_node)
                                                         : place.ranks;
   return place;
 }
 
-// What was asked for, every default resolved.
+// What was asked for, whatever the ranks.
+json request_of(const Settings& settings, const AttentionShape& s, const Mask& mask,
+                const std::optional<Hardware>& hardware) {
+  return {{"version", ANNULUS_VERSION},
+          {"tokens", mask.queries()},
+          {"keys", mask.keys()},
+          {"query_heads", s.query_heads},
+          {"kv_heads", s.kv_heads},
+          {"channels", s.channels},
+          {"value_channels", s.value_channels},
+          {"dtype", name_of(s.type)},
+          {"softmax_scale", s.softmax_scale},
+          {"mask", mask.name()},
+          {"pass", settings.text("pass")},
+          {"prices", hardware ? hardware->name : "nominal"}};
+}
+
+// The same with every default resolved.
 json request_of(const Settings& settings, const Job& job, const std::optional<Hardware>& hardware) {
-  const AttentionShape& s = job.shape;
-  json request{{"version", ANNULUS_VERSION},
-               {"tokens", job.schedule.mask.queries()},
-               {"keys", job.schedule.mask.keys()},
-               {"query_heads", s.query_heads},
-               {"kv_heads", s.kv_heads},
-               {"channels", s.channels},
-               {"value_channels", s.value_channels},
-               {"dtype", name_of(s.type)},
-               {"softmax_scale", s.softmax_scale},
-               {"mask", job.schedule.mask.name()},
-               {"pass", settings.text("pass")},
-               {"ranks", job.place.ranks},
-               {"ranks_per_node", std::min(job.place.ranks, job.place.ranks_per_node)},
-               {"strategy", job.strategy},
-               {"grid", to_text(job.schedule.grid)},
-               {"partition", job.schedule.queries.name()},
-               {"reason", job.reason},
-               {"prices", hardware ? hardware->name : "nominal"}};
+  json request = request_of(settings, job.shape, job.schedule.mask, hardware);
+  request.update({{"ranks", job.place.ranks},
+                  {"ranks_per_node", std::min(job.place.ranks, job.place.ranks_per_node)},
+                  {"strategy", job.strategy},
+                  {"grid", to_text(job.schedule.grid)},
+                  {"partition", job.schedule.queries.name()},
+                  {"reason", job.reason}});
   if (!job.weights.empty()) request["weights"] = job.weights;
   return request;
 }
 
-void print_request(const json& r) {
+std::string shape_text(const json& r) {
   const auto count = [&](const char* name) { return r[name].get<Index>(); };
   const auto text = [&](const char* name) { return r[name].get<std::string>(); };
-  std::printf("%s\n", sentence("annulus plan: ", grouped(count("tokens")), " queries x ", grouped(count("keys")),
-                               " keys, ", count("query_heads"), ":", count("kv_heads"), " heads, ", count("channels"),
-                               ":", count("value_channels"), " channels, ", text("dtype"), ", mask ", text("mask"),
-                               ", ", text("pass") == "backward" ? "forward and backward" : "forward")
-                          .c_str());
-  std::printf("  %lld %s: %s, grid %s, partition %s\n  %s\n", static_cast<long long>(count("ranks")),
-              count("ranks") == 1 ? "rank" : "ranks", text("strategy").c_str(), text("grid").c_str(),
-              text("partition").c_str(), wrapped_line(text("reason"), 2).c_str());
+  return sentence("annulus plan: ", grouped(count("tokens")), " queries x ", grouped(count("keys")), " keys, ",
+                  count("query_heads"), ":", count("kv_heads"), " heads, ", count("channels"), ":",
+                  count("value_channels"), " channels, ", text("dtype"), ", mask ", text("mask"), ", ",
+                  text("pass") == "backward" ? "forward and backward" : "forward");
+}
+
+void print_request(const json& r) {
+  const auto text = [&](const char* name) { return r[name].get<std::string>(); };
+  const auto ranks = r["ranks"].get<Index>();
+  std::printf("%s\n  %lld %s: %s, grid %s, partition %s\n  %s\n", shape_text(r).c_str(), static_cast<long long>(ranks),
+              ranks == 1 ? "rank" : "ranks", text("strategy").c_str(), text("grid").c_str(), text("partition").c_str(),
+              wrapped_line(text("reason"), 2).c_str());
+}
+
+std::string prices_text(const std::optional<Hardware>& hardware) {
+  return hardware ? "predicted for " + hardware->name
+                  : "at nominal prices: a few CPU cores, one kind of link (--hardware FILE predicts)";
+}
+
+// The limit that is asked for; with several numbers of ranks, what a rank of the profile has.
+std::optional<MemoryLimit> memory_limit(const Settings& settings, const std::optional<Hardware>& hardware) {
+  if (settings.has("memory-limit"))
+    return MemoryLimit{settings.bytes("memory-limit"), settings.name_of("memory-limit")};
+  if (hardware && hardware->memory_bytes)
+    return MemoryLimit{static_cast<Index>(*hardware->memory_bytes), "memory-bytes of " + hardware->name};
+  return std::nullopt;
+}
+
+// What plan alone says of each number of ranks, in one table.
+void plan_by_ranks(const Settings& settings, const std::vector<int>& numbers, const Subject& subject,
+                   const std::optional<Hardware>& hardware, json& out) {
+  for (const char* name : {"grid", "weights", "timeline", "explain"})
+    require(!settings.has(name) || settings.text(name) == "false", settings.name_of(name),
+            " is about one number of ranks, and ", settings.name_of("ranks"), " lists ", numbers.size());
+  const bool backward = settings.text("pass") == "backward";
+  const std::optional<MemoryLimit> limit = memory_limit(settings, hardware);
+  const TraceChoice traces = trace_choice(settings);
+  Progress progress(settings.text("progress"), true, "numbers of ranks priced", static_cast<Index>(numbers.size()));
+  progress.begin();
+  std::vector<RankRow> rows;
+  for (const int ranks : numbers) {
+    const Placement place = place_of(settings, ranks, hardware);
+    RankRow& row = rows.emplace_back(RankRow{place.ranks, place.ranks_per_node});
+    try {
+      const Job job = make_job(settings, place, subject.shape, subject.mask, backward,
+                               {.memory_limit = limit ? limit->bytes : far});
+      const Prices prices = prices_of(settings, place, job.shape, backward);
+      row.estimate = estimate_of(job, job.schedule, prices);
+      row.memory = footprint(job.schedule, row.estimate.buffer_rows, prices).total() + trace_bytes(traces, job);
+      row.strategy = job.strategy;
+      row.grid = to_text(job.schedule.grid);
+      row.partition = job.schedule.queries.name();
+      row.reason = job.reason;
+    } catch (const Error& e) {
+      if (e.failure() != Failure::usage) throw;
+      row.refusal = e.what();
+    }
+    progress.add(1);
+  }
+  progress.finish();
+  if (std::ranges::none_of(rows, &RankRow::legal)) throw Error(Failure::usage, rows.back().refusal);
+  out = request_of(settings, subject.shape, subject.mask, hardware);
+  std::printf("%s  %s\n", wrapped_line(shape_text(out), 0).c_str(), wrapped_line(prices_text(hardware), 2).c_str());
+  print_rank_table(rows, limit, subject.mask.queries(), out);
+}
+
+// Before anything is printed.
+void check_limit(const Settings& settings, const Planned& plan) {
+  if (!settings.has("memory-limit")) return;
+  const Index limit = settings.bytes("memory-limit"),
+              needed = footprint(plan.job.schedule, plan.estimate.buffer_rows, plan.prices).total() + plan.trace_bytes;
+  if (needed <= limit) return;
+  throw Error(Failure::fit,
+              sentence(plan.job.strategy, " ", to_text(plan.job.schedule.grid), " on ", plan.job.place.ranks,
+                       plan.job.place.ranks == 1 ? " rank" : " ranks", " needs ", grouped(needed), " bytes per rank (",
+                       bytes_text(static_cast<double>(needed)),
+                       ") for inputs, results, visiting blocks and what travels by heads",
+                       plan.trace_bytes > 0 ? " and traces" : "", ", and ", settings.name_of("memory-limit"), " is ",
+                       grouped(limit), " (", bytes_text(static_cast<double>(limit)), ")",
+                       plan.job.by_auto && plan.trace_bytes == 0 ? ": no strategy needs less, more ranks do" : ""));
 }
 
 int run(const Settings& settings, Context& context) {
@@ -154,7 +234,14 @@ int run(const Settings& settings, Context& context) {
   Subject subject = settings.positional().empty() ? subject_of(settings, backward, hardware)
                                                   : subject_in(settings.positional().front(), settings, backward);
   add_results(subject.shape, subject.mask, backward, subject.files);
-  const Placement place = place_of(settings, context, hardware);
+  const std::vector<int> numbers = numbers_of_ranks(settings, context);
+  if (numbers.size() > 1) {
+    json out;
+    plan_by_ranks(settings, numbers, subject, hardware, out);
+    twin.commit(out.dump(2) + "\n");
+    return 0;
+  }
+  const Placement place = place_of(settings, numbers.front(), hardware);
   std::optional<Progress> progress;
   const auto looked = [&](Index of) {
     if (!progress)
@@ -163,12 +250,14 @@ int run(const Settings& settings, Context& context) {
     progress->begin();
     progress->add(1);
   };
-  const Job job = make_job(settings, place, subject.shape, subject.mask, backward, looked);
+  const Job job = make_job(settings, place, subject.shape, subject.mask, backward,
+                           {looked, settings.has("memory-limit") ? settings.bytes("memory-limit") : far});
   const Prices prices = prices_of(settings, place, job.shape, backward);
   const Estimate e = timeline.estimate(job, prices);
   const TraceChoice traces = trace_choice(settings);
   if (traces.any()) subject.files.write.emplace_back("trace", trace_file_bytes(traces, job));
   const Planned plan{job, prices, e, subject.files, trace_bytes(traces, job)};
+  check_limit(settings, plan);
   const std::vector<StrategyLine> lines = price_strategies(plan, [&] { looked(0); });
   progress->finish();
   json out = request_of(settings, job, hardware);
@@ -177,11 +266,7 @@ int run(const Settings& settings, Context& context) {
   print_costs(plan, out);
   std::printf("\n  strategies for this request on the partition %s, %s, ", job.schedule.queries.name().c_str(),
               backward ? "forward and backward" : "forward");
-  if (hardware) {
-    std::printf("predicted for %s\n", hardware->name.c_str());
-  } else {
-    std::printf("at nominal prices: a few CPU cores, one kind of link (--hardware FILE predicts)\n");
-  }
+  std::printf("%s\n", prices_text(hardware).c_str());
   print_strategies(lines, plan, out);
   if (settings.flag("explain")) print_legality(job, out);
   timeline.write(job, out);
@@ -194,6 +279,23 @@ std::vector<Option> unused_options() {
   std::vector<Option> options = machine_options();
   for (Option& option : options)
     option.group = "Not used by a plan (accepted, so that a --config of attend, run or bench serves)";
+  return options;
+}
+
+// As other commands have them, but for --ranks, which may list several.
+std::vector<Option> plan_options_of_several_ranks() {
+  std::vector<Option> options = plan_options("(mpirun's, else 4)");
+  Option& ranks = *std::ranges::find(options, "ranks", &Option::name);
+  ranks.value = "LIST";
+  ranks.help = "ranks; several, 8,64,512, are planned one by one and compared in one table";
+  ranks.check = number_list();
+  options.push_back(
+      {.name = "memory-limit",
+       .value = "SIZE",
+       .group = ranks.group,
+       .help = "bytes a rank may take, 80GiB or 141GB: auto keeps to it, and a plan that does not fit ends with 4;\n"
+               "of several numbers of ranks the table tells (default there: memory-bytes of --hardware)",
+       .check = byte_count(1)});
   return options;
 }
 
@@ -238,7 +340,7 @@ Command plan_command() {
                        softmax_scale_option(),
                        mask_option("causal"),
                        dtype_option("(as the input; else f32, or the first of f32, bf16, f16 that --hardware knows)")},
-                      plan_options("(mpirun's, else 4)"),
+                      plan_options_of_several_ranks(),
                       trace_options("none"),
                       {{.name = "ranks-per-node",
                         .value = "N",
@@ -258,6 +360,7 @@ Command plan_command() {
                       unused_options()}),
           .examples = {"annulus plan --tokens 1M --ranks 8 --mask causal",
                        "annulus plan --tokens 64Ki --ranks 64 --mask window:4095,0",
+                       "annulus plan --tokens 1M --ranks 8,64,512 --memory-limit 80GiB",
                        "annulus plan qkv.h5 --ranks 4 --strategy ulysses --json plan.json",
                        "annulus plan --ranks 16 --strategy ring --timeline predicted.json"},
           .run = run,
