@@ -9,6 +9,7 @@
 #include "plan/chain.hpp"
 #include "plan/reach.hpp"
 #include "plan/sight.hpp"
+#include "plan/spans.hpp"
 #include "plan/strided.hpp"
 
 namespace annulus {
@@ -60,27 +61,7 @@ Planner::Planner(const Grid& grid, Partition queries, Partition keys, Mask mask)
           " tokens, ", seen_.queries(), " and ", seen_.keys(), " in the mask");
   ordinary_ = is_ordinary(stay_, travel_, seen_);
   reach_ = find_reach(stay_, travel_, seen_);
-  std::vector<bool> active(static_cast<std::size_t>(seats()));
-  active[0] = true;
-  int idle = seats() - 1;
-  Sight sight;
-  StridedTiles tiles(stay_, travel_, seen_);
-  for (int i = 0; i < seats() && idle > 0; ++i) {  // most masks show every step to the last seat or to the first
-    const Rank seat = i == 0 ? seats() - 1 : i - 1;
-    for (const Range& seen : reach_[static_cast<std::size_t>(seat)])
-      for (auto origin = static_cast<Rank>(seen.begin); origin < static_cast<Rank>(seen.end); ++origin) {
-        const auto step = static_cast<std::size_t>(step_of(grid_, seat, origin));
-        if (active[step]) continue;
-        if (tiles.serves()) {
-          tiles.look(stay_.runs(seat), travel_.runs(origin), sight);
-        } else {
-          look(seat, origin, sight);
-        }
-        if (sight.none()) continue;
-        active[step] = true;
-        --idle;
-      }
-  }
+  const std::vector<bool> active = find_active();
   const bool tree = grid_.travel == Travel::tree, chained = !tree && grid_.travel != Travel::gather;
   if (tree) first_.push_back(0);  // nobody works before all queries are here
   for (int step = 0; step < seats(); ++step) {
@@ -92,6 +73,43 @@ Planner::Planner(const Grid& grid, Partition queries, Partition keys, Mask mask)
   first_.push_back(visits_.size());
   for (const auto& seats : reach_) looks_ += count(seats);
   looks_ = std::min(looks_, static_cast<Index>(visits_.size()) * seats());
+}
+
+// Which steps of the itinerary show somebody a block that they see; the first, their own, is always one.
+std::vector<bool> Planner::find_active() const {
+  std::vector<bool> active(static_cast<std::size_t>(seats()));
+  active[0] = true;
+  StridedTiles tiles(stay_, travel_, seen_);
+  Sight sight;
+  const auto sees = [&](Rank seat, Rank origin) {
+    if (tiles.serves()) tiles.look(stay_.runs(seat), travel_.runs(origin), sight);
+    else look(seat, origin, sight);
+    return !sight.none();
+  };
+  int idle = seats() - 1;
+  const auto show = [&](Rank seat) {
+    for (const Range& seen : reach_[static_cast<std::size_t>(seat)])
+      for (auto origin = static_cast<Rank>(seen.begin); origin < static_cast<Rank>(seen.end); ++origin) {
+        const auto step = static_cast<std::size_t>(step_of(grid_, seat, origin));
+        if (active[step] || !sees(seat, origin)) continue;
+        active[step] = true;
+        --idle;
+      }
+  };
+  show(seats() - 1);  // most masks show every step to the last seat or to the first
+  if (idle > 0) show(0);
+  const bool all_near = std::ranges::all_of(reach_, [&](const auto& near) { return count(near) == seats(); });
+  if (idle > 0 && all_near && (ordinary_ || tiles.serves())) {  // striped shards: nearly all of a step are alike
+    const Spans spans(*this, tiles, false);
+    for (int step = 1; step < seats(); ++step) {
+      bool any = active[static_cast<std::size_t>(step)];
+      if (!any) spans.for_row(step, [&](const Span& span) { any = any || sees(span.seat, span.origin); });
+      active[static_cast<std::size_t>(step)] = any;
+    }
+    return active;
+  }
+  for (Rank seat = 1; seat + 1 < seats() && idle > 0; ++seat) show(seat);
+  return active;
 }
 
 std::span<const int> Planner::visits(int step) const {

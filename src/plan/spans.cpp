@@ -29,7 +29,7 @@ Seen seen(const Run& q, const Run& k, Index gap, Band band) {
 
 }  // namespace
 
-Spans::Spans(const Planner& planner, const StridedTiles& tiles)
+Spans::Spans(const Planner& planner, const StridedTiles& tiles, bool lists)
     : planner_(planner),
       tiles_(tiles),
       seats_(planner.seats()),
@@ -37,7 +37,7 @@ Spans::Spans(const Planner& planner, const StridedTiles& tiles)
       stride_(planner.grid().outer > planner.grid().inner ? planner.grid().inner : 1) {
   if (inner_ == 1) stride_ = 1, inner_ = seats_;    // a ring of rings of one is a ring
   constexpr Index few = 16, most = Index{1} << 26;  // of the seats of a step; of all that is listed
-  if (planner.looks() < Index{planner.steps()} * seats_ / few && planner.looks() < most) {
+  if (lists && planner.looks() < Index{planner.steps()} * seats_ / few && planner.looks() < most) {
     list_users();
     return;
   }

@@ -20,8 +20,8 @@ struct Span {
 /// whole, or not at all on one side, are intervals; so what holds at both ends holds between.
 class Spans {
  public:
-  /// tiles: of the planner; both must outlive this.
-  Spans(const Planner& planner, const StridedTiles& tiles);
+  /// tiles: of the planner; both must outlive this. lists: may list who works, where they are few; else for_row() gives all seats.
+  Spans(const Planner& planner, const StridedTiles& tiles, bool lists = true);
 
   /// Calls at(span) for all seats of one step of the itinerary, as visit() says, or for those alone that may work.
   template <class At>

@@ -101,6 +101,7 @@ class Planner {
 
  private:
   std::vector<Tile> meet(Rank seat, Rank origin) const;
+  std::vector<bool> find_active() const;
   void add_visit(Plan& plan, int step, int next_busy) const;
   void add_owner(Plan& plan) const;
   void add_gathered(Plan& plan, int step) const;
