@@ -97,7 +97,9 @@ class AudioSequence final : public Sequence {
     draft.attribute("/", "source_channels", recording_.source_channels());
     draft.attribute("/", "token_seconds", model_.token_seconds());
     draft.attribute("/", "window_seconds", window_seconds());
+    share_coordinates(draft, "tokens", coordinates());
   }
+  std::vector<std::string> coordinates() const override { return {"time_s"}; }
 
   void read_out(const Job& job, Rank rank, const Traces& traces, const Rows& lse) override {
     edges_ = !traces.top_score().absent();

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <string_view>
 
+#include "annulus/base/error.hpp"
 #include "app/backends.hpp"
 
 namespace annulus::app {
@@ -28,6 +29,16 @@ bool is_sound_file(const std::string& path) {
 std::unique_ptr<Sequence> make_sequence(const SequenceChoice& choice) {
   const bool sounds = choice.model == "similarity" || (choice.model == "auto" && is_sound_file(choice.files.front()));
   return sounds ? make_recording_sequence(choice) : make_text_sequence(choice);
+}
+
+void share_coordinates(Draft& draft, const std::string& group, const std::vector<std::string>& names,
+                       const std::string& others) {
+  std::string all = others;
+  for (const std::string& name : names) {
+    all += sentence(all.empty() ? "" : " ", name);
+    if (group != "tokens") draft.link(sentence(group, "/", name), sentence("tokens/", name));
+  }
+  draft.attribute(group, "coordinates", all);
 }
 
 void write_passages(Draft& draft, const PassageTable& table, const std::string& what) {

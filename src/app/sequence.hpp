@@ -42,6 +42,8 @@ class Sequence {
   /// Rows of the tokens at `runs`; absent views are not wanted.
   virtual void embed(std::span<const Run> runs, const Rows& q, const Rows& k, const Rows& v) = 0;
   virtual void declare(Draft& draft, const TraceChoice& traces) const = 0;
+  /// Datasets of /tokens that say where a token stands: byte_begin, time_s.
+  virtual std::vector<std::string> coordinates() const = 0;
   /// Reads the attention of this rank's rows: predictions, links.
   virtual void read_out(const Job& job, Rank rank, const Traces& traces, const Rows& lse) = 0;
   virtual void write(RowWriter& writer, std::span<const Run> runs) const = 0;
@@ -59,6 +61,11 @@ std::unique_ptr<Sequence> make_audio_sequence(const SequenceChoice& choice);
 /// Whether a file is meant as sound: by its name (.wav, .flac, .ogg and others that libsndfile reads), else by its first
 /// bytes. A file that cannot be read is not.
 bool is_sound_file(const std::string& path);
+
+/// Datasets of /tokens as coordinates of a group whose datasets are by token: links to them, and the attribute
+/// `coordinates` by which xarray knows them. others: what the group has of its own.
+void share_coordinates(Draft& draft, const std::string& group, const std::vector<std::string>& names,
+                       const std::string& others = "");
 
 /// The passages of a sequence as datasets under /passages, one row each.
 struct PassageTable {

@@ -64,14 +64,17 @@ class TextSequence final : public Sequence {
     add("tokens/byte_begin", Element::u64, "byte", "first byte of the token in its document's file");
     add("tokens/byte_end", Element::u64, "byte", "byte behind the token");
     add("tokens/document", Element::u32, "1", "document of the token, as in documents/path");
+    share_coordinates(draft, "tokens", coordinates());
     if (!traces.edges) return;
     const std::vector<Index> dims{tokens(), model_.heads()};
     const std::vector<std::string> names{"token", "head"};
-    draft.add({"predictions/token", dims, Element::u32, names, "1", "the token most likely to follow, by each head"});
+    draft.add({"predictions/ids", dims, Element::u32, names, "1", "the token most likely to follow, by each head"});
     draft.add({"predictions/probability", dims, Element::f32, names, "1", "its probability"});
     draft.add({"predictions/bits", dims, Element::f32, names, "bit",
                "cost of the token that does follow; NaN where none does"});
+    share_coordinates(draft, "predictions", coordinates(), "context");
   }
+  std::vector<std::string> coordinates() const override { return {"document", "byte_begin"}; }
 
   void read_out(const Job& job, Rank rank, const Traces& traces, const Rows& lse) override {
     edges_ = !traces.top_score().absent();
@@ -117,7 +120,7 @@ class TextSequence final : public Sequence {
     const auto floats = [&](const std::vector<float>& values) {
       return dense_rows(const_cast<float*>(values.data()), DType::f32, rows, heads, 1);  // only read
     };
-    writer.write_integer_rows("predictions/token", runs, token_, heads);
+    writer.write_integer_rows("predictions/ids", runs, token_, heads);
     writer.write_rows("predictions/probability", runs, floats(probability_));
     writer.write_rows("predictions/bits", runs, floats(bits_));
   }

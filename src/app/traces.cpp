@@ -68,6 +68,7 @@ Index trace_file_bytes(const TraceChoice& choice, const Job& job) {
   if (choice.map) {
     const Blocks blocks = blocks_of(job.schedule.mask, choice.map_blocks);
     bytes += number * heads * blocks.queries * blocks.keys;
+    bytes += static_cast<Index>(sizeof(Index)) * (blocks.queries + blocks.keys);  // where they begin
   }
   return bytes;
 }
@@ -208,6 +209,13 @@ void Traces::write(RowWriter& writer, const Rows& lse) const {
 
 void Traces::write_small(Draft& draft) const {
   if (!choice_.map) return;
+  const auto first_tokens = [&](const char* name, Index blocks, const char* what) {
+    std::vector<Index> firsts;
+    for (Index b = 0; b < blocks; ++b) firsts.push_back(b * block_tokens_);
+    draft.write_small({group_ + "/" + name, {blocks}, Element::i64, {name}, "token", what}, firsts);
+  };
+  first_tokens("query_block", query_blocks_, "first query of a block");
+  first_tokens("key_block", key_blocks_, "first key of a block");
   const DatasetPlan plan{group_ + "/block_mass",
                          {job_.shape.query_heads, query_blocks_, key_blocks_},
                          Element::f32,

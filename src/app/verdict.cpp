@@ -171,7 +171,7 @@ class Judge {
   void list_the_rest() {
     std::set<std::string> rest;
     for (const auto& entry : file_.tree()) {
-      if (!entry.dataset || checked_.contains(entry.path)) continue;
+      if (!entry.dataset || entry.scale || !entry.linked.empty() || checked_.contains(entry.path)) continue;
       const std::string group = entry.path.substr(0, entry.path.find('/') + 1);
       const auto inside = checked_.lower_bound(group);
       const bool looked_into = group.empty() || (inside != checked_.end() && inside->starts_with(group));

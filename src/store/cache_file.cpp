@@ -217,9 +217,11 @@ void CacheGrowth::State::make_part(const Shape& k, const Shape& v) {
   const Index few = least_bytes / std::max<Index>(1, row_bytes(k) + row_bytes(v));
   const Index capacity = std::max({added, k.dims[0] - added, few});
   part.emplace((parts / name).string());
-  for (const auto& [dataset, shape, what] : {std::tuple{"k", k, "keys"}, std::tuple{"v", v, "values"}})
-    part->add({dataset, {capacity, shape.dims[1], shape.dims[2]}, shape.element, {"key", "head", "channel"}, "1", what},
-              added);
+  for (const auto& [dataset, shape, channel, what] :
+       {std::tuple{"k", k, "channel", "keys"}, std::tuple{"v", v, "value_channel", "values"}})
+    part->add(
+        {dataset, {capacity, shape.dims[1], shape.dims[2]}, shape.element, {"key", "kv_head", channel}, "1", what},
+        added);
   part->write_small({"claimed", {1}, Element::i64, {}, "1", "rows that are taken"}, std::span<const Index>(&added, 1));
   layout = part->seal();
   for (Layout::Dataset& dataset : layout.datasets) dataset.shape.dims[0] = added;
@@ -233,8 +235,9 @@ void CacheGrowth::State::declare(const Shape& k, const Shape& v) {
   file->attribute("/", "schema", std::string(schema));
   file->attribute("/", "schema_version", Index{2});
   file->attribute("/", "tokens", k.dims[0]);
-  for (const auto& [name, shape, what] : {std::tuple{"k", k, "keys so far"}, std::tuple{"v", v, "values so far"}})
-    file->add_view({name, shape.dims, shape.element, {"key", "head", "channel"}, "1", what}, sources);
+  for (const auto& [name, shape, channel, what] :
+       {std::tuple{"k", k, "channel", "keys so far"}, std::tuple{"v", v, "value_channel", "values so far"}})
+    file->add_view({name, shape.dims, shape.element, {"key", "kv_head", channel}, "1", what}, sources);
   const auto parts = static_cast<Index>(names.size());
   file->write_small({"parts/file", {parts}, Element::text, {"part"}, "", "files the rows lie in, one after another"},
                     names);

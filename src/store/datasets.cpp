@@ -4,6 +4,8 @@
 #include <limits>
 #include <string_view>
 
+#include "scales.hpp"
+
 namespace annulus::store {
 namespace {
 
@@ -40,8 +42,7 @@ Id create(hid_t file, const DatasetPlan& plan, const Id& properties, const std::
             H5Dclose, what + " cannot be made");
   write_attribute(dataset.get(), "units", plan.units, what);
   write_attribute(dataset.get(), "long_name", plan.long_name, what);
-  // What H5DSset_label of HDF5's high-level library writes.
-  if (!plan.dimension_names.empty()) write_attribute(dataset.get(), "DIMENSION_LABELS", plan.dimension_names, what);
+  name_dimensions(file, plan, dataset.get(), what);
   return dataset;
 }
 

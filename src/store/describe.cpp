@@ -3,6 +3,7 @@
 
 #include "annulus/store/input_file.hpp"
 #include "opened.hpp"
+#include "scales.hpp"
 
 namespace annulus {
 namespace {
@@ -106,6 +107,10 @@ std::vector<InputFile::Entry> InputFile::tree(Index limit) const {
       const Id object(H5Oopen(opened_->file.get(), entry.path.c_str(), opened_->links.get()), H5Oclose);
       entry.group = object.valid() && H5Iget_type(object.get()) == H5I_GROUP;
       entry.dataset = object.valid() && H5Iget_type(object.get()) == H5I_DATASET;
+      const store::ScaleKind kind = store::scale_kind(object.get());
+      entry.scale = kind != store::ScaleKind::none;
+      entry.bare_scale = kind == store::ScaleKind::bare;
+      entry.linked = opened_->soft_link(entry.path);
       entries.push_back(entry);
       if (entry.group && depth < deepest) self(self, entry.path, depth + 1);
     }

@@ -13,6 +13,7 @@
 #include "datasets.hpp"
 #include "hdf5.hpp"
 #include "posix.hpp"
+#include "scales.hpp"
 
 namespace annulus {
 
@@ -127,6 +128,20 @@ Draft::~Draft() = default;
 
 const std::string& Draft::path() const { return state_->path; }
 const std::string& Draft::temporary_path() const { return state_->temporary; }
+
+void Draft::dimension(const std::string& path, Index length) {
+  const Hdf5Lock lock;
+  store::create_dimension(state_->opened(), path, length, state_->what(path));
+}
+
+void Draft::link(const std::string& path, const std::string& to) {
+  const Hdf5Lock lock;
+  const std::string what = state_->what(path);
+  const Id links = owned(H5Pcreate(H5P_LINK_CREATE), H5Pclose, what);
+  checked(H5Pset_create_intermediate_group(links.get(), 1), what);
+  checked(H5Lcreate_soft(sentence("/", to).c_str(), state_->opened(), path.c_str(), links.get(), H5P_DEFAULT),
+          what + " cannot be linked to '" + to + "'");
+}
 
 void Draft::add(const DatasetPlan& plan, Index reserved_rows) {
   const Hdf5Lock lock;

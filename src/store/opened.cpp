@@ -127,6 +127,16 @@ bool InputFile::Opened::has(const std::string& name) const {
   return H5Lexists(file.get(), name.c_str(), links.get()) > 0;
 }
 
+std::string InputFile::Opened::soft_link(const std::string& name) const {
+  H5L_info_t info{};
+  constexpr std::size_t longest = 4096;
+  if (H5Lget_info(file.get(), name.c_str(), &info, links.get()) < 0 || info.type != H5L_TYPE_SOFT) return "";
+  std::string to(std::min(longest, info.u.val_size), '\0');
+  if (H5Lget_val(file.get(), name.c_str(), to.data(), to.size(), links.get()) < 0) return "";
+  to.resize(std::min(to.size(), to.find('\0')));
+  return to;
+}
+
 InputFile::Opened::Dataset InputFile::Opened::dataset(const std::string& name) const {
   Dataset found{object(name), {}, what(name)};
   const hid_t id = found.id.get();

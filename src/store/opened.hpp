@@ -18,6 +18,8 @@ struct InputFile::Opened {
   /// Any object; throws when it is missing or behind an external link.
   store::Id object(const std::string& name) const;
   bool has(const std::string& name) const;
+  /// Where a soft link of this name leads; empty: it is none.
+  std::string soft_link(const std::string& name) const;
 
   struct Dataset {
     store::Id id;

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from attending import GRIDS, HEADS, MASKS, SEED, AttendTest, case
+from dimensions import datasets
 from oracle import Attention, visible
 from tensors import element, random_tensors, write
 
@@ -86,7 +87,7 @@ class Traces(AttendTest):
         path = self.scratch / "in.h5"
         case(random, path, "f32", 19, 19, (2, 2), 8, 8)
         summary = {"lse", "entropy", "max_probability", "sink_mass", "mean_distance"}
-        standard = summary | {"received_mass", "block_mass"}
+        standard = summary | {"received_mass", "block_mass", "query_block", "key_block"}
         edges = standard | {"topk_index", "topk_probability"}
         for level, names in {"none": set(), "summary": summary, "standard": standard, "edges": edges, "full": edges}.items():
             result = self.attend(path, "--trace", level)
@@ -98,18 +99,17 @@ class Traces(AttendTest):
         path, output = self.scratch / "in.h5", self.scratch / "said.h5"
         case(random, path, "bf16", 19, 19, (4, 2), 8, 6, dout=True)
         self.succeeds("attend", path, "--output", output, "--trace", "full", "--backward", "--ranks", 2)
-        token, key = ("token", "head"), ("key", "head")
+        token, key, places = ("token", "head"), ("key", "head"), ("query_block", "key_block")
         expected = {
-            "out": ("bf16", (19, 4, 6), ("token", "head", "channel")), "lse": ("f32", (19, 4), token),
-            "dq": ("bf16", (19, 4, 8), ("token", "head", "channel")), "dk": ("bf16", (19, 2, 8), ("key", "head", "channel")),
-            "dv": ("bf16", (19, 2, 6), ("key", "head", "channel")), "trace/received_mass": ("f32", (19, 4), key),
+            "out": ("bf16", (19, 4, 6), (*token, "value_channel")), "lse": ("f32", (19, 4), token),
+            "dq": ("bf16", (19, 4, 8), (*token, "channel")), "dk": ("bf16", (19, 2, 8), ("key", "kv_head", "channel")),
+            "dv": ("bf16", (19, 2, 6), ("key", "kv_head", "value_channel")), "trace/received_mass": ("f32", (19, 4), key),
             "trace/topk_index": ("u32", (19, 4, 8), (*token, "k")), "trace/topk_probability": ("f32", (19, 4, 8), (*token, "k")),
-            "trace/block_mass": ("f32", (4, 19, 19), ("head", "query_block", "key_block")),
+            "trace/block_mass": ("f32", (4, 19, 19), ("head", *places)),
+            **{f"trace/{name}": ("i64", (19,), (name,)) for name in places},
             **{f"trace/{name}": ("f32", (19, 4), token) for name in self.NAMES[:5]}}
         with h5py.File(output, "r") as file:
-            names = []
-            file.visititems(lambda name, it: names.append(name) if isinstance(it, h5py.Dataset) else None)
-            self.assertEqual(set(names), set(expected))
+            self.assertEqual(datasets(file), set(expected))
             for name, (kind, shape, labels) in expected.items():
                 with self.subTest(dataset=name):
                     dataset = file[name]

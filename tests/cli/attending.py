@@ -6,6 +6,7 @@ needs("numpy", "h5py")
 import h5py
 import numpy as np
 
+from dimensions import datasets
 from tensors import random_tensors, rounded, write
 
 SEED = 20260
@@ -60,9 +61,8 @@ class AttendTest(ProgramTest):
         """The arrays and attributes of the result."""
         output = self.scratch / name
         self.succeeds("attend", path, "--output", output, "--overwrite", *options, ranks=ranks, each=each)
-        arrays = {}
         with h5py.File(output, "r") as file:
-            file.visititems(lambda name, it: arrays.__setitem__(name, it[()]) if isinstance(it, h5py.Dataset) else None)
+            arrays = {name: file[name][()] for name in datasets(file)}
             arrays["attributes"] = dict(file.attrs)
         return arrays
 

@@ -15,6 +15,7 @@ needs("numpy", "h5py")
 import h5py
 import numpy as np
 
+from dimensions import datasets
 from tensors import random_tensors, write
 
 SEED = 1234
@@ -84,9 +85,7 @@ class Inspect(ProgramTest):
         with h5py.File(output, "r") as file:
             self.assertEqual(set(seen["attributes"]), set(file.attrs))
             self.assertEqual(seen["attributes"]["mask"], "causal")
-            names = []
-            file.visititems(lambda name, it: names.append(name) if isinstance(it, h5py.Dataset) else None)
-            self.assertEqual(sorted(dataset["path"].strip("/") for dataset in seen["datasets"]), sorted(names))
+            self.assertEqual({dataset["path"].strip("/") for dataset in seen["datasets"]}, datasets(file))
             for dataset in seen["datasets"]:
                 values = file[dataset["path"]]
                 self.assertEqual(tuple(dataset["shape"]), values.shape)
@@ -121,10 +120,10 @@ class Inspect(ProgramTest):
             self.assertRegex(done.stdout, rf"(?m)^  {name} +\(.*'{name}' .*\)$")
         self.assertRegex(done.stdout, r"(?m)^  huge +\[1, 32768, 32768\] f32 +$")
         self.assertRegex(done.stdout, r"(?m)^  x +\[2, 3\] f64 +1 +2 +3 +holds NaN, inf, -inf$")
-        datasets = {entry["path"]: entry for entry in json.loads(twin.read_text())["datasets"]}
-        self.assertIn("refusal", datasets["a"])
-        self.assertEqual([datasets["x"]["summary"][key] for key in ["not_a_number", "infinite", "minus_infinite"]], [1, 1, 2])
-        self.assertIn("n\ufffd/z", datasets)
+        entries = {entry["path"]: entry for entry in json.loads(twin.read_text())["datasets"]}
+        self.assertIn("refusal", entries["a"])
+        self.assertEqual([entries["x"]["summary"][key] for key in ["not_a_number", "infinite", "minus_infinite"]], [1, 1, 2])
+        self.assertIn("n\ufffd/z", entries)
 
     def test_files_of_others_can_be_inspected(self):
         path = self.scratch / "others.h5"

@@ -1,4 +1,5 @@
 """Every command in README.md and in the comments of configs/*.ini runs as it stands there."""
+import importlib.util
 import os
 import pathlib
 import re
@@ -46,6 +47,9 @@ class Readme(ProgramTest):
             if text.strip() in ("launch/test", "launch/demo"):
                 continue  # the first runs this test; the second has a test of its own
             with self.subTest(block=text):
+                missing = [name for name in re.findall(r"^import (\w+)", text, re.M) if not importlib.util.find_spec(name)]
+                if language == "python" and missing:
+                    self.skipTest(f"{', '.join(missing)} is not here")
                 command = f"{sys.executable} - <<'PYTHON'\n{text}\nPYTHON" if language == "python" else text
                 done = run(command, 100)
                 self.assertEqual(done.returncode, 0, f"{text}\n{done.stdout}\n{done.stderr}")

@@ -183,7 +183,7 @@ class Words(RunTest):
     def check_predictions(self, result):
         ids, document = result["tokens/ids"], result["tokens/document"]
         follows = np.flatnonzero(document[:-1] == document[1:])
-        right = result["predictions/token"][follows] == ids[follows + 1][:, None]
+        right = result["predictions/ids"][follows] == ids[follows + 1][:, None]
         self.assertTrue(np.isnan(np.delete(result["predictions/bits"], follows, 0)).all(), "nothing follows, no bits")
         np.testing.assert_allclose(result["predictions/accuracy"][:-1], right.mean(0), atol=1e-9)
         bits = result["predictions/bits"][follows].mean(0, dtype=np.float64)
@@ -197,7 +197,7 @@ class Words(RunTest):
         a, b = one["predictions/probability"], other["predictions/probability"]
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(one["predictions/bits"], other["predictions/bits"], rtol=1e-4, atol=1e-4)
-        changed = one["predictions/token"] != other["predictions/token"]
+        changed = one["predictions/ids"] != other["predictions/ids"]
         self.assertLessEqual(changed.mean(), 0.001, "only ties within rounding may fall differently")
 
     def test_documents_apart_find_only_themselves(self):
@@ -225,7 +225,7 @@ class Words(RunTest):
     def test_a_summary_has_no_passages(self):
         result = self.result(*self.small, "--trace", "summary", "--ranks", 2)
         groups = {name.split("/")[0] for name in result}
-        self.assertEqual(groups, {"attributes", "documents", "layers", "tokens"})
+        self.assertEqual(groups, {"attributes", "documents", "layers", "tokens", "token", "key", "head"})
         self.assertNotIn("passages", self.printed)
         self.assertIn("layers/000/attention/entropy", result)
         self.assertNotIn("layers/000/attention/topk_index", result)

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -225,8 +226,9 @@ TEST_F(RoundTrip, SmallDatasetsAndAttributesComeBackAlsoThoseWrittenLast) {
   EXPECT_EQ(file.dimension_names("deep/er/x"), (std::vector<std::string>{"token", "head"}));
   EXPECT_EQ(file.text("deep/er/x", "units"), "nat");
   EXPECT_EQ(file.text("deep/er/x", "note"), "late");
-  EXPECT_EQ(file.names(), (std::vector<std::string>{"deep", "passages"}));
-  EXPECT_EQ(file.tree().size(), 5U);
+  EXPECT_EQ(file.names(), (std::vector<std::string>{"deep", "passage", "passages"}));
+  const auto tree = file.tree();
+  EXPECT_EQ(std::ranges::count_if(tree, [](const auto& entry) { return !entry.bare_scale; }), 5);
   EXPECT_TRUE(file.has("deep/er"));
   EXPECT_FALSE(file.has("deep/x/er"));
   Array back(device, DType::f32, 4, 2, 1);

@@ -10,7 +10,9 @@
 
 namespace annulus {
 
-/// A dataset that will be. dimension_names: empty, or one name per dimension (h5py: dims[i].label).
+/// A dataset that will be. dimension_names: empty, or one name per dimension. Names are labels (h5py: dims[i].label) and
+/// scales (dims[i][0]), as netCDF and xarray want them: datasets share the scale of a name with those of the same group and
+/// of groups above. One that is named as its only dimension is the scale, and holds the coordinates.
 struct DatasetPlan {
   std::string name;  ///< groups are made on the way: "trace/entropy"
   std::vector<Index> dims;
@@ -49,6 +51,11 @@ class Draft {
   /// Temporary files of killed processes that were found beside it, and removed.
   const std::vector<std::string>& leftovers() const;
 
+  /// Makes the scale of a dimension ("token", "layers/channel") before any dataset has it: for those of its group and of
+  /// all groups below. Without this the first dataset makes it, in its own group. Takes no space for data.
+  void dimension(const std::string& path, Index length);
+  /// Another name for a dataset: a soft link. `to` is a path from the root.
+  void link(const std::string& path, const std::string& to);
   /// Declares a dataset whose rows the ranks will write (contiguous, allocated at once, not filled). Before seal()
   /// only. reserved_rows: how many rows seal() reserves the space of (-1: all); the others are holes until written.
   void add(const DatasetPlan& plan, Index reserved_rows = -1);

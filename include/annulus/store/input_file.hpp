@@ -17,7 +17,7 @@ namespace annulus {
 /// Dataset names may have groups in them: "layers/003/out". All members are thread-safe (one process-wide lock: HDF5 is
 /// not). All throw Error (file), one sentence that names the file, the dataset, the value and the rule. A file made to
 /// harm is checked as far as HDF5's own interface shows it, but HDF5 1.10 is not hardened against hostile files: of 200
-/// files with random flipped bits it crashed on 7, all in the heap of variable-length text
+/// files with random flipped bits it crashed on 5 and never came back from 1, all in the heap of variable-length text
 /// (tests/store/bad_files_test.cpp).
 class InputFile {
  public:
@@ -65,6 +65,9 @@ class InputFile {
   struct Entry {
     std::string path;
     bool group = false, dataset = false;  ///< neither: a broken or refused link, or a named type
+    bool scale = false;                   ///< a dataset that names a dimension, with coordinates or ...
+    bool bare_scale = false;              ///< ... without values: it says how long the dimension is
+    std::string linked = {};              ///< of a soft link: the path it leads to
   };
   /// Everything below the root, groups before what is in them. Stops after `limit` entries and 32 levels.
   std::vector<Entry> tree(Index limit = 100'000) const;

@@ -86,8 +86,14 @@ void declare(Draft& draft, const Job& job, const TraceChoice& traces, bool backw
   const AttentionShape& s = job.shape;
   const Index tokens = job.schedule.mask.queries(), keys = job.schedule.mask.keys();
   const Element element = element_of(s.type);
-  const std::vector<std::string> names{"token", "head", "channel"}, key_names{"key", "head", "channel"};
-  draft.add({"out", {tokens, s.query_heads, s.value_channels}, element, names, "as v", "attention output"});
+  draft.dimension("token", tokens);
+  draft.dimension("key", keys);
+  draft.add({"out",
+             {tokens, s.query_heads, s.value_channels},
+             element,
+             {"token", "head", "value_channel"},
+             "as v",
+             "attention output"});
   draft.add({"lse",
              {tokens, s.query_heads},
              Element::f32,
@@ -95,10 +101,14 @@ void declare(Draft& draft, const Job& job, const TraceChoice& traces, bool backw
              "nat",
              "log of the sum of exponentials of the scaled scores"});
   if (backward) {
-    draft.add({"dq", {tokens, s.query_heads, s.channels}, element, names, "1 / q", "gradient of sum(dout * out) by q"});
-    draft.add({"dk", {keys, s.kv_heads, s.channels}, element, key_names, "1 / k", "gradient of sum(dout * out) by k"});
-    draft.add(
-        {"dv", {keys, s.kv_heads, s.value_channels}, element, key_names, "1 / v", "gradient of sum(dout * out) by v"});
+    const auto add = [&](const char* name, std::vector<Index> dims, std::vector<std::string> names) {
+      const std::string by(1, name[1]);
+      draft.add(
+          {name, std::move(dims), element, std::move(names), "1 / " + by, "gradient of sum(dout * out) by " + by});
+    };
+    add("dq", {tokens, s.query_heads, s.channels}, {"token", "head", "channel"});
+    add("dk", {keys, s.kv_heads, s.channels}, {"key", "kv_head", "channel"});
+    add("dv", {keys, s.kv_heads, s.value_channels}, {"key", "kv_head", "value_channel"});
   }
   Traces::declare(draft, traces, job, "trace");
 }

@@ -125,7 +125,12 @@ int run(const Settings& settings, Context& context) {
   }
   std::printf("\n  %-42s %-28s %10s %10s %10s  %s\n", "dataset", "shape", "least", "mean", "largest", "units");
   for (const auto& entry : file.tree()) {
-    if (entry.group) continue;
+    if (entry.group || entry.bare_scale) continue;
+    if (entry.dataset && !entry.linked.empty()) {
+      out["datasets"].push_back({{"path", entry.path}, {"linked", entry.linked}});
+      std::printf("  %-42s %s\n", entry.path.c_str(), sentence("(is ", entry.linked, ")").c_str());
+      continue;
+    }
     const bool cached = cache && (entry.path == "k" || entry.path == "v");  // rows of other files
     std::string line;
     try {

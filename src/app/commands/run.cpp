@@ -30,15 +30,21 @@ SequenceChoice choice_of(const Settings& settings) {
 }
 
 void declare(Draft& draft, const Sequence& sequence, const Job& job, const TraceChoice& traces) {
-  sequence.declare(draft, traces);
   const AttentionShape& s = job.shape;
+  draft.dimension("token", sequence.tokens());
+  draft.dimension("key", sequence.tokens());
+  draft.dimension("head", s.query_heads);
+  sequence.declare(draft, traces);
   draft.add({layer + "/out",
              {sequence.tokens(), s.query_heads * s.value_channels},
              element_of(s.type),
              {"token", "channel"},
              "1",
              "attention output, head after head"});
-  Traces::declare(draft, traces, job, layer + "/attention");
+  const std::string attention = layer + "/attention";
+  Traces::declare(draft, traces, job, attention);
+  share_coordinates(draft, layer, sequence.coordinates());
+  if (traces.any()) share_coordinates(draft, attention, sequence.coordinates());
 }
 
 void describe_input(Draft& draft, const Sequence& sequence) {
