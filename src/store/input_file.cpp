@@ -17,13 +17,20 @@ using store::Hdf5Lock;
 using store::Id;
 using store::owned;
 
-/// Reads the run's rows, every element of them, densely; the file's type in this machine's byte order.
-void read_run(hid_t dataset, const Shape& shape, const Run& run, std::byte* to, const std::string& what) {
+/// Reads the run's rows, every element of them, densely and in the order of the file; the file's type in this machine's byte
+/// order. shape: that of the whole dataset.
+void read_run(hid_t dataset, const Shape& shape, const RowAxes& axes, const Run& run, std::byte* to,
+              const std::string& what) {
   std::vector<hsize_t> start(shape.dims.size(), 0), stride(shape.dims.size(), 1),
       count(shape.dims.begin(), shape.dims.end());
-  start[0] = static_cast<hsize_t>(run.first);
-  stride[0] = static_cast<hsize_t>(run.count > 1 ? run.stride : 1);
-  count[0] = static_cast<hsize_t>(run.count);
+  const std::size_t before = axes.batch < 0 ? 0 : 1, tokens = before + (axes.heads_first ? 1 : 0);
+  if (before == 1) {
+    start[0] = static_cast<hsize_t>(axes.batch);
+    count[0] = 1;
+  }
+  start[tokens] = static_cast<hsize_t>(run.first);
+  stride[tokens] = static_cast<hsize_t>(run.count > 1 ? run.stride : 1);
+  count[tokens] = static_cast<hsize_t>(run.count);
   const Id file = owned(H5Dget_space(dataset), H5Sclose, what + ": its shape cannot be read");
   checked(H5Sselect_hyperslab(file.get(), H5S_SELECT_SET, start.data(), stride.data(), count.data(), nullptr),
           what + ": its rows cannot be selected");
@@ -93,9 +100,9 @@ bool any_infinite(const Rows& rows, Index token) {
   return false;
 }
 
-/// What is finite in the file must not become infinite in a narrower type. from: the rows of the run, dense; to: the
-/// same, converted.
-void require_range(const Rows& from, const Rows& to, const Run& run, const std::string& what) {
+/// What is finite in the file must not become infinite in a narrower type. from: the rows of the run, dense, with the heads
+/// from first_head on; to: the same, converted.
+void require_range(const Rows& from, const Rows& to, const Run& run, Index first_head, const std::string& what) {
   if (bytes_of(element_of(to.type)) >= bytes_of(element_of(from.type)) && to.type != DType::f16) return;
   CpuDevice cpu;
   const Array exact(cpu, DType::f64, 1, from.heads, from.channels), rounded(cpu, DType::f64, 1, to.heads, to.channels);
@@ -107,9 +114,24 @@ void require_range(const Rows& from, const Rows& to, const Run& run, const std::
     for (std::size_t i = 0; i < was.size(); ++i)
       require<Failure::file>(!std::isinf(is[i]) || std::isinf(was[i]), what, " must fit the range of ",
                              name_of(to.type), ": token ", run.at(token), ", head ",
-                             static_cast<Index>(i) / from.channels, ", channel ", static_cast<Index>(i) % from.channels,
-                             " is ", was[i]);
+                             first_head + static_cast<Index>(i) / from.channels, ", channel ",
+                             static_cast<Index>(i) % from.channels, " is ", was[i]);
   }
+}
+
+/// Throws unless a dataset of this shape has the axes; returns the shape of its rows.
+Shape shape_of_rows(Shape shape, const RowAxes& axes, const std::string& what) {
+  if (axes == RowAxes{}) return shape;
+  auto& dims = shape.dims;
+  const std::size_t rank = axes.batch < 0 ? 3 : 4;
+  require<Failure::file>(dims.size() == rank, what, " must be ", text_of(axes), ": it is ", text_of(shape));
+  if (axes.batch >= 0) {
+    require<Failure::file>(axes.batch < dims[0], what, " must have a sequence ", axes.batch, " in its batch: it is ",
+                           text_of(shape));
+    dims.erase(dims.begin());
+  }
+  if (axes.heads_first) std::swap(dims[0], dims[1]);
+  return shape;
 }
 
 Index row_elements(const Shape& shape) {
@@ -138,6 +160,11 @@ std::vector<T> list_of(Value value, const std::string& what, const char* kind) {
 
 }  // namespace
 
+std::string text_of(const RowAxes& axes) {
+  return sentence(axes.batch < 0 ? "[" : "[batch, ", axes.heads_first ? "heads, tokens" : "tokens, heads",
+                  ", channels]");
+}
+
 InputFile::InputFile(const std::string& path) {
   const Hdf5Lock lock;
   opened_ = std::make_unique<Opened>(path);
@@ -158,28 +185,38 @@ Shape InputFile::shape(const std::string& name) const {
   return opened_->dataset(name).shape;
 }
 
-void InputFile::read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const {
+Shape InputFile::shape(const std::string& name, const RowAxes& axes) const {
+  return shape_of_rows(shape(name), axes, opened_->what(name));
+}
+
+void InputFile::read_rows(const std::string& name, std::span<const Run> runs, const Rows& into,
+                          const RowAxes& axes) const {
   const Hdf5Lock lock;
   const Opened::Dataset dataset = opened_->dataset(name);
-  const Shape& shape = dataset.shape;
+  const Shape shape = shape_of_rows(dataset.shape, axes, dataset.what);
   const auto type = dtype_of(shape.element);
   require<Failure::file>(type.has_value(), dataset.what, " must hold f16, bf16, f32 or f64, not ",
                          name_of(shape.element));
   require<Failure::file>(!shape.dims.empty(), dataset.what, " must have rows, but it is a single number");
   store::require_rows(shape, into, store::rows_of(runs, shape.dims[0], dataset.what), dataset.what);
   if (into.bytes() == 0) return;
-  const bool in_place = *type == into.type && into.dense();
+  const bool in_place = *type == into.type && into.dense() && !axes.heads_first;
   const Index row_bytes = row_elements(shape) * bytes_of(*type),
               batch = in_place ? into.tokens : store::rows_at_once(row_bytes, dataset.chunked);
   std::vector<std::byte> scratch;
   if (!in_place) scratch.resize(static_cast<std::size_t>(std::min(batch, into.tokens) * row_bytes));
   in_batches(runs, batch, [&](const Run& run, Index row) {
     const Rows to = into.slice(row, row + run.count);
-    read_run(dataset.id.get(), shape, run, in_place ? to.data : scratch.data(), dataset.what);
+    read_run(dataset.id.get(), dataset.shape, axes, run, in_place ? to.data : scratch.data(), dataset.what);
     if (in_place) return;
-    const Rows from = dense_rows(scratch.data(), *type, run.count, into.heads, into.channels);
-    convert(from, to);
-    require_range(from, to, run, dataset.what);
+    // One block of dense rows: all heads, or head after head.
+    const Index heads = axes.heads_first ? 1 : into.heads;
+    for (Index h = 0; h < into.heads; h += heads) {
+      std::byte* block = scratch.data() + h * run.count * into.channels * bytes_of(*type);
+      const Rows from = dense_rows(block, *type, run.count, heads, into.channels), part = to.take_heads(h, h + heads);
+      convert(from, part);
+      require_range(from, part, run, h, dataset.what);
+    }
   });
 }
 
@@ -196,7 +233,7 @@ void InputFile::read_integer_rows(const std::string& name, std::span<const Run> 
   const Index row_bytes = per_row * bytes_of(shape.element), batch = store::rows_at_once(row_bytes, dataset.chunked);
   std::vector<std::byte> scratch(static_cast<std::size_t>(std::min(batch, rows) * row_bytes));
   in_batches(runs, batch, [&](const Run& run, Index row) {
-    read_run(dataset.id.get(), shape, run, scratch.data(), dataset.what);
+    read_run(dataset.id.get(), shape, {}, run, scratch.data(), dataset.what);
     const auto to =
         into.subspan(static_cast<std::size_t>(row * per_row), static_cast<std::size_t>(run.count * per_row));
     load_integers(shape.element, scratch.data(), to, dataset.what);

@@ -191,6 +191,43 @@ TEST_F(RoundTrip, IntegersOfEveryWidthKeepTheirValuesAndUnusedPlacesAreMarked) {
   EXPECT_EQ(file.read_integers("u32"), (std::vector<Index>{0, 1, 127, 4294967295, 5, 6}));
 }
 
+TEST_F(RoundTrip, RowsThatLieHeadsFirstOrInABatchAreReadFromTheirPlaces) {
+  constexpr Index batch = 3, heads = 2, n = 40, channels = 5;
+  std::vector<float> numbers(static_cast<std::size_t>(batch * heads * n * channels));
+  std::ranges::generate(numbers, [next = 0.0F]() mutable { return next++; });  // each says where it lies
+  Draft draft(at("x.h5"));
+  draft.write_small({"heads", {batch, heads, n, channels}, Element::f64}, numbers);
+  draft.write_small({"tokens", {batch, n, heads, channels}, Element::f32}, numbers);
+  draft.write_small({"alone", {heads * batch, n, channels}, Element::f32}, numbers);
+  draft.seal();
+  draft.commit();
+  const InputFile file(at("x.h5"));
+  const std::vector<annulus::Run> runs = {{7, 4, 9}, {0, 3, 1}};
+  const Array rows(device, DType::f32, 7, heads, channels), all(device, DType::f32, 7, heads * batch, channels);
+  const auto expect_rows = [&](const Rows& found, Index head_step, Index token_step, Index first) {
+    Index row = 0;
+    for (const annulus::Run& run : runs)
+      for (Index i = 0; i < run.count; ++i, ++row)
+        for (Index h = 0; h < found.heads; ++h)
+          for (Index c = 0; c < channels; ++c)
+            ASSERT_EQ(found.at<float>(row, h)[c], first + h * head_step + run.at(i) * token_step + c)
+                << row << " " << h;
+  };
+  for (Index b = 0; b < batch; ++b) {
+    file.read_rows("heads", runs, rows, {true, b});
+    expect_rows(rows, n * channels, channels, b * heads * n * channels);
+    file.read_rows("tokens", runs, rows, {false, b});
+    expect_rows(rows, channels, heads * channels, b * heads * n * channels);
+  }
+  file.read_rows("alone", runs, all, {true, -1});
+  expect_rows(all, n * channels, channels, 0);
+  EXPECT_EQ(file.shape("heads", {true, 1}), (Shape{{n, heads, channels}, Element::f64}));
+  expect_error(Failure::file, "must have a sequence 3 in its batch", [&] { file.shape("heads", {true, 3}); });
+  expect_error(Failure::file, "must be [batch, tokens, heads, channels]", [&] { file.shape("alone", {false, 0}); });
+  expect_error(Failure::file, "must be [heads, tokens, channels]",
+               [&] { file.read_rows("heads", runs, rows, {true}); });
+}
+
 TEST_F(RoundTrip, SmallDatasetsAndAttributesComeBackAlsoThoseWrittenLast) {
   Draft draft(at("x.h5"));
   draft.add({"deep/er/x", {4, 2}, Element::f32, {"token", "head"}, "nat", "a name"});

@@ -12,6 +12,15 @@
 
 namespace annulus {
 
+/// How rows lie in a dataset. Usual: [tokens, heads, channels], or with fewer axes as read_rows says.
+struct RowAxes {
+  bool heads_first = false;  ///< [heads, tokens, channels]
+  Index batch = -1;          ///< the place on one more axis in front, which all others are behind; -1: there is none
+  bool operator==(const RowAxes&) const = default;
+};
+/// "[batch, heads, tokens, channels]"
+std::string text_of(const RowAxes& axes);
+
 /// An HDF5 file opened for reading. Every rank opens the file itself and reads its own rows; nothing is exchanged.
 /// What is read comes from this file alone: external storage, virtual datasets and external links are refused.
 /// Dataset names may have groups in them: "layers/003/out". All members are thread-safe (one process-wide lock: HDF5 is
@@ -32,12 +41,15 @@ class InputFile {
   bool has(const std::string& name) const;
   /// Throws also for datasets whose data are not all in the file, or whose type is none of Element.
   Shape shape(const std::string& name) const;
+  /// The shape of its rows, [tokens, heads, channels], where they lie otherwise. Throws when it has not these axes.
+  Shape shape(const std::string& name, const RowAxes& axes) const;
 
   /// Rows at the positions of the runs, run after run, converted to into.type (to nearest even). The dataset is
   /// [tokens, heads, channels], or [tokens, heads] with channels = 1, or [tokens, channels] with heads = 1; f16, bf16,
   /// f32 or f64. Throws when a finite number is beyond the range of into.type. into: CPU rows of any pitch; into.tokens = the rows of all runs. Needs 1 MiB (or one row)
   /// beside `into`; of a chunked dataset 64 MiB, or one chunk where that is more.
-  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const;
+  /// Nothing but these rows is read, however they lie.
+  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into, const RowAxes& axes = {}) const;
   /// As read_rows for integers: every row's elements, densely. The largest value of an unsigned type comes back as -1
   /// (the mark of an unused place).
   void read_integer_rows(const std::string& name, std::span<const Run> runs, std::span<Index> into) const;
