@@ -1,6 +1,7 @@
 #include "app/tensors.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "annulus/base/error.hpp"
@@ -9,38 +10,48 @@
 namespace annulus::app {
 namespace {
 
-// "q [8, 4, 16] f32, results": the first things in a file.
-std::string contents(const InputFile& file) {
-  constexpr std::size_t most = 8;
-  std::string text;
-  const auto names = file.names();
-  for (const std::string& name : std::span(names).first(std::min(most, names.size()))) {
-    text += sentence(text.empty() ? "" : ", ", name);
-    try {
-      text += sentence(" ", text_of(file.shape(name)));
-    } catch (const Error&) {  // a group
-    }
-  }
-  return text.empty() ? "nothing" : text + (names.size() > most ? ", ..." : "");
-}
-
-annulus::Shape floats(const InputFile& file, const std::string& name) {
-  if (!file.has(name))
-    throw Error(Failure::file, sentence(file.path(), " must have a dataset ", name,
-                                        " [tokens, heads, channels]: it holds ", contents(file)));
-  annulus::Shape shape = file.shape(name);
-  require<Failure::file>(shape.dims.size() == 3 && dtype_of(shape.element), "dataset ", name, " of ", file.path(),
-                         " must be f16, bf16, f32 or f64 [tokens, heads, channels]: it is ", text_of(shape),
-                         shape.dims.size() == 4 ? " (of a batch, give each sequence a file of its own, or put them "
-                                                  "one behind another with --mask documents)"
-                                                : "");
-  return shape;
+annulus::Shape floats(const InputFile& file, const std::string& tensor, const TensorPlaces& places) {
+  const std::string name = places.path(tensor);
+  if (!file.has(name)) throw Error(Failure::file, file.path() + instead_of(tensor, file, places));
+  const annulus::Shape shape = file.shape(name);
+  const bool batch = places.axes.batch >= 0;
+  const std::size_t axes = batch ? 4 : 3;
+  require<Failure::file>(shape.dims.size() == axes && dtype_of(shape.element), "dataset ", name, " of ", file.path(),
+                         " must be f16, bf16, f32 or f64 ", text_of(places.axes), ": it is ", text_of(shape),
+                         shape.dims.size() == 4 && !batch  ? " (of a batch, --batch N takes sequence N)"
+                         : shape.dims.size() == 3 && batch ? " (--batch is for datasets of four axes)"
+                                                           : "");
+  require<Failure::file>(!batch || places.axes.batch < shape.dims[0], "dataset ", name, " of ", file.path(), " holds ",
+                         shape.dims[0], " sequences, numbered from 0 on, and no sequence ", places.axes.batch,
+                         ": it is ", text_of(shape));
+  return file.shape(name, places.axes);
 }
 
 void require_dims(const std::string& path, const std::string& name, const annulus::Shape& shape,
-                  const std::vector<Index>& dims, const char* rule) {
+                  const std::vector<Index>& dims, const std::string& rule) {
   require<Failure::file>(shape.dims == dims, "dataset ", name, " of ", path, " must be ", rule, ": it is ",
                          text_of(shape), ", and should be ", text_of({dims, shape.element}));
+}
+
+// Of tokens, heads and channels; told in the order in which the file has them.
+struct Expected {
+  std::array<const char*, 3> rule;
+  std::array<Index, 3> dims;
+};
+
+void require_dims(const InputFile& file, const std::string& tensor, const TensorPlaces& places, Expected expected) {
+  auto& [rule, dims] = expected;
+  if (places.axes.heads_first) {
+    std::swap(rule[0], rule[1]);
+    std::swap(dims[0], dims[1]);
+  }
+  const std::string name = places.path(tensor);
+  const annulus::Shape shape = file.shape(name);
+  const bool batch = places.axes.batch >= 0;
+  std::vector<Index> whole(dims.begin(), dims.end());
+  if (batch) whole.insert(whole.begin(), shape.dims[0]);
+  require_dims(file.path(), name, shape, whole,
+               sentence(batch ? "[batch, " : "[", rule[0], ", ", rule[1], ", ", rule[2], "]"));
 }
 
 // The narrowest type that holds both.
@@ -49,76 +60,88 @@ DType common(DType a, DType b) {
   return a == DType::f64 || b == DType::f64 ? DType::f64 : DType::f32;
 }
 
+// Whether keys and values can follow those of the cache.
+void require_fits(const CacheFile& cache, Index tokens, const annulus::Shape& k, const annulus::Shape& v, DType type) {
+  const auto old_k = cache.shape("k"), old_v = cache.shape("v");
+  const std::string& path = cache.path();
+  require<Failure::file>(tokens <= old_k.dims[0], path, " must hold the first ", tokens, " tokens: it holds ",
+                         old_k.dims[0]);
+  require_dims(path, "k", old_k, {old_k.dims[0], k.dims[1], k.dims[2]}, "as the k that are added to it");
+  require_dims(path, "v", old_v, {old_k.dims[0], v.dims[1], v.dims[2]}, "as the v that are added to it");
+  require<Failure::file>(dtype_of(old_k.element) == type && dtype_of(old_v.element) == type, "the cache ", path,
+                         " must hold what is computed with, ", name_of(type), ": it holds ",
+                         name_of(*dtype_of(old_k.element)), " and ", name_of(*dtype_of(old_v.element)));
+}
+
 }  // namespace
 
 void TensorInput::read(const std::string& name, std::span<const Run> runs, const Rows& into) const {
-  if (cached == 0 || (name != "k" && name != "v")) return file.read_rows(name, runs, into);
+  const std::string dataset = places.path(name);
+  if (cached == 0 || (name != "k" && name != "v")) return file.read_rows(dataset, runs, into, places.axes);
   Index row = 0;
   for (const Run& run : runs) {  // what of it lies in the cache, and what behind it
     const Index before = std::clamp<Index>(ceil_div(cached - run.first, run.stride), 0, run.count);
     const Run old{run.first, before, run.stride}, fresh{run.at(before) - cached, run.count - before, run.stride};
     if (old.count > 0) cache->read_rows(name, {&old, 1}, into.slice(row, row + before));
-    if (fresh.count > 0) file.read_rows(name, {&fresh, 1}, into.slice(row + before, row + run.count));
+    if (fresh.count > 0) file.read_rows(dataset, {&fresh, 1}, into.slice(row + before, row + run.count), places.axes);
     row += run.count;
   }
 }
 
-TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale,
-                         bool backward, const CacheChoice& choice) {
+TensorChoice tensor_choice(const Settings& settings, bool backward, const CacheChoice& cache) {
+  return {.places = tensor_places(settings),
+          .mask = settings.text("mask"),
+          .dtype = settings.has("dtype") ? parse_dtype(settings.text("dtype")) : DType::f64,
+          .softmax_scale = settings.has("softmax-scale") ? settings.number("softmax-scale") : 0,
+          .backward = backward,
+          .cache = cache};
+}
+
+TensorInput open_tensors(const std::string& path, const TensorChoice& choice) {
   InputFile file(path);
-  const auto q = floats(file, "q"), k = floats(file, "k"), v = floats(file, "v");
-  require_dims(path, "k", k, {k.dims[0], k.dims[1], q.dims[2]}, "[keys, kv_heads, channels of q]");
-  require_dims(path, "v", v, {k.dims[0], k.dims[1], v.dims[2]}, "[keys, kv_heads of k, value_channels]");
-  if (backward) {
-    const auto dout = floats(file, "dout");
-    require_dims(path, "dout", dout, {q.dims[0], q.dims[1], v.dims[2]}, "shaped as out");
+  const TensorPlaces& places = choice.places;
+  const auto q = floats(file, "q", places), k = floats(file, "k", places), v = floats(file, "v", places);
+  require_dims(file, "k", places, {{"keys", "kv_heads", "channels of q"}, {k.dims[0], k.dims[1], q.dims[2]}});
+  require_dims(file, "v", places, {{"keys", "kv_heads of k", "value_channels"}, {k.dims[0], k.dims[1], v.dims[2]}});
+  if (choice.backward) {
+    floats(file, "dout", places);
+    require_dims(file, "dout", places,
+                 {{"tokens of q", "query_heads of q", "channels of v"}, {q.dims[0], q.dims[1], v.dims[2]}});
   }
   const DType type = common(*dtype_of(q.element), common(*dtype_of(k.element), *dtype_of(v.element)));
-  AttentionShape shape{q.dims[1], k.dims[1], q.dims[2], v.dims[2], type, softmax_scale};
+  AttentionShape shape{q.dims[1], k.dims[1], q.dims[2], v.dims[2], type, choice.softmax_scale};
   try {
     check(shape);
   } catch (const Error& e) {
     throw Error(Failure::file, sentence("the datasets of ", path, " do not fit together: ", e.what()));
   }
-  if (dtype != DType::f64) shape.type = dtype;
+  if (choice.dtype != DType::f64) shape.type = choice.dtype;
   if (shape.type == DType::f64) shape.type = DType::f32;
-  if (softmax_scale == 0) shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
+  if (choice.softmax_scale == 0) shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
   std::optional<CacheFile> cache;
   Index cached = 0;
-  if (!choice.path.empty()) {
-    cache.emplace(choice.path);
-    const auto old_k = cache->shape("k"), old_v = cache->shape("v");
-    cached = choice.tokens < 0 ? old_k.dims[0] : choice.tokens;
-    require<Failure::file>(cached <= old_k.dims[0], choice.path, " must hold the first ", cached, " tokens: it holds ",
-                           old_k.dims[0]);
-    require_dims(choice.path, "k", old_k, {old_k.dims[0], k.dims[1], k.dims[2]}, "as the k that are added to it");
-    require_dims(choice.path, "v", old_v, {old_k.dims[0], v.dims[1], v.dims[2]}, "as the v that are added to it");
-    require<Failure::file>(dtype_of(old_k.element) == shape.type && dtype_of(old_v.element) == shape.type, "the cache ",
-                           choice.path, " must hold what is computed with, ", name_of(shape.type), ": it holds ",
-                           name_of(*dtype_of(old_k.element)), " and ", name_of(*dtype_of(old_v.element)));
+  if (!choice.cache.path.empty()) {
+    cache.emplace(choice.cache.path);
+    cached = choice.cache.tokens < 0 ? cache->shape("k").dims[0] : choice.cache.tokens;
+    require_fits(*cache, cached, k, v, shape.type);
   }
   Extent extent{q.dims[0], cached + k.dims[0], {}};
-  const bool apart = names_term(mask, "documents"), known = file.has("documents");
-  require(!apart || known || extent.queries != extent.keys, "mask term documents needs a dataset documents in ", path,
-          ": n + 1 integers, the offsets of n documents, from 0 to the number of tokens");
+  const std::string documents = places.path("documents");
+  const bool apart = names_term(choice.mask, "documents"), known = file.has(documents);
+  require(!apart || known || extent.queries != extent.keys, "mask term documents needs a dataset ", documents, " in ",
+          path, ": n + 1 integers, the offsets of n documents, from 0 to the number of tokens");
   if (apart && known) {
-    extent.documents = file.read_integers("documents");
-    require<Failure::file>(!extent.documents.empty(), "dataset documents of ", path,
+    extent.documents = file.read_integers(documents);
+    require<Failure::file>(!extent.documents.empty(), "dataset ", documents, " of ", path,
                            " must hold offsets, the first 0 and the last the number of tokens: it is empty");
   }
   try {
-    return {std::move(file), shape, Mask::parse(mask, extent), std::move(cache), cached};
+    return {std::move(file), places, shape, Mask::parse(choice.mask, extent), std::move(cache), cached};
   } catch (const Error& e) {  // offsets that make no sense are the file's fault
     const bool offsets = std::string(e.what()).starts_with("document offsets");
     throw Error(offsets ? Failure::file : Failure::usage,
                 offsets ? sentence(path, ": ", e.what()) : std::string(e.what()));
   }
-}
-
-TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward, const CacheChoice& cache) {
-  return open_tensors(path, settings.text("mask"),
-                      settings.has("dtype") ? parse_dtype(settings.text("dtype")) : DType::f64,
-                      settings.has("softmax-scale") ? settings.number("softmax-scale") : 0, backward, cache);
 }
 
 }  // namespace annulus::app

@@ -8,6 +8,7 @@
 #include "annulus/store/cache_file.hpp"
 #include "annulus/store/input_file.hpp"
 #include "app/config.hpp"
+#include "app/tensor_places.hpp"
 
 namespace annulus::app {
 
@@ -15,6 +16,7 @@ namespace annulus::app {
 /// values of earlier tokens come before them, the cache that holds these.
 struct TensorInput {
   InputFile file;
+  TensorPlaces places;
   AttentionShape shape;
   Mask mask;
   std::optional<CacheFile> cache = {};
@@ -30,12 +32,20 @@ struct CacheChoice {
   Index tokens = -1;
 };
 
-/// Opens the file and reads shapes, documents (if the mask has the term), --dtype, --mask, and --softmax-scale.
+/// All that is asked of an input.
+struct TensorChoice {
+  TensorPlaces places = {};
+  std::string mask = {};
+  DType dtype = DType::f64;  ///< f64: as the file, which is the type that holds those of q, k and v
+  double softmax_scale = 0;  ///< 0: 1/sqrt(channels)
+  bool backward = false;     ///< dout is needed, too
+  CacheChoice cache = {};
+};
+/// What --group, --names, --layout, --batch, --mask, --dtype and --softmax-scale say.
+TensorChoice tensor_choice(const Settings& settings, bool backward, const CacheChoice& cache = {});
+
+/// Opens the file and reads shapes, and documents if the mask has the term.
 /// Throws Error (file) naming the dataset and the rule, or Error (usage).
-TensorInput open_tensors(const std::string& path, const Settings& settings, bool backward,
-                         const CacheChoice& cache = {});
-/// The same with the choices given: dtype f64 means "as the file", which is the type that holds those of q, k and v.
-TensorInput open_tensors(const std::string& path, const std::string& mask, DType dtype, double softmax_scale,
-                         bool backward, const CacheChoice& cache = {});
+TensorInput open_tensors(const std::string& path, const TensorChoice& choice);
 
 }  // namespace annulus::app

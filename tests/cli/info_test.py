@@ -147,6 +147,9 @@ class Examples(ProgramTest):
     def stand_ins(self, folder):
         random = np.random.default_rng(SEED)
         write(folder / "qkv.h5", "f32", **random_tensors(random, 64, 64, 4, 4, 16, 16, dout=True))
+        with h5py.File(folder / "qkv.h5") as plain, h5py.File(folder / "layers.h5", "w") as file:
+            for name in "qkv":
+                file[f"layer0/{name}"] = np.swapaxes(plain[name][()], 0, 1)[None]
         text = "a rose is a rose is a rose, and so on and so on\n" * 8
         (folder / "book.txt").write_text(text)
         (folder / "chapters").mkdir()

@@ -64,8 +64,8 @@ Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, b
     input.read(name, runs, into);
     const bool follows = input.cache && (name == std::string_view("k") || name == std::string_view("v"));
     check_numbers(into,
-                  sentence("dataset ", name, " of ", follows ? input.cache->path() + " followed by that of " : "",
-                           input.file.path()),
+                  sentence("dataset ", input.places.path(name), " of ",
+                           follows ? input.cache->path() + " followed by that of " : "", input.file.path()),
                   runs);
   };
   fill("q", queries, t.q);
@@ -184,7 +184,8 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   const CacheMark found = appends ? find_cache(settings, tools) : CacheMark{};
   together(tools.transport, [&] {
     const bool grown = found != CacheMark{};
-    input = open_tensors(path, settings, backward, grown ? CacheChoice{settings.text("append")} : CacheChoice{});
+    input = open_tensors(
+        path, tensor_choice(settings, backward, grown ? CacheChoice{settings.text("append")} : CacheChoice{}));
     require<Failure::file>(!grown || input->cache->mark() == found, settings.text("append"),
                            ": the cache was changed by somebody else, or the ranks see different ones: of ",
                            found.tokens, " tokens, and of ", input->cached);
@@ -200,6 +201,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
     hash.emplace(path);
     describe_result(*draft, settings, context, *job, "annulus-attend", compute);
     draft->attribute("/", "input", std::filesystem::absolute(path).string());
+    record(*draft, input->places);
     declare(*draft, *job, choice, backward);
     if (appends) {
       draft->attribute("/", "cache", std::filesystem::absolute(settings.text("append")).string());
@@ -245,9 +247,10 @@ void attend(const Settings& given, const Context& context, const Placement& plac
               static_cast<long long>(s.channels), std::string(name_of(s.type)).c_str(),
               job->schedule.mask.name().c_str());
   if (const Index keys = job->schedule.mask.keys(), queries = job->schedule.mask.queries();
-      !appends && queries > 1 && s.query_heads > queries && s.kv_heads > keys)
+      !appends && !input->places.axes.heads_first && queries > 1 && s.query_heads > queries && s.kv_heads > keys)
     std::printf(
-        "  hint      more heads than tokens: datasets are [tokens, heads, channels], not [heads, tokens, channels]\n");
+        "  hint      more heads than tokens: datasets are [tokens, heads, channels], not [heads, tokens, channels]\n"
+        "            (these are read with --layout heads-first)\n");
   std::printf("  plan      %s\n            %s  kernel    %s\n", describe(*job, context).c_str(),
               wrapped_line(job->reason, 12).c_str(), compute.description().c_str());
   std::printf("  read %s, compute %s (%.1f GFLOP/s), write %s\n", duration_text(computes - begins).c_str(),
@@ -275,28 +278,32 @@ int run(const Settings& settings, Context& context) {
 }  // namespace
 
 Command attend_command() {
-  return {.name = "attend",
-          .summary = "q, k, v in HDF5 -> out, lse (with --backward also dq, dk, dv)",
-          .arguments = {"INPUT.h5", 1, 1},
-          .options = joined(
-              {{mask_option("causal"),
-                dtype_option("(as the input; f64 is rounded to f32)"),
-                softmax_scale_option(),
-                {.name = "backward", .group = "Attention", .help = "also the gradients; the input then holds dout"},
-                {.name = "append",
-                 .value = "FILE",
-                 .group = "Attention",
-                 .help = "K/V cache (HDF5): its tokens come before those of the input, whose keys and values "
-                         "are added to it; made when there is none. For prefill in parts, and decoding\n"
-                         "an ordinary file with k and v, and nothing else, is made one as it grows"}},
-               trace_options("none"),
-               distribution_options(),
-               output_options()}),
-          .examples = {"annulus attend qkv.h5 --output out.h5 --mask causal",
-                       "mpirun -n 4 annulus attend qkv.h5 --output out.h5 --mask window:4095,0+sink:4 --trace standard",
-                       "annulus attend qkv.h5 --output grads.h5 --backward --ranks 2 --strategy ulysses",
-                       "annulus attend qkv.h5 --append cache.h5 --output next.h5 --ranks 4"},
-          .run = run};
+  return {
+      .name = "attend",
+      .summary = "q, k, v in HDF5 -> out, lse (with --backward also dq, dk, dv)",
+      .arguments = {"INPUT.h5", 1, 1},
+      .options = joined({{mask_option("causal"),
+                          dtype_option("(as the input; f64 is rounded to f32)"),
+                          softmax_scale_option(),
+                          {.name = "backward",
+                           .group = "Attention",
+                           .help = "also the gradients, as [tokens, heads, channels]; the input then holds dout"},
+                          {.name = "append",
+                           .value = "FILE",
+                           .group = "Attention",
+                           .help = "K/V cache (HDF5): its tokens come before those of the input, whose keys and values "
+                                   "are added to it; made when there is none. For prefill in parts, and decoding\n"
+                                   "an ordinary file with k and v, and nothing else, is made one as it grows"}},
+                         tensor_options(),
+                         trace_options("none"),
+                         distribution_options(),
+                         output_options()}),
+      .examples = {"annulus attend qkv.h5 --output out.h5 --mask causal",
+                   "mpirun -n 4 annulus attend qkv.h5 --output out.h5 --mask window:4095,0+sink:4 --trace standard",
+                   "annulus attend qkv.h5 --output grads.h5 --backward --ranks 2 --strategy ulysses",
+                   "annulus attend qkv.h5 --append cache.h5 --output next.h5 --ranks 4",
+                   "annulus attend layers.h5 --group layer0 --layout heads-first --batch 0 --output layer0.h5"},
+      .run = run};
 }
 
 }  // namespace annulus::app

@@ -38,12 +38,14 @@ Subject subject_in(const std::string& path, const Settings& s, bool backward) {
   for (const char* name :
        {"tokens", "keys", "query-heads", "kv-heads", "channels", "value-channels", "document-tokens"})
     require(!s.given(name), s.name_of(name), " must not be given beside an input: the shape is that of ", path);
-  const TensorInput input = open_tensors(path, s, backward);
+  const TensorInput input = open_tensors(path, tensor_choice(s, backward));
   FileBytes files;
   for (const char* name : {"q", "k", "v", "dout", "documents"}) {
     if (name == std::string_view("dout") && !backward) continue;
-    if (!input.file.has(name)) continue;
-    const annulus::Shape shape = input.file.shape(name);
+    const std::string dataset = input.places.path(name);
+    if (!input.file.has(dataset)) continue;
+    const bool rows = name != std::string_view("documents");
+    const annulus::Shape shape = input.file.shape(dataset, rows ? input.places.axes : RowAxes{});
     files.read.emplace_back(name, shape.elements() * bytes_of(shape.element));
   }
   return {input.shape, input.mask, std::move(files)};
@@ -51,6 +53,9 @@ Subject subject_in(const std::string& path, const Settings& s, bool backward) {
 
 // Made up from options.
 Subject subject_of(const Settings& s, bool backward, const std::optional<Hardware>& hardware) {
+  for (const Setting& setting : s.all())
+    require(setting.option.group != tensor_options().front().group || setting.origin != "command line",
+            s.name_of(setting.option.name), " is for an input, INPUT.h5: there is none");
   Extent extent{s.count("tokens"), s.has("keys") ? s.count("keys") : s.count("tokens"), {}};
   require(extent.queries <= far / 4 && extent.keys <= far / 4, "--tokens and --keys must be below 2^58");
   const bool documents = ("+" + s.text("mask") + "+").find("+documents+") != std::string::npos;
@@ -340,6 +345,7 @@ Command plan_command() {
                        softmax_scale_option(),
                        mask_option("causal"),
                        dtype_option("(as the input; else f32, or the first of f32, bf16, f16 that --hardware knows)")},
+                      tensor_options(),
                       plan_options_of_several_ranks(),
                       trace_options("none"),
                       {{.name = "ranks-per-node",

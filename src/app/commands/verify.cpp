@@ -77,7 +77,12 @@ Subject attend_subject(const InputFile& result, const Settings& settings) {
                          " must be above zero: it is ", scale);
   const DType type = dtype_of_result(result);
   auto input = meaning(result, "mask", [&] {
-    return std::make_shared<TensorInput>(open_tensors(path, result.text("/", "mask"), type, scale, gradients, cache));
+    return std::make_shared<TensorInput>(open_tensors(path, {.places = recorded_places(result),
+                                                             .mask = result.text("/", "mask"),
+                                                             .dtype = type,
+                                                             .softmax_scale = scale,
+                                                             .backward = gradients,
+                                                             .cache = cache}));
   });
   Subject s{{input->shape, input->mask, {}}, "out", "lse", "trace", gradients, input};
   s.source.read = [input](RowSource::What what, std::span<const Run> runs, const Rows& into) {
