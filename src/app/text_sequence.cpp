@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -17,6 +18,15 @@ namespace annulus::app {
 namespace {
 
 constexpr Index most_vocabulary = Index{1} << 20;  // spelled out in the result up to here
+
+// A byte alone may be no text: "\x0a".
+std::string legible(const std::string& spelling) {
+  const auto byte = static_cast<unsigned char>(spelling.empty() ? ' ' : spelling.front());
+  if (spelling.size() != 1 || (byte >= ' ' && byte < 127)) return spelling;
+  std::array<char, 8> text{};
+  std::snprintf(text.data(), text.size(), "\\x%02x", static_cast<unsigned>(byte));
+  return text.data();
+}
 
 // Whether some token sees a later one.
 bool looks_ahead(const Mask& mask) {
@@ -149,12 +159,13 @@ class TextSequence final : public Sequence {
                        "token",
                        "first token of each document, and the end"},
                       corpus_.offsets());
-    if (corpus_.kind() == TokenKind::words && corpus_.vocabulary() <= most_vocabulary) {
+    if (corpus_.vocabulary() <= most_vocabulary) {
       std::vector<std::string> words;
       for (Index id = 0; id < corpus_.vocabulary(); ++id)
-        words.push_back(corpus_.spelling(static_cast<std::uint32_t>(id)));
+        words.push_back(legible(corpus_.spelling(static_cast<std::uint32_t>(id))));
       draft.write_small(
-          {"tokens/vocabulary", {corpus_.vocabulary()}, Element::text, {"id"}, "", "spelling of each token id"}, words);
+          {"tokens/vocabulary", {corpus_.vocabulary()}, Element::text, {"id"}, "", "spelling of each token id; bytes that are no letters as \\xNN"},
+          words);
     }
     if (!edges_) return;
     std::vector<double> accuracy, bits;

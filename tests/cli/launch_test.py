@@ -1,9 +1,8 @@
 """The scripts in launch/: help, bad input, paths with blanks. Several hosts and Slurm have tests of their own (label hosts)."""
-import importlib.util
 import json
 import pathlib
+import shutil
 import subprocess
-import sys
 import unittest
 
 from program import PROGRAM, ProgramTest, environment
@@ -19,7 +18,7 @@ class Scripts(ProgramTest):
         return done
 
     def test_every_script_tells_how_it_is_used(self):
-        for name in ["launch/local", "launch/hosts", "launch/scaling", "launch/draw", "benchmarks/compare_cpu"]:
+        for name in ["launch/local", "launch/hosts", "launch/scaling", "benchmarks/compare_cpu"]:
             with self.subTest(script=name):
                 self.assertIn(name.split("/")[1], self.script(name, "--help").stdout)
 
@@ -28,7 +27,8 @@ class Scripts(ProgramTest):
                                        ("launch/local", ["--ranks"], "value"), ("launch/local", ["--cores", "2"], "--cores"),
                                        ("launch/hosts", ["--hosts", "0", "true"], "--hosts"), ("launch/hosts", [], "command"),
                                        ("launch/hosts", ["--speed", "1"], "--speed"), ("launch/scaling", ["--ranks", "0", "--output", "x"], "--ranks"),
-                                       ("launch/draw", ["x.h5"], "--output"), ("launch/draw", ["x.h5", "--output", "x", "--heads", "a"], "--heads")]:
+                                       ("launch/scaling", ["--kind", "none", "--output", "x"], "--kind"), ("launch/scaling", [], "--output"),
+                                       ("launch/scaling", ["--output"], "value"), ("launch/scaling", ["--tokens", "64"], "--tokens")]:
             with self.subTest(script=name, arguments=arguments):
                 self.assertIn(words, self.script(name, *arguments, code=2).stderr.splitlines()[-1])
 
@@ -50,35 +50,17 @@ class Scripts(ProgramTest):
         self.script("launch/local", "--ranks", 2, "attend", folder / "no such.h5", "--output", folder / "o.h5", code=5, ANNULUS=str(program))
 
     def test_scaling_draws_what_it_measured(self):
-        if importlib.util.find_spec("matplotlib") is None:
-            self.skipTest(f"matplotlib is not here: {sys.executable}")
+        if shutil.which("gnuplot") is None:
+            self.skipTest("gnuplot is not here")
         figures = self.scratch / "my figures" / "here"
         options = ["--program", PROGRAM, "--ranks", 2, "--output", figures, "--hardware", ROOT / "configs/hardware/cpu-100gbe.ini"]
         small = ["--tokens", 64, "--threads", 1, "--channels", 16, "--repeats", 1]
         self.script("launch/scaling", *options, "--", *small)
         for name in ["speedup", "efficiency", "prediction"]:
-            self.assertTrue((figures.parent / f"here-{name}.png").read_bytes().startswith(b"\x89PNG"))
-            self.assertIn("<svg", (figures.parent / f"here-{name}.svg").read_text())
+            self.assertTrue((figures / f"{name}.png").read_bytes().startswith(b"\x89PNG"))
+            self.assertIn("<svg", (figures / f"{name}.svg").read_text())
+        self.assertIn("</html>", (figures.parent / "here.html").read_text())
         self.script("launch/scaling", *options, "--", "--tokens", "many", code=2)
-        self.script("launch/scaling", "--draw", self.scratch / "none.json", "--output", figures, code=1)
-
-    def test_draw_shows_the_traces_of_a_result(self):
-        missing = [name for name in ("matplotlib", "h5py") if importlib.util.find_spec(name) is None]
-        if missing:
-            self.skipTest(f"{' and '.join(missing)} not here: {sys.executable}")
-        text, result, figures = self.scratch / "text.txt", self.scratch / "text.h5", self.scratch / "figures of" / "text"
-        text.write_text("a rose is a rose is a rose, and so on and so on\n" * 60)
-        for level, drawn in [("summary", ["rows"]), ("full", ["rows", "maps"])]:
-            self.succeeds("run", text, "--output", result, "--trace", level, "--overwrite")
-            said = self.script("launch/draw", result, "--output", figures, "--heads", "0,3").stdout
-            self.assertEqual(said.count("wrote"), 2 * len(drawn))
-            for name in drawn:
-                self.assertTrue((figures.parent / f"text-{name}.png").read_bytes().startswith(b"\x89PNG"))
-                self.assertIn("head 3", (figures.parent / f"text-{name}.svg").read_text())
-        self.assertIn("0 to 3", self.script("launch/draw", result, "--output", figures, "--heads", 4, code=1).stderr)
-        self.succeeds("run", text, "--output", result, "--trace", "none", "--overwrite")
-        self.assertIn("no attention traces", self.script("launch/draw", result, "--output", figures, code=1).stderr)
-        self.assertIn("cannot be read", self.script("launch/draw", text, "--output", figures, code=1).stderr)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Command attend_command();
 Command plan_command();
 Command bench_command();
 Command verify_command();
+Command report_command();
 Command inspect_command();
 Command info_command();
 

@@ -1,0 +1,142 @@
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <vector>
+
+#include "annulus/base/error.hpp"
+#include "app/commands/commands.hpp"
+#include "app/context.hpp"
+#include "app/outputs.hpp"
+#include "app/report/gnuplot.hpp"
+#include "app/report/report.hpp"
+#include "app/text_draft.hpp"
+
+namespace annulus::app {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+bool is_hdf5(const std::string& path) {
+  std::array<char, 8> begin{};
+  std::ifstream(path, std::ios::binary).read(begin.data(), begin.size());
+  return std::string_view(begin.data(), begin.size()) == "\x89HDF\r\n\x1a\n";
+}
+
+void add_file(const std::string& path, const ReportChoice& choice, Page& page) {
+  if (is_hdf5(path) || path.ends_with(".h5") || path.ends_with(".hdf5")) {
+    add_result(InputFile(path), choice, page);
+    return;
+  }
+  std::ifstream file(path);
+  require<Failure::file>(file.good() && fs::is_regular_file(path), path, " cannot be read: there is no such file");
+  const json document = json::parse(file, nullptr, false);
+  require<Failure::file>(document.is_object(), path,
+                         " must be a result (HDF5) or what bench or plan --json writes: it is neither");
+  try {
+    if (document.contains("by_ranks") || document.contains("strategies")) add_plan(document, page);
+    else add_benchmark(document, path, page);
+  } catch (const json::exception& reason) {  // a number where a text should be, and the like
+    throw Error(Failure::file, sentence(path, " is not as bench or plan --json writes it: ", reason.what()));
+  }
+}
+
+// Both kinds of every figure.
+std::vector<fs::path> names_of(const Page& page) {
+  std::vector<fs::path> names;
+  for (const Figure& figure : page.figures())
+    for (const char* ending : {".svg", ".png"}) names.emplace_back(figure.name + ending);
+  return names;
+}
+
+void refuse_to_replace(const Settings& settings, const char* option, const fs::path& path) {
+  std::error_code ignored;
+  require<Failure::file>(settings.flag("overwrite") || !fs::is_regular_file(path, ignored), settings.name_of(option),
+                         ": ", path.string(),
+                         ": the file exists, and existing files are replaced only with --overwrite");
+}
+
+// Figures go to a folder, which is made if need be, one after another: each is there when it is whole.
+void keep_figures(const Page& page, const Gnuplot& drawn, const std::string& option, const fs::path& folder) {
+  std::error_code problem;
+  fs::create_directories(folder, problem);
+  for (const fs::path& name : names_of(page)) {
+    const fs::path whole = folder / name, draft = folder / (name.string() + ".partial");
+    if (!problem) fs::copy_file(drawn.folder() / name, draft, fs::copy_options::overwrite_existing, problem);
+    if (!problem) fs::rename(draft, whole, problem);
+  }
+  require<Failure::file>(!problem, option, " cannot be written: ", folder.string(), ": ", problem.message());
+}
+
+ReportChoice choice_of(const Settings& settings) {
+  ReportChoice choice;
+  for (const Range& range : settings.list("heads"))
+    for (Index head = range.begin; head < range.end; ++head) {
+      require(choice.heads.size() < 32, settings.name_of("heads"), " must name at most 32 heads: it is ",
+              settings.text("heads"));
+      choice.heads.push_back(head);
+    }
+  if (settings.has("at")) choice.at = settings.count("at");
+  return choice;
+}
+
+int run(const Settings& settings, Context& context) {
+  if (!context.lead()) return 0;
+  check_outputs(settings, settings.positional());
+  const std::string &output = settings.text("output"), &folder = settings.text("figures");
+  require(!output.empty(), "--output must name the page to write: report needs it");
+  refuse_to_replace(settings, "output", output);
+  TextDraft draft(settings.name_of("output"), output);
+  Gnuplot gnuplot;
+  const auto& files = settings.positional();
+  Page page(files.size() == 1 ? fs::path(files.front()).filename().string()
+                              : sentence("annulus: ", files.size(), " files"));
+  const ReportChoice choice = choice_of(settings);
+  for (const std::string& path : files) add_file(path, choice, page);
+  if (!folder.empty())
+    for (const fs::path& name : names_of(page)) refuse_to_replace(settings, "figures", fs::path(folder) / name);
+  const auto drawn = gnuplot.draw(page.figures(), !folder.empty());
+  if (!folder.empty()) keep_figures(page, gnuplot, settings.name_of("figures"), folder);
+  draft.commit(page.text(drawn));
+  std::printf("wrote %s: %zu %s\n", output.c_str(), drawn.size(), drawn.size() == 1 ? "figure" : "figures");
+  if (!folder.empty()) std::printf("wrote %s: each as SVG and PNG\n", folder.c_str());
+  return 0;
+}
+
+}  // namespace
+
+Command report_command() {
+  return {.name = "report",
+          .summary = "a page (HTML) with pictures, from results, benchmarks and plans",
+          .details =
+              "The page needs no other file. Figures are drawn by gnuplot, which must be installed (Debian, Ubuntu: "
+              "gnuplot-nox).\n",
+          .arguments = {"FILE...", 1, 1000},
+          .options = {{.name = "heads",
+                       .value = "LIST",
+                       .fallback = "(the first 8)",
+                       .group = "What is shown",
+                       .help = "heads, for example 0,3 or 8-15",
+                       .check = number_list()},
+                      {.name = "at",
+                       .value = "TOKEN",
+                       .fallback = "(near the longest passage)",
+                       .group = "What is shown",
+                       .help = "first token of the excerpt that shows where tokens look",
+                       .check = whole_number()},
+                      {.name = "output", .value = "FILE", .group = "Output", .help = "HTML file to write"},
+                      {.name = "figures",
+                       .value = "FOLDER",
+                       .group = "Output",
+                       .help = "also keeps every figure there, as SVG and PNG"},
+                      {.name = "overwrite", .group = "Output", .help = "replace an existing file"}},
+          .examples = {"annulus report book.h5 --output book.html",
+                       "annulus report out.h5 --heads 0,3 --figures figures --output out.html",
+                       "annulus report strong.json weak.json --output scaling.html"},
+          .run = run};
+}
+
+}  // namespace annulus::app
