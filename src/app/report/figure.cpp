@@ -48,6 +48,15 @@ std::vector<std::pair<double, std::string>> round_ticks(const Axis& axis) {
   return ticks;
 }
 
+// At most four round numbers from 0 on: small maps have little room.
+std::vector<std::pair<double, std::string>> few_ticks(double largest) {
+  double step = 1;
+  for (int n = 0; largest / step > 3; ++n) step *= n % 3 == 1 ? 2.5 : 2;  // 1, 2, 5, 10 ...
+  std::vector<std::pair<double, std::string>> ticks;
+  for (double value = 0; value <= largest * 1.0001; value += step) ticks.emplace_back(value, number(value));
+  return ticks;
+}
+
 void describe(const Axis& axis, const std::string& name, std::string& script) {
   script += sentence("set ", name, "label ", quoted(axis.label), " noenhanced\n");
   script += sentence("set ", name, "range [", end_of_range(axis.least), ":", end_of_range(axis.largest), "]\n");
@@ -145,6 +154,7 @@ void tell(const HeatMap& map, const std::string& block, std::string& script) {
   x.least = y.largest = 0;
   x.largest = map.cell_x * static_cast<double>(map.columns);
   y.least = map.cell_y * static_cast<double>(map.rows);  // the first row is the upper one
+  for (Axis* axis : {&x, &y}) axis->ticks = few_ticks(std::max(axis->least, axis->largest));
   describe(x, "x", script);
   describe(y, "y", script);
   script +=

@@ -110,6 +110,12 @@ void add_received(const InputFile& file, const std::string& group, const std::op
         if (list.size() > most) list.pop_back();
       }
   }
+  const std::vector<double> times =
+      file.has("tokens/time_s") ? file.read_numbers("tokens/time_s") : std::vector<double>{};
+  const auto place_of = [&](Index key) {
+    const auto i = static_cast<std::size_t>(key);
+    return i < times.size() ? fixed(times[i], "%.2f s") : grouped(key);
+  };
   Table table{{"place"}};
   for (const Index head : heads) table.headings.push_back(sentence("head ", head));
   for (std::size_t i = 0; i < most; ++i) {
@@ -118,7 +124,7 @@ void add_received(const InputFile& file, const std::string& group, const std::op
       row.push_back(i >= list.size()
                         ? ""
                         : sentence(fixed(list[i].first, "%.4g"), words ? " " + words->at(list[i].second) : "", " at ",
-                                   grouped(list[i].second)));
+                                   place_of(list[i].second)));
     table.rows.push_back(std::move(row));
   }
   page.section("Keys that receive the most attention");

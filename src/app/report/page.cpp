@@ -20,9 +20,11 @@ std::string valid_utf8(std::string_view text) {
   return json::parse(json(std::string(text)).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
 }
 
+// A number, perhaps with its unit: "1,024", "-3.5e-05", "12.4 ms", "-".
 bool is_number(const std::string& cell) {
-  return cell.empty() || cell == "-" || std::isdigit(static_cast<unsigned char>(cell.front())) != 0 ||
-         (cell.size() > 1 && cell.front() == '-' && std::isdigit(static_cast<unsigned char>(cell[1])) != 0);
+  const std::size_t digits = cell.starts_with('-') ? 1 : 0;
+  const bool begins = cell.size() > digits && std::isdigit(static_cast<unsigned char>(cell[digits])) != 0;
+  return cell.empty() || cell == "-" || (begins && std::ranges::count(cell, ' ') < 2 && cell.find(':') == cell.npos);
 }
 
 std::string html_of(const Table& table) {
@@ -113,8 +115,11 @@ void Page::paragraph(const std::string& text) { html(sentence("<p>", escaped(tex
 
 void Page::facts(const std::vector<std::pair<std::string, std::string>>& facts) {
   std::string text = "<dl class=\"facts\">\n";
-  for (const auto& [name, value] : facts)
-    text += sentence("<div><dt>", escaped(name), "</dt><dd>", escaped(value), "</dd></div>\n");
+  for (const auto& [name, value] : facts) {
+    std::string shown = escaped(value);  // masks may be broken behind a plus
+    for (std::size_t at = 0; (at = shown.find('+', at)) != shown.npos; at += 6) shown.insert(at + 1, "<wbr>");
+    text += sentence("<div><dt>", escaped(name), "</dt><dd>", shown, "</dd></div>\n");
+  }
   html(text + "</dl>\n");
 }
 
