@@ -71,8 +71,8 @@ Chart scaling(const TableRows& rows, const std::vector<std::pair<std::string, Ta
               .marks = Chart::Marks::linked_points};
   const double least = value_of(rows.front(), "ranks");
   for (const auto& [name, some] : groups) {
-    const auto scaled = [&](const json& row, double rate) {
-      return rate / rate_of(some.front()) / (per_rank ? value_of(row, "ranks") / least : 1);
+    const auto scaled = [&, &first = some.front()](const json& row, double rate) {
+      return rate / rate_of(first) / (per_rank ? value_of(row, "ranks") / least : 1);
     };
     Curve curve = curve_of(name, some, field("ranks"), [&](const json& row) { return scaled(row, rate_of(row)); });
     for (const json& row : some) {
@@ -213,7 +213,7 @@ void add_benchmark(const json& document, const std::string& path, Page& page) {
                                                               : "FAILED");
   if (environment.is_object())
     for (const auto& [name, value] : environment.items())
-      if (!value.empty() && value != "")
+      if (!value.is_null() && !cell_of(value).empty())
         facts.emplace_back(name, name == "time" ? readable_time(cell_of(value)) : cell_of(value));
   page.facts(facts);
   if (verdict.is_object() && verdict.contains("text")) page.paragraph(cell_of(verdict["text"]) + ".");
