@@ -43,18 +43,32 @@ TraceChoice trace_choice(const Settings& settings) {
   return choice;
 }
 
-Index trace_bytes(const TraceChoice& choice, const Job& job) {
-  const Index heads = job.shape.query_heads, rows = job.schedule.queries.largest();
+namespace {
+
+// Of a rank with so many rows.
+Index trace_bytes(const TraceChoice& choice, Index heads, const Mask& mask, Index rows, Index keys) {
   constexpr Index number = sizeof(float), index = sizeof(Index);
   Index bytes = 0;
   if (choice.statistics) bytes += 4 * number * rows * heads;
-  if (choice.received) bytes += number * job.schedule.keys.largest() * heads;
+  if (choice.received) bytes += number * keys * heads;
   if (choice.edges) bytes += (2 * number + index) * rows * heads * choice.top_k;
   if (choice.map) {  // twice: it is summed over the ranks
-    const Blocks blocks = blocks_of(job.schedule.mask, choice.map_blocks);
+    const Blocks blocks = blocks_of(mask, choice.map_blocks);
     bytes += 2 * static_cast<Index>(sizeof(double)) * heads * blocks.queries * blocks.keys;
   }
   return bytes;
+}
+
+}  // namespace
+
+Index trace_bytes(const TraceChoice& choice, const Job& job) {
+  return trace_bytes(choice, job.shape.query_heads, job.schedule.mask, job.schedule.queries.largest(),
+                     job.schedule.keys.largest());
+}
+
+Index trace_bytes(const TraceChoice& choice, const AttentionShape& shape, const Mask& mask, Index ranks) {
+  const auto share = [&](Index rows) { return (rows + ranks - 1) / ranks; };
+  return trace_bytes(choice, shape.query_heads, mask, share(mask.queries()), share(mask.keys()));
 }
 
 Index trace_file_bytes(const TraceChoice& choice, const Job& job) {

@@ -21,6 +21,8 @@ TraceChoice trace_choice(const Settings& settings);
 
 /// Bytes of memory that a rank's traces need at most.
 Index trace_bytes(const TraceChoice& choice, const Job& job);
+/// Before there is a plan: of ranks that share the rows evenly.
+Index trace_bytes(const TraceChoice& choice, const AttentionShape& shape, const Mask& mask, Index ranks);
 
 /// Bytes of the datasets that all ranks' traces become.
 Index trace_file_bytes(const TraceChoice& choice, const Job& job);

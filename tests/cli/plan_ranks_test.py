@@ -110,6 +110,11 @@ class PlanRanks(PlanTest):
         ring = ["--ranks", 4, "--strategy", plan["strategy"], "--partition", plan["partition"]]
         done = self.refuses(4, f"{needed:,} bytes per rank", f"is {needed - 1:,}", "--memory-limit", command=["plan", *ring, "--memory-limit", needed - 1])
         self.assertEqual(done.stdout, "")
+        shape = ["--tokens", 512, "--ranks", 4, "--query-heads", 8, "--trace", "full", "--top-k", 64, "--hardware", CPUS]
+        needs = {name: self.plan(*shape, "--strategy", name)[1]["memory_bytes_per_rank"] for name in ["ring", "auto"]}
+        self.assertLess(needs["ring"], needs["auto"])
+        _, fits = self.plan(*shape, "--memory-limit", needs["ring"])  # auto leaves room for the traces
+        self.assertEqual(fits["memory_bytes_per_rank"], needs["ring"])
         self.refuses(4, "more ranks", command=["plan", "--ranks", 4, "--memory-limit", "1Mi"])
         for value, *words in [("0", "least"), ("80X", "80X"), ("-1G", "-1G"), ("1.5G", "1.5G"), ("", "--memory-limit"), ("80 GB", "80 GB"), ("GB", "GB")]:
             self.refuses(2, "--memory-limit", *words, command=["plan", "--memory-limit", value])

@@ -100,6 +100,11 @@ std::optional<MemoryLimit> memory_limit(const Settings& settings, const std::opt
   return std::nullopt;
 }
 
+// What auto may spend of a limit: traces need the rest.
+Index left_for_attention(Index limit, const TraceChoice& traces, const PlanSubject& subject, int ranks) {
+  return std::max<Index>(1, limit - trace_bytes(traces, subject.shape, subject.mask, ranks));
+}
+
 // What plan alone says of each number of ranks, in one table.
 void plan_by_ranks(const Settings& settings, const std::vector<int>& numbers, const PlanSubject& subject,
                    const std::optional<Hardware>& hardware, json& out) {
@@ -117,7 +122,7 @@ void plan_by_ranks(const Settings& settings, const std::vector<int>& numbers, co
     RankRow& row = rows.emplace_back(RankRow{place.ranks, place.ranks_per_node});
     try {
       const Job job = make_job(settings, place, subject.shape, subject.mask, backward,
-                               {.memory_limit = limit ? limit->bytes : far});
+                               {.memory_limit = limit ? left_for_attention(limit->bytes, traces, subject, ranks) : far});
       const Prices prices = prices_of(settings, place, job.shape, backward);
       row.estimate = estimate_of(job, job.schedule, prices);
       row.memory = footprint(job.schedule, row.estimate.buffer_rows, prices).total() + trace_bytes(traces, job);
@@ -179,11 +184,13 @@ int run(const Settings& settings, Context& context) {
     progress->begin();
     progress->add(1);
   };
-  const Job job = make_job(settings, place, subject.shape, subject.mask, backward,
-                           {looked, settings.has("memory-limit") ? settings.bytes("memory-limit") : far});
+  const TraceChoice traces = trace_choice(settings);
+  const Index limit = settings.has("memory-limit")
+                          ? left_for_attention(settings.bytes("memory-limit"), traces, subject, place.ranks)
+                          : far;
+  const Job job = make_job(settings, place, subject.shape, subject.mask, backward, {looked, limit});
   const Prices prices = prices_of(settings, place, job.shape, backward);
   const Estimate e = timeline.estimate(job, prices);
-  const TraceChoice traces = trace_choice(settings);
   if (traces.any()) subject.files.write.emplace_back("trace", trace_file_bytes(traces, job));
   const Planned plan{job, prices, e, subject.files, trace_bytes(traces, job)};
   check_limit(settings, plan);
