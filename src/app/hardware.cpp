@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -39,8 +40,16 @@ int whole(const IniLine& line, const std::string& where) {
 
 double memory_of_a_rank(const IniLine& line, const std::string& where) {
   constexpr double most = 1e18;
-  const double bytes = positive(line.value, where);
-  require(bytes >= 1 && bytes <= most, where, ": a rank's memory must be 1 to 1e18 bytes: it is '", line.value, "'");
+  double bytes = 0;
+  try {  // 141GB, as --memory-limit has it, or 1.41e11
+    bytes = std::isalpha(static_cast<unsigned char>(line.value.empty() ? ' ' : line.value.back())) != 0
+                ? static_cast<double>(parse_bytes(line.value))
+                : positive(line.value, where);
+  } catch (const Error&) {
+    bytes = 0;
+  }
+  require(bytes >= 1 && bytes <= most, where, ": memory-bytes, what a rank has, must be 1 to 1e18 bytes, 141GB or 1.41e11: it is '",
+          line.value, "'");
   return bytes;
 }
 

@@ -1,6 +1,8 @@
 #include "app/plan_subject.hpp"
 
 #include <cmath>
+#include <set>
+#include <string_view>
 
 #include "annulus/base/error.hpp"
 #include "app/tensors.hpp"
@@ -12,13 +14,20 @@ constexpr Index most_documents = Index{1} << 20;
 
 // What `attend` reads, where that is a file: its datasets as they are.
 PlanSubject subject_in(const std::string& path, const Settings& s, bool backward) {
-  for (const char* name :
-       {"tokens", "keys", "query-heads", "kv-heads", "channels", "value-channels", "document-tokens"})
-    require(!s.given(name), s.name_of(name), " must not be given beside an input: the shape is that of ", path);
+  const std::set<std::string_view> of_shape{"tokens",   "keys",           "query-heads",    "kv-heads",
+                                            "channels", "value-channels", "document-tokens"};
+  for (const Setting& setting : s.all()) {  // a printed configuration has the defaults, too
+    const std::string& name = setting.option.name;
+    const bool wished =
+        setting.origin == "command line" || (setting.given() && setting.text != setting.option.fallback);
+    require(!wished || !of_shape.contains(name), s.name_of(name),
+            " must not be given beside an input: the shape is that of ", path);
+  }
   const TensorInput input = open_tensors(path, tensor_choice(s, backward));
   FileBytes files;
   for (const char* name : {"q", "k", "v", "dout", "documents"}) {
     if (name == std::string_view("dout") && !backward) continue;
+    if (name == std::string_view("documents") && !names_term(s.text("mask"), "documents")) continue;
     const std::string dataset = input.places.path(name);
     if (!input.file.has(dataset)) continue;
     const bool rows = name != std::string_view("documents");

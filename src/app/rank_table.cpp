@@ -117,7 +117,7 @@ std::string answer_of(const std::vector<Line>& lines, const std::optional<Memory
     if (quickest == nullptr || line.row.estimate.seconds() < quickest->row.estimate.seconds()) quickest = &line;
   }
   if (fewest == nullptr) {
-    twin["fewest_that_fit"] = nullptr;
+    twin = {{"fewest_that_fit", nullptr}, {"most_at_half_efficiency", nullptr}, {"fastest", nullptr}};
     return sentence("none of these numbers of ranks fits in ", text(limit->bytes), " per rank: the least is ",
                     text(smallest->row.memory), ", with ", ranks_text(smallest->row.ranks));
   }
@@ -133,7 +133,7 @@ std::string answer_of(const std::vector<Line>& lines, const std::optional<Memory
                        " (", time_of(*most), ")");
   } else {
     twin["most_at_half_efficiency"] = nullptr;
-    answer += sentence("none of those that fit is ", half);
+    answer += sentence(limit ? "none of those that fit is " : "none is ", half);
   }
   twin["fastest"] = quickest->row.ranks;
   return answer + sentence(", ", quickest->row.ranks, " for the least time (", time_of(*quickest), ")");

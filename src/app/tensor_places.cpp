@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 #include <span>
 
@@ -23,9 +24,10 @@ std::string trimmed(std::string_view path) {
 /// "q=query,k=key". Throws Error (usage).
 std::map<std::string, std::string> parse_names(std::string_view text) {
   std::map<std::string, std::string> names;
-  while (!text.empty()) {
+  for (bool more = !text.empty(); more;) {
     const std::string_view pair = text.substr(0, text.find(','));
-    text.remove_prefix(std::min(text.size(), pair.size() + 1));
+    more = pair.size() < text.size();
+    text.remove_prefix(pair.size() + (more ? 1 : 0));
     const auto equals = pair.find('=');
     const std::string tensor(pair.substr(0, equals));
     const std::string name = equals == std::string_view::npos ? "" : trimmed(pair.substr(equals + 1));
@@ -41,6 +43,15 @@ std::string to_text(const std::map<std::string, std::string>& names) {
   std::string text;
   for (const auto& [tensor, name] : names) text += sentence(text.empty() ? "" : ",", tensor, "=", name);
   return text;
+}
+
+/// As a shell takes it for one word.
+std::string shell_word(const std::string& text) {
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=,:@%+-";
+  if (!text.empty() && text.find_first_not_of(plain) == text.npos) return text;
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return word + "'";
 }
 
 /// What people call it, too.
@@ -93,7 +104,7 @@ std::vector<Option> tensor_options() {
   return {
       {.name = "group",
        .value = "PATH",
-       .fallback = "/",
+       .fallback = "(/)",
        .group = group,
        .help = "group of the file that holds the datasets"},
       {.name = "names",
@@ -103,7 +114,7 @@ std::vector<Option> tensor_options() {
        .check = [](std::string_view text) { parse_names(text); }},
       {.name = "layout",
        .value = "tokens-first|heads-first",
-       .fallback = "tokens-first",
+       .fallback = "(tokens-first)",
        .group = group,
        .help = "datasets are [tokens, heads, channels] or [heads, tokens, channels]; results are the first, always"},
       {.name = "batch",
@@ -146,8 +157,8 @@ TensorPlaces recorded_places(const InputFile& result) {
   }
   if (result.attribute("/", "input_batch")) {
     const double batch = result.number("/", "input_batch");
-    require<Failure::file>(batch >= 0 && batch < 0x1p53, "attribute input_batch of ", result.path(),
-                           " must not be negative: it is ", batch);
+    require<Failure::file>(batch >= 0 && batch < 0x1p53 && batch == std::floor(batch), "attribute input_batch of ",
+                           result.path(), " must be a whole number, 0 or more: it is ", batch);
     places.axes.batch = static_cast<Index>(batch);
   }
   return places;
@@ -173,9 +184,10 @@ std::string instead_of(const std::string& tensor, const InputFile& file, const T
     }
     if (!whole) continue;
     const std::string base = names.contains(tensor) ? names.at(tensor) : tensor;
+    std::string options = group == places.group ? "" : sentence(" --group ", group.empty() ? "/" : shell_word(group));
+    if (!names.empty()) options += sentence(" --names ", shell_word(to_text(names)));
     return sentence(" has no dataset ", places.path(tensor), "; it has ", group, group.empty() ? "" : "/", base, ":",
-                    group == places.group ? "" : sentence(" --group ", group.empty() ? "/" : group),
-                    names.empty() ? "" : sentence(" --names ", to_text(names)));
+                    options.empty() ? sentence(" leave out --names ", shell_word(to_text(places.names))) : options);
   }
   const bool here = places.group.empty() || file.has(places.group);
   return sentence(" must have a dataset ", places.path(tensor), " ", text_of(places.axes), ": ",

@@ -73,6 +73,19 @@ void require_fits(const CacheFile& cache, Index tokens, const annulus::Shape& k,
                          name_of(*dtype_of(old_k.element)), " and ", name_of(*dtype_of(old_v.element)));
 }
 
+// [n + 1], or of a batch [batch, n + 1]: those of its sequence.
+std::vector<Index> offsets_in(const InputFile& file, const std::string& name, Index batch) {
+  const std::vector<Index> dims = file.shape(name).dims;
+  const bool apart = batch >= 0 && dims.size() == 2;
+  require<Failure::file>(dims.size() == 1 || apart, "dataset ", name, " of ", file.path(), " must be [n + 1]",
+                         batch >= 0 ? " or [batch, n + 1]" : "", ": it is ", text_of(file.shape(name)));
+  std::vector<Index> offsets = file.read_integers(name);
+  if (!apart) return offsets;
+  require<Failure::file>(batch < dims[0], "dataset ", name, " of ", file.path(), " must have a row for sequence ", batch,
+                         " of the batch: it is ", text_of(file.shape(name)));
+  return {offsets.begin() + batch * dims[1], offsets.begin() + (batch + 1) * dims[1]};
+}
+
 }  // namespace
 
 void TensorInput::read(const std::string& name, std::span<const Run> runs, const Rows& into) const {
@@ -131,7 +144,7 @@ TensorInput open_tensors(const std::string& path, const TensorChoice& choice) {
   require(!apart || known || extent.queries != extent.keys, "mask term documents needs a dataset ", documents, " in ",
           path, ": n + 1 integers, the offsets of n documents, from 0 to the number of tokens");
   if (apart && known) {
-    extent.documents = file.read_integers(documents);
+    extent.documents = offsets_in(file, documents, places.axes.batch);
     require<Failure::file>(!extent.documents.empty(), "dataset ", documents, " of ", path,
                            " must hold offsets, the first 0 and the last the number of tokens: it is empty");
   }

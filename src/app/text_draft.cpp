@@ -1,8 +1,11 @@
 #include "app/text_draft.hpp"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "annulus/base/error.hpp"
 #include "annulus/store/leftovers.hpp"
@@ -19,8 +22,12 @@ TextDraft::TextDraft(std::string option, std::string path)
     store::remove_leftovers(path_);
     temporary_ = store::temporary_name(path_);
   }
-  file_.open(temporary_);
-  if (!file_.good()) refuse(std::strerror(errno));
+  if (special) {  // who reads a pipe is served once
+    if (access(path_.c_str(), W_OK) != 0) refuse(std::strerror(errno));
+    return;
+  }
+  if (!std::ofstream(temporary_).good()) refuse(std::strerror(errno));
+  std::filesystem::remove(temporary_, ignored);
 }
 
 TextDraft::~TextDraft() {
@@ -31,10 +38,11 @@ TextDraft::~TextDraft() {
 
 void TextDraft::commit(std::string_view text) {
   if (path_.empty()) return;
-  file_ << text << std::flush;
-  if (!file_.good()) refuse(std::strerror(errno));
-  file_.close();
-  if (!file_.good()) refuse(std::strerror(errno));
+  std::ofstream file(temporary_);
+  file << text << std::flush;
+  if (!file.good()) refuse(std::strerror(errno));
+  file.close();
+  if (!file.good()) refuse(std::strerror(errno));
   std::error_code problem;
   if (temporary_ != path_) std::filesystem::rename(temporary_, path_, problem);
   if (problem) refuse(problem.message());

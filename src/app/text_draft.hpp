@@ -1,5 +1,4 @@
 #pragma once
-#include <fstream>
 #include <string>
 #include <string_view>
 
@@ -10,7 +9,7 @@ namespace annulus::app {
 class TextDraft {
  public:
   /// option: for messages, "--json". path: empty where it was not given, and nothing is written. Throws Error (file) when the file
-  /// cannot be made.
+  /// cannot be made: that is tried at once, and nothing is left of it, so that a command that is killed leaves nothing.
   TextDraft(std::string option, std::string path);
   TextDraft(const TextDraft&) = delete;
   TextDraft& operator=(const TextDraft&) = delete;
@@ -21,7 +20,6 @@ class TextDraft {
  private:
   [[noreturn]] void refuse(const std::string& reason) const;
   std::string option_, path_, temporary_;
-  std::ofstream file_;
 };
 
 }  // namespace annulus::app

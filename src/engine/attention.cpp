@@ -127,7 +127,7 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
   check_queries("out", out, type, shape_.value_channels);
   check_queries("lse", lse, type, 1);
   const bool keys_travel = !queries_travel(schedule_.grid.travel);
-  const Local local = localise(q, kv, keys_travel && own_block_leaves(plan_));
+  Local local = localise(q, kv, keys_travel && own_block_leaves(plan_));
   if (!keys_travel) return forward_queries(local, out, lse);
   // without head exchange the results are accumulated where the caller wants them
   const bool direct = !query_exchange_;
@@ -146,6 +146,7 @@ void Attention::forward(const Rows& q, const KeyValue& kv, const Rows& out, cons
             });
   if (plan_.steps.empty()) finish(partial);
   if (direct) return;
+  local = {};  // its memory serves the way back
   query_exchange_->scatter(partial.out, query_shares_, out);
   query_exchange_->scatter(partial.top, query_shares_, lse);
 }
@@ -184,7 +185,7 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   check_keys("dk", into.dk, type, shape_.channels);
   check_keys("dv", into.dv, type, shape_.value_channels);
   const bool keys_travel = schedule_.grid.travel != Travel::queries;
-  const Local local = localise(q, kv, keys_travel && own_block_leaves(ring_plan()));
+  Local local = localise(q, kv, keys_travel && own_block_leaves(ring_plan()));
   Array delta_array(machine_.device, type, out.tokens, out.heads, 1), dout_array, lse_array;
   machine_.kernel.row_dot(dout, out, delta_array);
   Saved saved{local.q, dout, lse, delta_array};
@@ -224,7 +225,10 @@ void Attention::backward(const Rows& q, const KeyValue& kv, const Rows& dout, co
   }
   machine_.device.clear(into.dk);
   machine_.device.clear(into.dv);
+  local = {};  // its memory serves the way back
+  dout_array = Array();
   query_exchange_->scatter(dq_rows, query_shares_, into.dq);
+  dq_array = Array();
   Array dense(machine_.device, type, sums.k.tokens, kv_heads, shape_.channels);
   machine_.device.copy_rows(sums.k, dense);
   key_exchange_->scatter_add(dense, kv_shares_, into.dk);

@@ -46,7 +46,7 @@ struct SavedLayout {
 
 }  // namespace
 
-void Attention::forward_queries(const Local& local, const Rows& out, const Rows& lse) {
+void Attention::forward_queries(Local& local, const Rows& out, const Rows& lse) {
   const DType type = machine_.kernel.accumulator();
   const Index heads = local.q.heads, width = heads * (shape_.value_channels + 2);
   Array packed;
@@ -58,7 +58,7 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
   }
   q.channels *= q.heads;
   q.heads = 1;
-  const Array own(machine_.device, type, local.q.tokens, 1, width);
+  Array own(machine_.device, type, local.q.tokens, 1, width);
   const Partial mine = partial_of(own, heads, shape_.value_channels);
   machine_.kernel.reset(mine);
   if (schedule_.grid.travel == Travel::tree) {
@@ -76,6 +76,9 @@ void Attention::forward_queries(const Local& local, const Rows& out, const Rows&
       dense_lse(machine_.device, type, own.rows().tokens, heads, 1);
   machine_.device.copy_rows(mine.out, dense_out);
   machine_.device.copy_rows(mine.top, dense_lse);
+  local = {};  // what is not needed any more serves the way back
+  own = Array();
+  packed = Array();
   query_exchange_->scatter(dense_out, query_shares_, out);
   query_exchange_->scatter(dense_lse, query_shares_, lse);
 }

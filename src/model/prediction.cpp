@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "annulus/base/error.hpp"
@@ -59,12 +60,15 @@ Prediction predict(const InductionModel& model, const Corpus& corpus, Index quer
   const Votes votes = count_votes(corpus, top, model.softmax_scale * rules.evidence);
   const auto probability = [&](std::uint32_t id) { return votes.of(id) + votes.leftover * corpus.frequency(id); };
 
+  // What is equal but for rounding is equal: two weights, each off by less than 1e-4 (see InductionModel::softmax_scale).
+  constexpr double tie = 2e-4;
   Prediction prediction{corpus.most_frequent(), probability(corpus.most_frequent())};
-  for (const auto& [id, mass] : votes.mass) {
-    const double p = probability(id);
-    if (p > prediction.probability || (p == prediction.probability && id < prediction.token))
-      prediction.token = id, prediction.probability = p;
-  }
+  double most = prediction.probability;
+  for (const auto& [id, mass] : votes.mass) most = std::max(most, probability(id));
+  if (prediction.probability < (1 - tie) * most) prediction.token = std::numeric_limits<std::uint32_t>::max();
+  for (const auto& [id, mass] : votes.mass)
+    if (probability(id) >= (1 - tie) * most && id < prediction.token) prediction.token = id;
+  prediction.probability = probability(prediction.token);
   if (!truth.known) return prediction;
   prediction.has_truth = true;
   prediction.correct = prediction.token == truth.id;

@@ -40,6 +40,31 @@ std::vector<double> seat_slowness(const Grid& grid, const Prices& p) {
   return slowness;
 }
 
+Index saved_row_bytes(const Prices& p, Index query_share) {
+  const Index bytes = query_share * ((p.channels + p.value_channels) * p.element_bytes + 2 * 4);
+  return ceil_div(bytes, 8) * 8;
+}
+
+namespace {
+
+// The arrays of a seat's heads, and the pieces of this rank's rows that are on their way from or to them: whichever moment of a pass
+// needs the most. What the seat computed from is given up before results go back (engine/attention.cpp).
+Index exchanged_bytes(const Schedule& job, const Prices& p) {
+  constexpr Index f32 = 4;
+  const Index seat = job.planner.queries().largest() * largest_query_share(p, job.grid.heads),
+              own = job.queries.largest() * p.query_heads,
+              kv = job.planner.keys().largest() * largest_kv_share(p, job.grid.heads) * (p.channels + p.value_channels) *
+                   p.element_bytes,
+              q = p.channels * p.element_bytes, out = (p.value_channels + 2) * f32;  // of one row and head
+  Index most = std::max({(seat + own) * q, seat * (q + out) + 2 * kv, (seat + own) * out});
+  if (!p.backward) return most;
+  const Index dout = p.value_channels * p.element_bytes, dq = p.channels * f32, saved = 2 * f32;
+  return std::max({most, seat * (q + dout) + own * dout + 2 * kv, seat * (q + dout + saved + dq) + 2 * kv,
+                   seat * (saved + dq) + own * dq});
+}
+
+}  // namespace
+
 Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
   constexpr Index f32 = 4;
   const Index width = p.channels + p.value_channels, rows = job.queries.largest(), keys = job.keys.largest();
@@ -53,9 +78,7 @@ Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
     f.inputs += rows * p.query_heads * p.value_channels * p.element_bytes;
     f.results += f32 * (2 * rows * p.query_heads * p.channels + keys * p.kv_heads * width);
   }
-  if (job.grid.heads > 1)
-    f.heads = seat_queries * query_share * (p.channels * p.element_bytes + f32 * p.value_channels) +
-              2 * seat_keys * block_row * p.element_bytes;
+  if (job.grid.heads > 1) f.heads = exchanged_bytes(job, p);
   // two buffers for visitors, three for what is summed up for them, the own sums and what comes home
   const auto buffers = [&](Index row_bytes) { return 2 * buffer_rows * row_bytes; };
   const auto sums = [&](Index own, Index row) {
@@ -72,7 +95,7 @@ Footprint footprint(const Schedule& job, Index buffer_rows, const Prices& p) {
     case Travel::queries:
       f.blocks = buffers(query_share * p.channels * p.element_bytes) + sums(seat_queries, partial_row);
       if (p.backward)
-        f.blocks = std::max(f.blocks, buffers(query_share * (width * p.element_bytes + 2 * f32)) +
+        f.blocks = std::max(f.blocks, buffers(saved_row_bytes(p, query_share)) +
                                           sums(seat_queries, query_share * p.channels));
       break;
     case Travel::tree: {  // every query, and twice what is known of it

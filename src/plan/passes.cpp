@@ -115,7 +115,7 @@ double own_passes(const Schedule& job, const Prices& p, bool backward) {
   } else {  // dout . out; gradients cleared, and copied to where they are wanted
     bytes = job.queries.largest() * p.query_heads * p.value_channels * (p.element_bytes + f32) +
             3 * (rows * query_share * p.channels * f32 + sums);
-    if (job.grid.travel == Travel::queries) bytes += 2 * rows * query_share * (width * p.element_bytes + 2 * f32);
+    if (job.grid.travel == Travel::queries) bytes += 2 * rows * saved_row_bytes(p, query_share);
   }
   const double crowd =
       std::max(1.0, static_cast<double>(std::min(p.ranks_per_node, job.grid.ranks())) / p.workers_per_node);
@@ -140,7 +140,7 @@ Passes::Passes(const Schedule& job, const Prices& p) : tree_(job.grid.travel == 
   forward = queries ? Pass{query_share * p.channels * e, partial_row_bytes} : Pass{kv_share * width * e, 0};
   forward.own_seconds = own_passes(job, p, false);
   if (p.backward && !tree_) {
-    backward = queries ? Pass{query_share * (width * e + 2 * f32), query_share * p.channels * f32}
+    backward = queries ? Pass{saved_row_bytes(p, query_share), query_share * p.channels * f32}
                        : Pass{kv_share * width * e, kv_share * width * f32};
     backward->own_seconds = own_passes(job, p, true);
   }
@@ -175,7 +175,7 @@ Passes::Passes(const Schedule& job, const Prices& p) : tree_(job.grid.travel == 
 }
 
 Index Passes::in_all_lanes(Index largest) const {
-  return largest / std::ranges::max(shares) * std::accumulate(shares.begin(), shares.end(), Index{0});
+  return largest * std::accumulate(shares.begin(), shares.end(), Index{0}) / std::ranges::max(shares);
 }
 
 Index Passes::row_bytes() const {

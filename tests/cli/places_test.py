@@ -1,5 +1,6 @@
 """Inputs whose datasets lie in groups, have other names, put heads first or hold a batch give the very bits of plain ones."""
 import json
+import shlex
 import unittest
 
 from program import MPIRUN, needs
@@ -123,6 +124,27 @@ class SameBits(AttendTest):
                 results += [file["k"][()].tobytes(), file["v"][()].tobytes()]
         self.assertEqual(results[:4], results[4:])
 
+    def test_documents_may_be_of_each_sequence(self):
+        self.plain()
+        path = arrange(self.scratch / "arranged.h5", self.scratch / "plain.h5", batch=1)
+        options = ["--mask", "documents", "--ranks", 2]
+        alone = self.attend(self.scratch / "plain.h5", *options)["out"].tobytes()
+        with h5py.File(path, "a") as file:
+            del file["documents"]
+            file["documents"] = np.array([[0, 5, 37], [0, 11, 37], [0, 1, 37]])
+        self.assertEqual(self.attend(path, *options, "--batch", 1)["out"].tobytes(), alone)
+        self.succeeds("verify", self.scratch / "out.h5")
+        self.assertNotEqual(self.attend(path, *options, "--batch", 0)["out"].tobytes(), alone)
+        with h5py.File(path, "a") as file:
+            del file["documents"]
+            file["documents"] = np.array([[0, 11, 37]])
+        command = ["attend", path, *options, "--batch", 1, "--output", self.scratch / "none.h5"]
+        self.refuses(5, "documents", "must have a row for sequence 1", command=command)
+        with h5py.File(self.scratch / "plain.h5", "a") as file:
+            del file["documents"]
+            file["documents"] = np.array([[0, 11, 37]])
+        self.refuses(5, "documents", "must be [n + 1]", command=["attend", self.scratch / "plain.h5", *options, "--output", self.scratch / "none.h5"])
+
     def test_plan_knows_them(self):
         self.plain("bf16")
         places = ("a", True, True, 2)
@@ -150,6 +172,7 @@ class Refusals(Refused):
         self.attend(5, "has no dataset b/q; it has a/query: --group a ", input=named, options=["--group", "b"])
         self.attend(5, "has no dataset a/q; it has a/query: --names k=key,q=query,v=value", input=named, options=["--group", "a"])
         self.attend(5, "has no dataset x/q; it has q: --group /", input=plain, options=["--group", "x"])
+        self.attend(5, "has no dataset none; it has q: leave out --names q=none", input=plain, options=["--names", "q=none"])
         self.attend(5, "must have a dataset a/dout [tokens, heads, channels]: this group holds grad", input=named,
                     options=["--group", "a", "--names", "q=query,k=key,v=value", "--backward"])
         with h5py.File(deep, "a") as file:
@@ -159,10 +182,17 @@ class Refusals(Refused):
                     options=["--group", "x"])
 
     def test_the_suggestion_works(self):
-        named = arrange(self.room / "named.h5", self.tensors(), "a", True)
-        said = self.refuses(5, "--names", command=["attend", named, "--output", self.output]).stderr
-        options = said[said.index("--group"):].split()
-        self.succeeds("attend", named, "--output", self.output, *options)
+        for group in ["a", "a room/of's own"]:
+            named = arrange(self.room / "named.h5", self.tensors(), group, True)
+            said = self.refuses(5, "--names", command=["attend", named, "--output", self.output]).stderr
+            self.succeeds("attend", named, "--output", self.output, "--overwrite", *shlex.split(said[said.index("--group"):]))
+
+    def test_printed_configurations_can_be_used(self):
+        path, shown = self.tensors(), self.room / "shown.ini"
+        shown.write_text(self.succeeds("plan", path, "--print-config").stdout)  # defaults of a shape are no wish for it
+        self.succeeds("plan", path, "--config", shown)
+        shown.write_text(self.succeeds("attend", path, "--print-config").stdout)
+        self.succeeds("bench", "exchange", "--ranks", 2, "--repeats", 1, "--config", shown)
 
     def test_axes_that_are_others(self):
         plain, batch = self.tensors(), arrange(self.room / "batch.h5", self.tensors(), batch=1)
@@ -197,7 +227,7 @@ class Refusals(Refused):
     def test_options_that_say_nothing(self):
         path = self.tensors()
         for words, options in [(["pairs TENSOR=DATASET", "'x=y'"], ["--names", "x=y"]), (["'q'"], ["--names", "q"]),
-                               (["'k='"], ["--names", "q=a,k="]), (["each tensor once", "q twice"], ["--names", "q=a,q=b"]),
+                               (["'k='"], ["--names", "q=a,k="]), (["it has ''"], ["--names", "q=a,"]), (["each tensor once", "q twice"], ["--names", "q=a,q=b"]),
                                (["--layout"], ["--layout", "nhd"]), (["--batch"], ["--batch", "-1"])]:
             self.attend(2, *words, input=path, options=options)
         self.one_sentence(2, "--layout", "is for an input", command=["plan", "--tokens", 64, "--layout", "heads-first"])

@@ -110,6 +110,10 @@ class PlanRanks(PlanTest):
         ring = ["--ranks", 4, "--strategy", plan["strategy"], "--partition", plan["partition"]]
         done = self.refuses(4, f"{needed:,} bytes per rank", f"is {needed - 1:,}", "--memory-limit", command=["plan", *ring, "--memory-limit", needed - 1])
         self.assertEqual(done.stdout, "")
+        profile = self.scratch / "small.ini"
+        profile.write_text(CPUS.read_text() + "memory-bytes = 1Mi\n")  # what a rank has holds where nobody says otherwise
+        self.refuses(4, "memory-bytes of", "more ranks", command=["plan", "--ranks", 4, "--hardware", profile])
+        self.succeeds("plan", "--ranks", 4, "--hardware", profile, "--memory-limit", "80GB")
         shape = ["--tokens", 512, "--ranks", 4, "--query-heads", 8, "--trace", "full", "--top-k", 64, "--hardware", CPUS]
         needs = {name: self.plan(*shape, "--strategy", name)[1]["memory_bytes_per_rank"] for name in ["ring", "auto"]}
         self.assertLess(needs["ring"], needs["auto"])

@@ -110,8 +110,9 @@ class Plan(PlanTest):
                     tensors = random_tensors(random, 30, 30, 6, 3, 16, 8, dout=True)
                     path = write(self.scratch / "in.h5", dtype, *([documents] if documents else []), **tensors)
                     output = self.scratch / "out.h5"
-                    self.succeeds("attend", path, "--output", output, "--overwrite", *(["--backward"] if backward else []))
-                    page, plan = self.plan(path, "--ranks", 2, "--pass", "backward" if backward else "forward")
+                    mask = ["--mask", "documents" if documents else "causal"]
+                    self.succeeds("attend", path, "--output", output, "--overwrite", *mask, *(["--backward"] if backward else []))
+                    page, plan = self.plan(path, "--ranks", 2, *mask, "--pass", "backward" if backward else "forward")
                     for key, file in [("read", path), ("written", output)]:
                         bytes_of = dict(plan["file_bytes"][key])
                         total = bytes_of.pop("total")

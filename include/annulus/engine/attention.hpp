@@ -67,7 +67,7 @@ class Attention {
   void check_rows(const char* name, const Rows& rows, DType type, Index tokens, Index heads, Index channels) const;
   void check_queries(const char* name, const Rows& rows, DType type, Index channels) const;
   void check_keys(const char* name, const Rows& rows, DType type, Index channels) const;
-  void forward_queries(const Local& local, const Rows& out, const Rows& lse);
+  void forward_queries(Local& local, const Rows& out, const Rows& lse);
   void pass_queries(const Rows& q, const KeyValue& kv, const Rows& own);
   void merge_queries(const Rows& q, const KeyValue& kv, const Rows& own);
   void backward_keys(const Local& local, const Saved& saved, const Rows& dq, const Rows& sums);

@@ -131,6 +131,8 @@ Footprint footprint(const Schedule& schedule, Index buffer_rows, const Prices& p
 /// Heads of each share when `lanes` ranks split them, and of the largest; K/V heads are replicated where a share cuts a group.
 std::vector<Index> query_shares(const Prices& prices, int lanes);
 std::vector<Index> kv_shares(const Prices& prices, int lanes);
+/// What travels of each query in backward where queries travel: q, dout, lse and delta, in whole words of eight bytes.
+Index saved_row_bytes(const Prices& prices, Index query_share);
 Index largest_query_share(const Prices& prices, int lanes);
 Index largest_kv_share(const Prices& prices, int lanes);
 

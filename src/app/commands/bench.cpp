@@ -41,7 +41,7 @@ constexpr std::array<Benchmark, 8> benchmarks{{
      "strategy grid partition weights hardware kernel output "},
     {"overlap", "a pass beside its computation alone and its exchange alone", bench_overlap, "1Ki,2Ki,4Ki,8Ki",
      no_profile_or_keys, true},
-    {"calibrate", "measures this machine and writes it as a hardware profile", bench_calibrate, "64,256,1Ki,4Ki",
+    {"calibrate", "this machine, written as a hardware profile", bench_calibrate, "64,256,1Ki,4Ki",
      " keys strategy grid partition weights hardware rows warmup timeline trace ", false, true},
 }};
 

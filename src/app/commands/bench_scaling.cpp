@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "annulus/base/error.hpp"
@@ -58,7 +59,7 @@ class Table {
     // the verdict is the lead's; all ranks end with its exit code
     int code = 0;
     if (context_.lead())
-      code = report_.finish(worst_ <= 1, sentence(cases, cases == 1 ? " case, " : " cases, ", errors, more));
+      code = report_.finish(checked ? std::optional(worst_ <= 1) : std::nullopt, sentence(cases, cases == 1 ? " case, " : " cases, ", errors, more));
     return shared_code(context_, code, settings_.number("timeout"));
   }
 

@@ -91,7 +91,7 @@ std::string prices_text(const std::optional<Hardware>& hardware) {
                   : "at nominal prices: a few CPU cores, one kind of link (--hardware FILE predicts)";
 }
 
-// The limit that is asked for; with several numbers of ranks, what a rank of the profile has.
+// The limit that is asked for, or what a rank of the profile has.
 std::optional<MemoryLimit> memory_limit(const Settings& settings, const std::optional<Hardware>& hardware) {
   if (settings.has("memory-limit"))
     return MemoryLimit{settings.bytes("memory-limit"), settings.name_of("memory-limit")};
@@ -144,19 +144,17 @@ void plan_by_ranks(const Settings& settings, const std::vector<int>& numbers, co
 }
 
 // Before anything is printed.
-void check_limit(const Settings& settings, const Planned& plan) {
-  if (!settings.has("memory-limit")) return;
-  const Index limit = settings.bytes("memory-limit"),
-              needed = footprint(plan.job.schedule, plan.estimate.buffer_rows, plan.prices).total() + plan.trace_bytes;
-  if (needed <= limit) return;
+void check_limit(const std::optional<MemoryLimit>& limit, const Planned& plan) {
+  const Index needed = footprint(plan.job.schedule, plan.estimate.buffer_rows, plan.prices).total() + plan.trace_bytes;
+  if (!limit || needed <= limit->bytes) return;
   throw Error(Failure::fit,
               sentence(plan.job.strategy, " ", to_text(plan.job.schedule.grid), " on ", plan.job.place.ranks,
                        plan.job.place.ranks == 1 ? " rank" : " ranks", " needs ", grouped(needed), " bytes per rank (",
                        bytes_text(static_cast<double>(needed)),
                        ") for inputs, results, visiting blocks and what travels by heads",
-                       plan.trace_bytes > 0 ? " and traces" : "", ", and ", settings.name_of("memory-limit"), " is ",
-                       grouped(limit), " (", bytes_text(static_cast<double>(limit)), ")",
-                       plan.job.by_auto && plan.trace_bytes == 0 ? ": no strategy needs less, more ranks do" : ""));
+                       plan.trace_bytes > 0 ? " and traces" : "", ", and ", limit->by, " is ", grouped(limit->bytes), " (",
+                       bytes_text(static_cast<double>(limit->bytes)), ")",
+                       plan.job.by_auto ? ": no strategy needs less, more ranks do" : ""));
 }
 
 int run(const Settings& settings, Context& context) {
@@ -185,15 +183,14 @@ int run(const Settings& settings, Context& context) {
     progress->add(1);
   };
   const TraceChoice traces = trace_choice(settings);
-  const Index limit = settings.has("memory-limit")
-                          ? left_for_attention(settings.bytes("memory-limit"), traces, subject, place.ranks)
-                          : far;
-  const Job job = make_job(settings, place, subject.shape, subject.mask, backward, {looked, limit});
+  const std::optional<MemoryLimit> limit = memory_limit(settings, hardware);
+  const Index most = limit ? left_for_attention(limit->bytes, traces, subject, place.ranks) : far;
+  const Job job = make_job(settings, place, subject.shape, subject.mask, backward, {looked, most});
   const Prices prices = prices_of(settings, place, job.shape, backward);
   const Estimate e = timeline.estimate(job, prices);
   if (traces.any()) subject.files.write.emplace_back("trace", trace_file_bytes(traces, job));
   const Planned plan{job, prices, e, subject.files, trace_bytes(traces, job)};
-  check_limit(settings, plan);
+  check_limit(limit, plan);
   const std::vector<StrategyLine> lines = price_strategies(plan, [&] { looked(0); });
   progress->finish();
   json out = request_of(settings, job, hardware);
@@ -230,7 +227,7 @@ std::vector<Option> plan_options_of_several_ranks() {
        .value = "SIZE",
        .group = ranks.group,
        .help = "bytes a rank may take, 80GiB or 141GB: auto keeps to it, and a plan that does not fit ends with 4;\n"
-               "of several numbers of ranks the table tells (default there: memory-bytes of --hardware)",
+               "of several numbers of ranks the table tells (default: memory-bytes of --hardware, where it has them)",
        .check = byte_count(1)});
   return options;
 }
