@@ -1,4 +1,8 @@
 #pragma once
+#include <atomic>
+#include <exception>
+#include <mutex>
+
 #include "annulus/base/types.hpp"
 #if defined(_OPENMP)
 #include <omp.h>
@@ -19,6 +23,27 @@ void for_each_item(int threads, Index count, const Work& work) {
 #endif
   static_cast<void>(threads);
   for (Index item = 0; item < count; ++item) work(item, 0);
+}
+
+/// The same for work that may throw. Throws what the first item in order has thrown of all that would: those behind it may
+/// be left out, those before it are done.
+template <class Work>
+void try_each_item(int threads, Index count, const Work& work) {
+  std::atomic<Index> failed = count;
+  std::exception_ptr failure;
+  std::mutex mutex;
+  for_each_item(threads, count, [&](Index item, int thread) {
+    if (item > failed) return;
+    try {
+      work(item, thread);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (item > failed) return;
+      failed = item;
+      failure = std::current_exception();
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace annulus
