@@ -10,7 +10,6 @@
 
 #include "annulus/base/error.hpp"
 #include "annulus/store/draft.hpp"
-#include "annulus/store/input_file.hpp"
 #include "cache_part.hpp"
 #include "posix.hpp"
 
@@ -126,7 +125,8 @@ Shape CacheFile::shape(const std::string& name) const {
   return shape;
 }
 
-void CacheFile::read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const {
+void CacheFile::read_rows(const std::string& name, std::span<const Run> runs, const Rows& into,
+                          const Reading& how) const {
   store::rows_of(runs, mark_.tokens, path_);
   Index begin = 0;  // the part's first token
   for (const Part& part : parts_) {
@@ -139,7 +139,7 @@ void CacheFile::read_rows(const std::string& name, std::span<const Run> runs, co
       const Index done = before(begin), until = before(begin + part.rows);
       const Run here{run.at(done) - begin, until - done, run.stride};
       if (here.count > 0 && !file) file.emplace(part.path);
-      if (here.count > 0) file->read_rows(name, {&here, 1}, into.slice(row + done, row + until));
+      if (here.count > 0) file->read_rows(name, {&here, 1}, into.slice(row + done, row + until), {}, how);
       row += run.count;
     }
     begin += part.rows;

@@ -54,8 +54,7 @@ void require_all_chunks(hid_t dataset, hid_t list, const Shape& shape, Index fil
                          " chunks: its data were never written whole");
 }
 
-/// Returns whether the data are in chunks.
-bool require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, const std::string& what) {
+H5D_layout_t require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, const std::string& what) {
   const Id list = owned(H5Dget_create_plist(dataset), H5Pclose, what + ": its properties cannot be read");
   require<Failure::file>(H5Pget_external_count(list.get()) == 0, what,
                          " keeps its data in other files, which is refused: copy it into one file");
@@ -63,15 +62,23 @@ bool require_data_inside(hid_t dataset, const Shape& shape, Index file_bytes, co
   require<Failure::file>(layout != H5D_VIRTUAL, what,
                          " is a virtual dataset made of other files, which is refused: copy it into one file");
   const Index bytes = checked_bytes(shape, what);
-  if (bytes == 0 || layout == H5D_COMPACT) return false;
+  if (bytes == 0 || layout == H5D_COMPACT) return H5D_COMPACT;
   if (layout == H5D_CHUNKED) {
     require_all_chunks(dataset, list.get(), shape, file_bytes, what);
-    return true;
+    return layout;
   }
   require<Failure::file>(layout == H5D_CONTIGUOUS, what, " has a layout that is not known");
   // Text: the dataset itself holds references of 16 bytes.
   require_contiguous_inside(dataset, bytes, file_bytes, what);
-  return false;
+  return layout;
+}
+
+/// The descriptor of an open file; -1 where HDF5 does not read it with plain calls of the system.
+int descriptor_of(const Id& file, const Id& access, const std::string& path) {
+  if (H5Pget_driver(access.get()) != H5FD_SEC2) return -1;
+  void* handle = nullptr;
+  checked(H5Fget_vfd_handle(file.get(), access.get(), &handle), path + ": its descriptor cannot be had");
+  return *static_cast<const int*>(handle);
 }
 
 /// HDF5 keeps 1 MiB of chunks, and larger ones not at all: it would decompress them again for each run of rows.
@@ -98,6 +105,7 @@ InputFile::Opened::Opened(const std::string& name) : path(name) {
   const Id access = owned(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, path);
   file =
       owned(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose, path + ": the HDF5 file cannot be opened");
+  descriptor = descriptor_of(file, access, path);
   links = owned(H5Pcreate(H5P_LINK_ACCESS), H5Pclose, path);
   checked(H5Pset_elink_cb(links.get(), refuse_external_link, &met_external_link), path);
 }
@@ -152,7 +160,10 @@ InputFile::Opened::Dataset InputFile::Opened::dataset(const std::string& name) c
   require<Failure::file>(element.has_value(), found.what,
                          " must hold f16, bf16, f32, f64, integers or text; its type is none of them");
   found.shape.element = *element;
-  found.chunked = require_data_inside(id, found.shape, file_bytes, found.what);
+  const H5D_layout_t layout = require_data_inside(id, found.shape, file_bytes, found.what);
+  found.chunked = layout == H5D_CHUNKED;
+  if (layout == H5D_CONTIGUOUS && descriptor >= 0 && H5Tget_order(type.get()) == H5T_ORDER_LE)
+    found.offset = static_cast<Index>(H5Dget_offset(id));
   if (!found.chunked) return found;
   const Id access = access_with_room_for_a_chunk(id, found.shape, found.what);
   found.id = {};  // HDF5 looks at the list when a dataset is opened that is not open yet

@@ -26,6 +26,7 @@ struct InputFile::Opened {
     Shape shape;
     std::string what;
     bool chunked = false;
+    Index offset = -1;  ///< in `descriptor`, where its elements lie one after another as in memory; -1: they do not
   };
   /// A dataset whose shape, type and place in the file have been checked.
   Dataset dataset(const std::string& name) const;
@@ -36,6 +37,7 @@ struct InputFile::Opened {
   std::string path;
   Index file_bytes = 0;
   store::Id file, links;
+  int descriptor = -1;  ///< that of `file`, which closes it; -1: it has none
   mutable bool met_external_link = false;
 };
 

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
@@ -32,6 +34,24 @@ Index bytes_of_file(int file, const std::string& path) {
   struct stat status {};
   require<Failure::file>(::fstat(file, &status) == 0, path, ": ", reason_of(errno));
   return status.st_size;
+}
+
+void read_at(int file, Index offset, const Rows& into, const std::string& what) {
+  const bool dense = into.dense();
+  const Index length = dense ? into.bytes() : into.row_bytes(), pieces = dense ? 1 : into.tokens;
+  std::array<iovec, 256> places{};
+  for (Index done = 0; done < into.bytes();) {
+    std::size_t count = 0;
+    Index within = done % length;  // a call may end in the middle of a row
+    for (Index i = done / length; i < pieces && count < places.size(); ++i, within = 0)
+      places[count++] = {into.data + i * into.pitch + within, static_cast<std::size_t>(length - within)};
+    const ssize_t read = ::preadv(file, places.data(), static_cast<int>(count), offset + done);
+    if (read < 0 && errno == EINTR) continue;
+    require<Failure::file>(read >= 0, what, ": its rows cannot be read: ", reason_of(errno));
+    require<Failure::file>(read > 0, what, ": its rows need ", into.bytes() - done, " bytes from byte ", offset + done,
+                           ", but the file has only ", bytes_of_file(file, what));
+    done += read;
+  }
 }
 
 void require_space(const std::string& path, Index bytes) {

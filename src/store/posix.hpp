@@ -35,6 +35,10 @@ Descriptor open_file(const std::string& path, int flags);
 /// Bytes of an open file.
 Index bytes_of_file(int file, const std::string& path);
 
+/// Reads rows that lie one after another in an open file, from byte `offset` on, into rows of any pitch. Throws Error
+/// (file) when the file ends before, as one does that somebody cuts meanwhile.
+void read_at(int file, Index offset, const Rows& into, const std::string& what);
+
 /// Throws Error (fit) when the disk of a file's directory has less than `bytes` free.
 void require_space(const std::string& path, Index bytes);
 /// Reserves [offset, offset + bytes) of an open file on its disk. Throws Error (fit) when the disk is too small.

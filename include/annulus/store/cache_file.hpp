@@ -7,6 +7,7 @@
 #include "annulus/geometry/range.hpp"
 #include "annulus/memory/rows.hpp"
 #include "annulus/store/element.hpp"
+#include "annulus/store/input_file.hpp"
 #include "annulus/store/layout.hpp"
 
 namespace annulus {
@@ -43,7 +44,7 @@ class CacheFile {
   /// Shape of k or v, all tokens.
   Shape shape(const std::string& name) const;
   /// Rows of k or v, as InputFile::read_rows.
-  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into) const;
+  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into, const Reading& how = {}) const;
   /// The files beside it that its rows lie in.
   std::vector<std::string> part_files() const;
   /// What it was, or something older, when it was opened.

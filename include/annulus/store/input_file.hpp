@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,6 +21,15 @@ struct RowAxes {
 };
 /// "[batch, heads, tokens, channels]"
 std::string text_of(const RowAxes& axes);
+
+/// Who reads rows, and who looks at them.
+struct Reading {
+  int threads = 1;  ///< together, where rows lie in the file as plain bytes; else one
+  /// Shown all rows, some at a time, as they come: those which a thread has just read are still in its processor's
+  /// cache. They are a part of what is read into, in all its heads. Called by several threads at once; it may throw, and
+  /// the error that is thrown is that of the first rows with one.
+  std::function<void(const Rows&)> look = {};
+};
 
 /// An HDF5 file opened for reading. Every rank opens the file itself and reads its own rows; nothing is exchanged.
 /// What is read comes from this file alone: external storage, virtual datasets and external links are refused.
@@ -47,9 +57,10 @@ class InputFile {
   /// Rows at the positions of the runs, run after run, converted to into.type (to nearest even). The dataset is
   /// [tokens, heads, channels], or [tokens, heads] with channels = 1, or [tokens, channels] with heads = 1; f16, bf16,
   /// f32 or f64. Throws when a finite number is beyond the range of into.type. into: CPU rows of any pitch; into.tokens = the rows of all runs. Needs 1 MiB (or one row)
-  /// beside `into`; of a chunked dataset 64 MiB, or one chunk where that is more.
+  /// for each thread beside `into`; of a chunked dataset 64 MiB, or one chunk where that is more.
   /// Nothing but these rows is read, however they lie.
-  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into, const RowAxes& axes = {}) const;
+  void read_rows(const std::string& name, std::span<const Run> runs, const Rows& into, const RowAxes& axes = {},
+                 const Reading& how = {}) const;
   /// As read_rows for integers: every row's elements, densely. The largest value of an unsigned type comes back as -1
   /// (the mark of an unused place).
   void read_integer_rows(const std::string& name, std::span<const Run> runs, std::span<Index> into) const;
