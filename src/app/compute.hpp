@@ -70,7 +70,7 @@ void describe_result(Draft& draft, const Settings& settings, const Context& cont
 /// Sends the lead's layout to everybody.
 Layout share_layout(Transport& transport, const Layout& mine);
 
-/// Throws Error (file) naming the first element that is NaN. positions: of the rows.
-void check_numbers(const Rows& rows, const std::string& what, std::span<const Run> runs);
+/// Throws Error (file) naming the first element that is NaN. rows: those at the positions of the runs from the `first` on.
+void check_numbers(const Rows& rows, Index first, const std::string& what, std::span<const Run> runs);
 
 }  // namespace annulus::app

@@ -88,15 +88,16 @@ std::vector<Index> offsets_in(const InputFile& file, const std::string& name, In
 
 }  // namespace
 
-void TensorInput::read(const std::string& name, std::span<const Run> runs, const Rows& into) const {
+void TensorInput::read(const std::string& name, std::span<const Run> runs, const Rows& into, const Reading& how) const {
   const std::string dataset = places.path(name);
-  if (cached == 0 || (name != "k" && name != "v")) return file.read_rows(dataset, runs, into, places.axes);
+  if (cached == 0 || (name != "k" && name != "v")) return file.read_rows(dataset, runs, into, places.axes, how);
   Index row = 0;
   for (const Run& run : runs) {  // what of it lies in the cache, and what behind it
     const Index before = std::clamp<Index>(ceil_div(cached - run.first, run.stride), 0, run.count);
     const Run old{run.first, before, run.stride}, fresh{run.at(before) - cached, run.count - before, run.stride};
-    if (old.count > 0) cache->read_rows(name, {&old, 1}, into.slice(row, row + before));
-    if (fresh.count > 0) file.read_rows(dataset, {&fresh, 1}, into.slice(row + before, row + run.count), places.axes);
+    if (old.count > 0) cache->read_rows(name, {&old, 1}, into.slice(row, row + before), how);
+    if (fresh.count > 0)
+      file.read_rows(dataset, {&fresh, 1}, into.slice(row + before, row + run.count), places.axes, how);
     row += run.count;
   }
 }

@@ -23,7 +23,7 @@ struct TensorInput {
   Index cached = 0;  ///< tokens of the cache
 
   /// Rows of q, k, v or dout at the positions of the runs.
-  void read(const std::string& name, std::span<const Run> runs, const Rows& into) const;
+  void read(const std::string& name, std::span<const Run> runs, const Rows& into, const Reading& how = {}) const;
 };
 
 /// Where keys and values of earlier tokens are: the first `tokens` of those in a file with k and v, or all (-1).

@@ -3,7 +3,7 @@ import shutil
 import threading
 import unittest
 
-from program import ProgramTest, annulus, needs
+from program import MPIRUN, ProgramTest, annulus, needs
 
 needs("numpy", "h5py")
 
@@ -138,6 +138,33 @@ class Append(ProgramTest):
         expected = [rounded(parts[call]["k"], "f32") for call in done]
         self.assertEqual(len(rows), len(expected))
         self.assertEqual(sorted(part.tobytes() for part in rows), sorted(part.astype(rows.dtype).tobytes() for part in expected))
+
+    def test_numbers_that_are_none_and_rows_that_are_missing(self):
+        """A cache of several parts, each read in several pieces; of two tokens that are bad the first is named."""
+        tokens, command = 3000, ["--mask", "causal+window:9,0", "--overwrite", "--output", self.scratch / "long-out.h5"]
+        for dtype in ["f32", "bf16"]:
+            random, cache = np.random.default_rng(SEED), self.scratch / f"long-{dtype}.h5"
+            prompt = write(self.scratch / "prompt.h5", dtype, **random_tensors(random, tokens, tokens, 8, 8, 64, 64))
+            for _ in range(2):
+                self.succeeds("attend", prompt, "--append", cache, *command)
+            one = write(self.scratch / "one.h5", dtype, **random_tensors(random, 1, 1, 8, 8, 64, 64))
+            parts = sorted(self.scratch.glob(f"long-{dtype}.h5.rows/*.h5"))
+            self.assertEqual(len(parts), 2)
+            for part, first in [(parts[0], 0), (parts[1], tokens)]:
+                with h5py.File(part, "r+") as file:
+                    kept = file["v"][1100:1200]
+                    file["v"][1111, 5, 63] = np.nan
+                    file["v"][1110, 6, 7] = np.nan
+                for ranks, more in [(0, ["--threads", 2]), (0, ["--ranks", 2, "--threads", 2]), *([(2, [])] if MPIRUN else [])]:
+                    with self.subTest(dtype=dtype, part=part.name, ranks=ranks, more=more):
+                        self.refuses(5, f"dataset v of {cache} followed by that of {one} must hold numbers: token {first + 1110}, "
+                                     "head 6, channel 7 is NaN", command=["attend", one, "--append", cache, *command, *more], ranks=ranks)
+                with h5py.File(part, "r+") as file:
+                    file["v"][1100:1200] = kept
+            self.succeeds("attend", one, "--append", cache, *command)
+            with open(parts[1], "r+b") as file:
+                file.truncate(parts[1].stat().st_size - 1)
+            self.refuses(5, parts[1].name, command=["attend", one, "--append", cache, *command])
 
     def test_names_with_percent_signs(self):
         part = random_tensors(np.random.default_rng(SEED), 5, 5, 4, 2, 8, 8)

@@ -61,12 +61,12 @@ Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, b
       Array(lending(tools.transport, tools.device), s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
   t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
   const auto fill = [&](const char* name, std::span<const Run> runs, const Rows& into) {
-    input.read(name, runs, into);
     const bool follows = input.cache && (name == std::string_view("k") || name == std::string_view("v"));
-    check_numbers(into,
-                  sentence("dataset ", input.places.path(name), " of ",
-                           follows ? input.cache->path() + " followed by that of " : "", input.file.path()),
-                  runs);
+    const std::string what = sentence("dataset ", input.places.path(name), " of ",
+                                      follows ? input.cache->path() + " followed by that of " : "", input.file.path());
+    input.read(name, runs, into, {job.place.threads, [&](const Rows& part) {
+                                    check_numbers(part, (part.data - into.data) / into.pitch, what, runs);
+                                  }});
   };
   fill("q", queries, t.q);
   fill("k", keys, t.kv.k);
