@@ -50,15 +50,17 @@ class InputHash {
   std::future<std::string> hash_;  // its destructor waits
 };
 
-Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, bool backward) {
+Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, const Passes& passes) {
   const Rank rank = tools.transport.rank();
   const AttentionShape& s = job.shape;
   const auto queries = job.schedule.queries.runs(rank), keys = job.schedule.keys.runs(rank);
   const Index rows = job.schedule.queries.rows(rank), key_rows = job.schedule.keys.rows(rank);
   Tensors t;
   t.q = Array(tools.device, s.type, rows, s.query_heads, s.channels);
-  t.block =
-      Array(lending(tools.transport, tools.device), s.type, key_rows, 1, s.kv_heads * (s.channels + s.value_channels));
+  // Where queries travel, keys stay in memory of large pages (later passes are those of a ring).
+  const bool stays = queries_travel(job.schedule.grid.travel) && !passes.observe && !passes.backward;
+  t.block = Array(stays ? tools.device : lending(tools.transport, tools.device), s.type, key_rows, 1,
+                  s.kv_heads * (s.channels + s.value_channels));
   t.kv = Attention::views(t.block, s.kv_heads, s.channels, s.value_channels);
   const auto fill = [&](const char* name, std::span<const Run> runs, const Rows& into) {
     const bool follows = input.cache && (name == std::string_view("k") || name == std::string_view("v"));
@@ -73,7 +75,7 @@ Tensors read(const TensorInput& input, const Job& job, const RankTools& tools, b
   fill("v", keys, t.kv.v);
   t.out = Array(tools.device, DType::f32, rows, s.query_heads, s.value_channels);
   t.lse = Array(tools.device, DType::f32, rows, s.query_heads, 1);
-  if (!backward) return t;
+  if (!passes.backward) return t;
   t.dout = Array(tools.device, s.type, rows, s.query_heads, s.value_channels);
   fill("dout", queries, t.dout);
   t.dq = Array(tools.device, DType::f32, rows, s.query_heads, s.channels);
@@ -193,7 +195,8 @@ void attend(const Settings& given, const Context& context, const Placement& plac
     job = make_job(settings, place, input->shape, input->mask, backward);
     check_memory(*job, backward, trace_bytes(choice, *job));
   });
-  Compute compute(settings, *job, tools, {choice.any(), backward, trace_bytes(choice, *job)});
+  const Passes passes{choice.any(), backward, trace_bytes(choice, *job)};
+  Compute compute(settings, *job, tools, passes);
   Layout mine, mine_of_cache;
   together(tools.transport, [&] {
     if (!tools.lead) return;
@@ -214,7 +217,7 @@ void attend(const Settings& given, const Context& context, const Placement& plac
   const Layout layout = share_layout(tools.transport, mine),
                cache_layout = share_layout(tools.transport, mine_of_cache);
   Tensors t;
-  together(tools.transport, [&] { t = read(*input, *job, tools, backward); });
+  together(tools.transport, [&] { t = read(*input, *job, tools, passes); });
   const double computes = tools.timeline.now();
   compute.forward(t.q, t.kv, t.out, t.lse);
   Traces traces(choice, *job, tools, "trace");
