@@ -136,9 +136,9 @@ TEST_F(PlainRows, WhoeverCutsTheFileMeanwhileIsFound) {
     for (const DType type : {DType::f32, DType::bf16})
       for (const Index gap : {0, 1}) {
         const Array rows(device, type, d.tokens, d.heads + gap, d.channels);
-        expect_error(
-            Failure::file, sentence("from byte ", left, ", but the file has only ", left),
-            [&] { file.read_rows("x", everything(d.tokens).runs(0), rows.rows().take_heads(0, d.heads), {}, {3}); });
+        expect_error(Failure::file, sentence("from byte ", left, ", but the file has only ", left), [&] {
+          file.read_rows("x", everything(d.tokens).runs(0), rows.rows().take_heads(0, d.heads), {}, {3});
+        });
       }
   }
 }
