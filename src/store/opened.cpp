@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "posix.hpp"
 
@@ -162,7 +163,8 @@ InputFile::Opened::Dataset InputFile::Opened::dataset(const std::string& name) c
   found.shape.element = *element;
   const H5D_layout_t layout = require_data_inside(id, found.shape, file_bytes, found.what);
   found.chunked = layout == H5D_CHUNKED;
-  if (layout == H5D_CONTIGUOUS && descriptor >= 0 && H5Tget_order(type.get()) == H5T_ORDER_LE)
+  constexpr H5T_order_t mine = std::endian::native == std::endian::little ? H5T_ORDER_LE : H5T_ORDER_BE;
+  if (layout == H5D_CONTIGUOUS && descriptor >= 0 && H5Tget_order(type.get()) == mine)
     found.offset = static_cast<Index>(H5Dget_offset(id));
   if (!found.chunked) return found;
   const Id access = access_with_room_for_a_chunk(id, found.shape, found.what);

@@ -30,7 +30,7 @@ void add_predictions(const InputFile& file, Page& page) {
                          " of ", context.size(), " heads");
   Table table{{"head", "tokens of context", "right", "bits per token"}};
   Curve bars{"", {}, bits};
-  Chart chart{.y = {"bits per token", 0}, .marks = Chart::Marks::bars};
+  Chart chart{.x = {}, .y = {"bits per token", 0}, .marks = Chart::Marks::bars};
   for (std::size_t i = 0; i < right.size(); ++i) {
     const bool head = i < context.size();
     table.rows.push_back({head ? std::to_string(i) : "the most frequent token", head ? grouped(context[i]) : "-",
