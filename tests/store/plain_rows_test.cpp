@@ -87,7 +87,8 @@ TEST_F(PlainRows, AreReadAsAllOthersAreAndAreShownOnce) {
     const InputFile file(written(d));
     const DType type = any(d.type, d.type, DType::f32, DType::bf16, DType::f16, DType::f64);
     const Array expected = values(d, type);
-    const Index gap = any(0, 0, 3), cut = d.tokens / any(1, 2, 3), stride = any(1, 1, 3);
+    const Index gap = any(0, 0, 3), cut = d.tokens / any(1, 2, 3),
+                stride = any(1, 1, 3, 70);
     std::vector<annulus::Run> runs{{cut, d.tokens - cut, 1}, {0, (cut + stride - 1) / stride, stride}};
     const Index rows = runs[0].count + runs[1].count;
     Array wide = Array::zeros(device, type, rows, d.heads + gap, d.channels);
