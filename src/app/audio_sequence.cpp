@@ -138,7 +138,7 @@ class AudioSequence final : public Sequence {
         if (!bytes.empty()) std::memcpy(links.data() + before, bytes.data(), bytes.size());
       }
     }
-    if (transport.rank() == 0 && edges_) repeats_ = repeated_phrases(model_, links_, choice_.passage_tokens);
+    if (transport.rank() == 0 && edges_) repeats_ = repeated_phrases(model_, links_, least_tokens());
   }
 
   void write_small(Draft& draft) const override {
@@ -185,6 +185,7 @@ class AudioSequence final : public Sequence {
     require(choice.files.size() == 1, "a run takes one recording, but ", choice.files.size(), " files were given");
     return choice.files.front();
   }
+  Index least_tokens() const { return choice_.passage_tokens > 0 ? choice_.passage_tokens : 12; }
   double seconds(Index token) const { return static_cast<double>(token) * model_.token_seconds(); }
   std::vector<double> window_seconds() const {
     std::vector<double> result;
@@ -202,7 +203,7 @@ class AudioSequence final : public Sequence {
   void print_repeats() const {
     constexpr std::size_t shown = 12;
     std::printf("\n  phrases of at least %.2f s that occur twice, longest first: %s\n",
-                seconds(std::max(choice_.passage_tokens, shortest_phrase(model_))),
+                seconds(std::max(least_tokens(), shortest_phrase(model_))),
                 grouped(static_cast<Index>(repeats_.size())).c_str());
     if (!repeats_.empty()) std::printf("    %-25s  %-25s  %9s  %6s\n", "first time", "again", "length", "alike");
     for (std::size_t i = 0; i < std::min(shown, repeats_.size()); ++i) {

@@ -13,12 +13,13 @@ namespace annulus::app {
 
 /// What `run` is asked to look at, and all that `verify` needs to see the same again.
 struct SequenceChoice {
-  std::string model = "auto";  ///< induction or similarity; auto: similarity when the first file is a sound file
-  std::string tokens = "words";
+  std::string model = "auto";   ///< induction or similarity; auto: similarity when the first file is a sound file
+  std::string tokens = "auto";  ///< of texts: words, bytes or bases; auto: as the names of the files say
   std::vector<std::string> files;
   DType type = DType::f32;
-  bool documents_apart = false;  ///< the mask keeps documents apart
-  Index passage_tokens = 12;     ///< shortest passage reported
+  bool documents_apart = false;      ///< the mask keeps documents apart
+  Index passage_tokens = 0;          ///< shortest passage reported; 0: 12, of bases 32
+  std::vector<Index> contexts = {};  ///< of the heads that read texts; empty: usual_contexts()
 };
 
 /// Documents or a recording as one long sequence of tokens with queries, keys and values of their own, and what their
@@ -33,7 +34,7 @@ class Sequence {
   /// The mask when none is asked for; a mask of its own when the term algebra cannot say it.
   virtual Mask mask(const std::string& terms) const = 0;
   virtual std::vector<std::string> files() const = 0;
-  /// What a token is: words, bytes, sounds.
+  /// What a token is: words, bytes, bases, sounds.
   virtual std::string token_kind() const = 0;
   /// Bytes a rank keeps for each of its tokens, besides rows and traces.
   virtual Index bytes_per_token() const { return 0; }

@@ -17,6 +17,8 @@
 namespace annulus::app {
 namespace {
 
+// Of four letters, 16 in a row occur twice by chance in a few ten thousand; 32 hardly in any genome.
+constexpr Index shortest_words = 12, shortest_bases = 32;
 constexpr Index most_vocabulary = Index{1} << 20;  // spelled out in the result up to here
 
 // A byte alone may be no text: "\x0a".
@@ -38,13 +40,18 @@ bool looks_ahead(const Mask& mask) {
 class TextSequence final : public Sequence {
  public:
   explicit TextSequence(const SequenceChoice& choice)
-      : choice_(choice), corpus_(choice.files, parse_token_kind(choice.tokens)), summary_(InductionModel{}.heads()) {
+      : choice_(choice),
+        corpus_(choice.files,
+                choice.tokens == "auto" ? usual_token_kind(choice.files) : parse_token_kind(choice.tokens)),
+        model_(induction_model(choice.contexts.empty() ? usual_contexts(corpus_.kind()) : choice.contexts)),
+        summary_(model_.heads()) {
     model_.documents_apart = choice.documents_apart;
-    model_.check();
+    if (choice_.passage_tokens == 0)
+      choice_.passage_tokens = corpus_.kind() == TokenKind::bases ? shortest_bases : shortest_words;
   }
 
   std::string model() const override { return "induction"; }
-  std::string token_kind() const override { return choice_.tokens; }
+  std::string token_kind() const override { return std::string(name_of(corpus_.kind())); }
   AttentionShape shape() const override {
     return {model_.heads(), model_.heads(), model_.channels, model_.value_channels, choice_.type, model_.softmax_scale};
   }
@@ -60,7 +67,7 @@ class TextSequence final : public Sequence {
             " lets tokens of its prefix see later ones: leave the term prefix out");
     return causal;
   }
-  std::vector<std::string> files() const override { return corpus_.paths(); }
+  std::vector<std::string> files() const override { return corpus_.files(); }
   void prepare(Transport&) override {}
   void embed(std::span<const Run> runs, const Rows& q, const Rows& k, const Rows& v) override {
     annulus::embed(model_, corpus_, runs, q, k, v);
@@ -70,8 +77,9 @@ class TextSequence final : public Sequence {
     const auto add = [&](const char* name, Element element, const char* units, const char* what) {
       draft.add({name, {tokens()}, element, {"token"}, units, what});
     };
+    draft.attribute("/", "contexts", model_.context);
     add("tokens/ids", Element::u32, "1", "token, numbered by first appearance; spelled out in tokens/vocabulary");
-    add("tokens/byte_begin", Element::u64, "byte", "first byte of the token in its document's file");
+    add("tokens/byte_begin", Element::u64, "byte", "first byte of the token in its document's file, unpacked");
     add("tokens/byte_end", Element::u64, "byte", "byte behind the token");
     add("tokens/document", Element::u32, "1", "document of the token, as in documents/path");
     share_coordinates(draft, "tokens", coordinates());
@@ -105,7 +113,7 @@ class TextSequence final : public Sequence {
           token_.push_back(p.token);
           probability_.push_back(static_cast<float>(p.probability));
           bits_.push_back(p.has_truth ? static_cast<float>(p.bits) : NAN);
-          if (h == sharpest) append_exact_links(model_, h, query, top, choice_.type, links_);
+          if (h == sharpest) append_exact_links(model_, corpus_, h, query, top, choice_.type, links_);
         }
         summary_.add(summary_.unigram(), predict_unigram(corpus_, query));
       }
@@ -146,12 +154,27 @@ class TextSequence final : public Sequence {
       if (!bytes.empty()) std::memcpy(links.data() + before, bytes.data(), bytes.size());
     }
     passages_ = merge_links(std::move(links), {0, 0, choice_.passage_tokens, corpus_.offsets()});
+    // N is a base that is not known, and of a run of one base there is no telling where in another one it belongs.
+    if (corpus_.kind() == TokenKind::bases)
+      std::erase_if(passages_, [this](const Passage& p) { return is_monotone(corpus_, p.second); });
   }
 
   void write_small(Draft& draft) const override {
+    std::vector<std::string> paths, names;
+    for (Index d = 0; d < corpus_.documents(); ++d) {
+      paths.push_back(corpus_.path(d));
+      if (corpus_.kind() == TokenKind::bases) names.push_back(corpus_.name(d));
+    }
     draft.write_small(
-        {"documents/path", {corpus_.documents()}, Element::text, {"document"}, "", "file of the document"},
-        corpus_.paths());
+        {"documents/path", {corpus_.documents()}, Element::text, {"document"}, "", "file of the document"}, paths);
+    if (corpus_.kind() == TokenKind::bases)
+      draft.write_small({"documents/name",
+                         {corpus_.documents()},
+                         Element::text,
+                         {"document"},
+                         "",
+                         "first word of the record's header"},
+                        names);
     draft.write_small({"documents/offset",
                        {corpus_.documents() + 1},
                        Element::i64,
@@ -194,7 +217,9 @@ class TextSequence final : public Sequence {
       table.score.push_back(p.mean_score);
       table.text.push_back(describe(p, corpus_));
     }
-    write_passages(draft, table, "stretches of text that occur twice, word for word");
+    write_passages(draft, table,
+                   corpus_.kind() == TokenKind::bases ? "stretches of sequence that occur twice, base for base"
+                                                      : "stretches of text that occur twice, word for word");
   }
 
   void print() const override {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 #include "annulus/memory/device.hpp"
@@ -11,6 +12,8 @@
 
 namespace annulus {
 namespace {
+
+constexpr Index channels_per_token = 8;
 
 // Steele, Lea & Flood's splitmix64, used as a counter-based hash.
 std::uint64_t mixed(std::uint64_t x) {
@@ -83,9 +86,26 @@ void InductionModel::check() const {
   require(value_channels > 0, "value channels must be positive, not ", value_channels);
   require(softmax_scale > 0, "the softmax scale must be positive, not ", softmax_scale);
   for (const Index tokens : context)
-    require(tokens > 0 && channels / tokens >= 8,
-            "an induction head needs 1 or more tokens of context and at least 8 channels for each: context = ", tokens,
-            ", channels = ", channels);
+    require(tokens > 0 && channels / tokens >= channels_per_token,
+            "an induction head needs 1 or more tokens of context and at least ", channels_per_token,
+            " channels for each: context = ", tokens, ", channels = ", channels);
+}
+
+std::vector<Index> usual_contexts(TokenKind kind) {
+  return kind == TokenKind::bases ? std::vector<Index>{2, 4, 8, 16} : std::vector<Index>{1, 2, 4, 8};
+}
+
+InductionModel induction_model(std::vector<Index> contexts) {
+  const auto count = static_cast<Index>(contexts.size());
+  require(1 <= count && count <= most_contexts, "there may be 1 to ", most_contexts,
+          " contexts, a head for each, but there are ", count);
+  for (std::size_t h = 0; h < contexts.size(); ++h)
+    require((h == 0 ? 0 : contexts[h - 1]) < contexts[h] && contexts[h] <= longest_context,
+            "contexts must be increasing numbers of 1 to ", longest_context, " tokens, but number ", h + 1, " is ",
+            contexts[h]);
+  InductionModel model{.context = std::move(contexts)};
+  model.channels = std::max(model.channels, channels_per_token * model.context.back());
+  return model;
 }
 
 double InductionModel::match_tolerance(DType type) {

@@ -100,6 +100,14 @@ class Growing {
   std::vector<Passage> done_;
 };
 
+// Whether the `count` tokens that end at `a` are those that end at `b`, each within its document.
+bool same_tokens(const Corpus& corpus, Index a, Index b, Index count) {
+  if (a + 1 - count < corpus.document_of(a).begin || b + 1 - count < corpus.document_of(b).begin) return false;
+  for (Index back = 0; back < count; ++back)
+    if (corpus.id(a - back) != corpus.id(b - back)) return false;
+  return true;
+}
+
 bool inside(Range inner, Range outer) { return outer.begin <= inner.begin && inner.end <= outer.end; }
 
 // Only passages whose second side covers the present one's begin can contain it, and few do at any place.
@@ -135,25 +143,35 @@ std::vector<Passage> merge_links(std::vector<Link> links, const MergeRules& rule
   return passages;
 }
 
-void append_exact_links(const InductionModel& model, Index head, Index query, const TopKeys& top, DType type,
-                        std::vector<Link>& links) {
+void append_exact_links(const InductionModel& model, const Corpus& corpus, Index head, Index query, const TopKeys& top,
+                        DType type, std::vector<Link>& links) {
   const double tolerance = InductionModel::match_tolerance(type);
   const Index tokens = model.context.at(static_cast<std::size_t>(head));
   for (std::size_t n = 0; n < top.keys.size() && top.keys[n] >= 0; ++n) {
     const double scaled = top.scores[n], score = scaled / model.softmax_scale;
-    if (std::abs(score - 1) > tolerance || top.keys[n] == 0) continue;
-    links.push_back(
-        {top.keys[n] - 1, query, tokens, static_cast<float>(score), static_cast<float>(std::exp(scaled - top.lse))});
+    const Index first = top.keys[n] - 1;
+    if (std::abs(score - 1) > tolerance || first < 0 || !same_tokens(corpus, first, query, tokens)) continue;
+    links.push_back({first, query, tokens, static_cast<float>(score), static_cast<float>(std::exp(scaled - top.lse))});
   }
+}
+
+bool is_monotone(const Corpus& corpus, Range tokens) {
+  for (Index token = tokens.begin; token < tokens.end; ++token)
+    if (corpus.id(token) != corpus.id(tokens.begin)) return false;
+  return true;
 }
 
 std::string describe(const Passage& passage, const Corpus& corpus) {
   const auto side = [&](Range tokens) {
     const ByteRange bytes = corpus.bytes(tokens);
-    return sentence(corpus.paths()[static_cast<std::size_t>(bytes.document)], ", bytes ", bytes.begin, "-", bytes.end);
+    const std::string title = corpus.title(bytes.document);
+    if (corpus.kind() != TokenKind::bases) return sentence(title, ", bytes ", bytes.begin, "-", bytes.end);
+    const Index first = corpus.offsets()[static_cast<std::size_t>(bytes.document)];
+    return sentence(title, ", bases ", grouped(tokens.begin - first + 1), "-", grouped(tokens.end - first));
   };
-  return sentence(side(passage.first), " <-> ", side(passage.second), ", ", passage.tokens(), " ",
-                  name_of(corpus.kind()));
+  const bool grouping = corpus.kind() == TokenKind::bases;
+  return sentence(side(passage.first), " <-> ", side(passage.second), ", ",
+                  grouping ? grouped(passage.tokens()) : sentence(passage.tokens()), " ", name_of(corpus.kind()));
 }
 
 }  // namespace annulus

@@ -62,15 +62,15 @@ class Matches:
     """Every maximal stretch of at least `least` tokens that occurs twice, as (first begin, first end, second begin, second
     end) in tokens of the whole sequence; each side within one document; those inside another one on both sides left out."""
 
-    def __init__(self, documents, least, apart=False):
+    def __init__(self, documents, least, apart=False, context=CONTEXT):
         sequence = [token[0] for document in documents for token in document]
         owner = [number for number, document in enumerate(documents) for _ in document]
         places = {}
         stretches, self.most_earlier = {}, 1  # diagonal: [[begin, end] on the second side]
-        for i in range(CONTEXT - 1, len(sequence)):
-            if owner[i] != owner[i - CONTEXT + 1]:
+        for i in range(context - 1, len(sequence)):
+            if owner[i] != owner[i - context + 1]:
                 continue
-            gram = tuple(sequence[i - CONTEXT + 1:i + 1])
+            gram = tuple(sequence[i - context + 1:i + 1])
             earlier = [j for j in places.get(gram, []) if not apart or owner[j] == owner[i]]
             self.most_earlier = max(self.most_earlier, len(earlier))
             for j in earlier:
@@ -78,7 +78,7 @@ class Matches:
                 if runs and runs[-1][1] == i and owner[i - 1] == owner[i] and owner[j - 1] == owner[j]:
                     runs[-1][1] = i + 1
                 else:
-                    runs.append([i - CONTEXT + 1, i + 1])
+                    runs.append([i - context + 1, i + 1])
             places.setdefault(gram, []).append(i)
         found = {(b - d, e - d, b, e) for d, runs in stretches.items() for b, e in runs if e - b >= least}
         inside = lambda a, b: a != b and b[0] <= a[0] and a[1] <= b[1] and b[2] <= a[2] and a[3] <= b[3]
@@ -143,6 +143,26 @@ class RunTest(ProgramTest):
                 self.assertEqual(*([word[0] for word in words(piece.decode())] for piece in pieces))
         return expected
 
+    def check_predictions(self, result):
+        ids, document = result["tokens/ids"], result["tokens/document"]
+        follows = np.flatnonzero(document[:-1] == document[1:])
+        right = result["predictions/ids"][follows] == ids[follows + 1][:, None]
+        self.assertTrue(np.isnan(np.delete(result["predictions/bits"], follows, 0)).all(), "nothing follows, no bits")
+        np.testing.assert_allclose(result["predictions/accuracy"][:-1], right.mean(0), atol=1e-9)
+        bits = result["predictions/bits"][follows].mean(0, dtype=np.float64)
+        np.testing.assert_allclose(result["predictions/bits_per_token"][:-1], bits, rtol=1e-6)
+        counts = np.bincount(ids)
+        self.assertAlmostEqual(result["predictions/accuracy"][-1], np.mean(ids[follows + 1] == counts.argmax()))
+        self.assertAlmostEqual(result["predictions/bits_per_token"][-1], -np.log2(counts / counts.sum())[ids[follows + 1]].mean(), 6)
+
+    def same_predictions(self, one, other):
+        # q.k has an error of sqrt(128) 2^-24 = 7e-7, times the scale 64: 4e-5 of a probability, and of its bits.
+        a, b = one["predictions/probability"], other["predictions/probability"]
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(one["predictions/bits"], other["predictions/bits"], rtol=1e-4, atol=1e-4)
+        changed = one["predictions/ids"] != other["predictions/ids"]
+        self.assertLessEqual(changed.mean(), 0.001, "only ties within rounding may fall differently")
+
 
 class Words(RunTest):
     def test_tokens_are_words_with_their_places(self):
@@ -179,26 +199,6 @@ class Words(RunTest):
                 other = self.result(*options, *more, ranks=ranks)
                 self.assertEqual(self.passages(other), self.passages(one))
                 self.same_predictions(one, other)
-
-    def check_predictions(self, result):
-        ids, document = result["tokens/ids"], result["tokens/document"]
-        follows = np.flatnonzero(document[:-1] == document[1:])
-        right = result["predictions/ids"][follows] == ids[follows + 1][:, None]
-        self.assertTrue(np.isnan(np.delete(result["predictions/bits"], follows, 0)).all(), "nothing follows, no bits")
-        np.testing.assert_allclose(result["predictions/accuracy"][:-1], right.mean(0), atol=1e-9)
-        bits = result["predictions/bits"][follows].mean(0, dtype=np.float64)
-        np.testing.assert_allclose(result["predictions/bits_per_token"][:-1], bits, rtol=1e-6)
-        counts = np.bincount(ids)
-        self.assertAlmostEqual(result["predictions/accuracy"][-1], np.mean(ids[follows + 1] == counts.argmax()))
-        self.assertAlmostEqual(result["predictions/bits_per_token"][-1], -np.log2(counts / counts.sum())[ids[follows + 1]].mean(), 6)
-
-    def same_predictions(self, one, other):
-        # q.k has an error of sqrt(128) 2^-24 = 7e-7, times the scale 64: 4e-5 of a probability, and of its bits.
-        a, b = one["predictions/probability"], other["predictions/probability"]
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(one["predictions/bits"], other["predictions/bits"], rtol=1e-4, atol=1e-4)
-        changed = one["predictions/ids"] != other["predictions/ids"]
-        self.assertLessEqual(changed.mean(), 0.001, "only ties within rounding may fall differently")
 
     def test_documents_apart_find_only_themselves(self):
         documents = [tokens_of(path) for path in self.large]

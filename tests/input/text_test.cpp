@@ -89,7 +89,7 @@ TEST(Text, EveryTokenIsWhereItsBytesSpellIt) {
 TEST(Text, IdsAreDenseByFirstAppearanceAndCounted) {
   const TemporaryFolder folder;
   const Corpus corpus = read({folder.write("a", "one two One"), folder.write("b", "three two two")});
-  EXPECT_EQ(std::vector(corpus.ids().begin(), corpus.ids().end()), (std::vector<std::uint32_t>{0, 1, 0, 2, 1, 1}));
+  EXPECT_EQ(corpus.ids(), (std::vector<std::uint32_t>{0, 1, 0, 2, 1, 1}));
   EXPECT_EQ(corpus.vocabulary(), 3);
   EXPECT_EQ(corpus.count(1), 3);
   EXPECT_EQ(corpus.most_frequent(), 1U);
@@ -117,7 +117,7 @@ TEST(Text, AFileGivenTwiceCountsOnceUnderWhateverName) {
   std::filesystem::create_symlink("a", folder.at("link"));
   std::filesystem::create_hard_link(file, folder.at("twin"));
   const Corpus corpus = read({folder.at("link"), other, file, folder.at("./a"), folder.at("twin"), other});
-  EXPECT_EQ(corpus.paths(),
+  EXPECT_EQ(corpus.files(),
             (Words{std::filesystem::canonical(file).string(), std::filesystem::canonical(other).string()}));
   EXPECT_EQ(corpus.tokens(), 3);
 }
@@ -125,7 +125,7 @@ TEST(Text, AFileGivenTwiceCountsOnceUnderWhateverName) {
 TEST(Text, BytesAreTokensOfOneByteEach) {
   const TemporaryFolder folder;
   const Corpus corpus = read({folder.write("a", "ab a"), folder.write("b", "\xc3\xa9")}, TokenKind::bytes);
-  EXPECT_EQ(std::vector(corpus.ids().begin(), corpus.ids().end()), (std::vector<std::uint32_t>{0, 1, 2, 0, 3, 4}));
+  EXPECT_EQ(corpus.ids(), (std::vector<std::uint32_t>{0, 1, 2, 0, 3, 4}));
   EXPECT_EQ(corpus.byte_begin(5), 1);
   EXPECT_EQ(corpus.bytes({1, 4}), (ByteRange{0, 1, 4}));
 }

@@ -169,6 +169,16 @@ TEST(Induction, WrongShapesAreRefused) {
   EXPECT_THROW(embed({.context = {}}, corpus, {&two, 1}, {}, {}, {}), Error);
 }
 
+TEST(Induction, ContextsChooseHeadsAndChannels) {
+  EXPECT_EQ(induction_model(usual_contexts(TokenKind::words)).context, InductionModel{}.context);
+  EXPECT_EQ(induction_model(usual_contexts(TokenKind::bases)).channels, 128);
+  EXPECT_EQ(induction_model({3}).channels, 128);
+  EXPECT_EQ(induction_model({1, 17}).channels, 136);
+  for (const std::vector<Index>& wrong :
+       std::vector<std::vector<Index>>{{}, {0, 1}, {2, 2}, {4, 2}, {1, 65}, {-1}, {1, 2, 3, 4, 5, 6, 7, 8, 9}})
+    EXPECT_THROW(induction_model(wrong), Error);
+}
+
 // A text that repeats itself: from the second round on, the head knows what comes, and the first round is not worse
 // than the unigram by more than the price of the mixture, -log2(novelty) = 2 bits.
 TEST(Induction, ARepeatedTextIsPredicted) {

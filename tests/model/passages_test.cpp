@@ -58,7 +58,7 @@ std::vector<Passage> attend(const Corpus& corpus, const InductionModel& model, I
   embed(model, corpus, {&all, 1}, q, k, v);
   const BruteForce attention(q, k, v, Mask::parse("causal", {n, n}), model.softmax_scale, top_k);
   std::vector<Link> links;
-  for (Index i = 0; i < n; ++i) append_exact_links(model, head, i, attention.top(i, head), type, links);
+  for (Index i = 0; i < n; ++i) append_exact_links(model, corpus, head, i, attention.top(i, head), type, links);
   rules.documents = corpus.offsets();
   return merge_links(links, rules);
 }
@@ -108,7 +108,7 @@ TEST(Passages, PlantedQuotationsAreFoundAsBruteForceFindsThem) {
               quote);
     EXPECT_EQ(
         describe(passages[0], corpus),
-        sentence(corpus.paths()[0], ", bytes ", bytes.begin, "-", bytes.end, " <-> ", corpus.paths()[1], ", bytes ",
+        sentence(corpus.files()[0], ", bytes ", bytes.begin, "-", bytes.end, " <-> ", corpus.files()[1], ", bytes ",
                  corpus.bytes(passages[0].second).begin, "-", corpus.bytes(passages[0].second).end, ", 40 words"));
   }
 }
@@ -189,6 +189,43 @@ TEST(Passages, APassageStaysInItsDocuments) {
   EXPECT_EQ(merge_links(links, {}).size(), 1U);
   EXPECT_EQ(merge_links(links, {.documents = documents}).size(), 2U);
   EXPECT_TRUE(merge_links({}, {}).empty());
+}
+
+// Records of few letters, in which 64 tokens of context leave a near miss within what 16 bits round.
+TEST(Passages, LinksOfLongContextsAreExactInEveryType) {
+  std::mt19937_64 random(20261129);
+  SCOPED_TRACE("seed 20261129");
+  const TemporaryFolder folder;
+  const auto bases = [&](int count) {
+    std::string text;
+    for (int n = 0; n < count; ++n) text += "ACGT"[random() % 4];
+    return text;
+  };
+  std::string once = bases(150), again = once;
+  for (const std::size_t changed : {64U, 65U, 140U}) again[changed] = again[changed] == 'A' ? 'C' : 'A';
+  const std::string text =
+      ">one\n" + once + "\n>two\n" + bases(30) + "\n" + again + "\n>three\n" + again.substr(70, 80);
+  const Corpus corpus(std::vector{folder.write("a.fa", text)}, TokenKind::bases);
+  const InductionModel model = induction_model({16, 64});
+  EXPECT_EQ(model.channels, 512);
+  for (const DType type : {DType::f32, DType::f16, DType::bf16})
+    for (Index h = 0; h < 2; ++h)
+      EXPECT_EQ(places(attend(corpus, model, h, {}, 8, type)),
+                repeats(corpus, model.context[static_cast<std::size_t>(h)]))
+          << name_of(type) << " head " << h;
+}
+
+TEST(Passages, BasesAreCountedFromOneInTheirRecord) {
+  const TemporaryFolder folder;
+  const std::string first = folder.write("a.fa", ">chr1\nACGT\n>chr2\nTT" + std::string(1999, 'A') + "CGT");
+  const Corpus one(std::vector{first}, TokenKind::bases);
+  const Passage passage{{0, 4}, {2004, 2008}, 1, 1};
+  EXPECT_EQ(describe(passage, one), "chr1, bases 1-4 <-> chr2, bases 2,001-2,004, 4 bases");
+  const Corpus two(std::vector{first, folder.write("b.fa", "")}, TokenKind::bases);
+  EXPECT_EQ(describe(passage, two),
+            sentence(two.files()[0], ", chr1, bases 1-4 <-> ", two.files()[0], ", chr2, bases 2,001-2,004, 4 bases"));
+  EXPECT_TRUE(is_monotone(one, {6, 2005}));
+  EXPECT_FALSE(is_monotone(one, {6, 2006}));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -20,11 +21,16 @@ namespace annulus {
 ///          is found across line wraps, in whatever quotation marks, and behind comment marks such as "> ", "# " or " *
 ///          ". A run is cut after 1,024 bytes.
 ///   bytes  Every byte, white space included.
-enum class TokenKind : std::uint8_t { words, bytes };
+///   bases  Every residue of the sequences of a FASTA file, nucleotides or amino acids: letters, upper-cased, and * and
+///          -. Each record is a document.
+enum class TokenKind : std::uint8_t { words, bytes, bases };
 
 std::string_view name_of(TokenKind kind);
-/// Throws Error (usage) for anything but words and bytes.
+/// Throws Error (usage) for anything but words, bytes and bases.
 TokenKind parse_token_kind(std::string_view name);
+/// What the names of the files say: bases of .fa, .fasta, .fna, .ffn, .frn and .faa (with .gz or .bgz behind them, too),
+/// else words. Throws Error (usage) that names two files when they say different things.
+TokenKind usual_token_kind(std::span<const std::string> files);
 
 /// Half-open bytes of one document's file.
 struct ByteRange {
@@ -32,28 +38,38 @@ struct ByteRange {
   bool operator==(const ByteRange&) const = default;
 };
 
-/// UTF-8 text files as documents of one long sequence of tokens; the text itself is not kept. Memory: 20 bytes per word
-/// (4 per byte token) and the vocabulary. Every rank holds the whole table, which is small beside the activations of
-/// its own rows.
+/// Text files as documents of one long sequence of tokens; the text itself is not kept. Memory: 20 bytes per word, 1 per
+/// byte token, 1 per base and 16 per line of bases, and the vocabulary (vectors that grow take up to twice that). Every
+/// rank holds the whole table, which is small beside the activations of its own rows.
 class Corpus {
  public:
   /// Reads the files in the order given, in chunks of 1 MiB. Symbolic links are resolved, and a file that is given
-  /// twice, under whatever names, is read once. Empty files are documents without tokens. Throws Error (file) that
-  /// names the file: missing, unreadable, not a regular file, or not UTF-8 (with the byte offset); Error (usage) when
-  /// no file is given.
+  /// twice, under whatever names, is read once. A file is one document; of bases, each of its records is. Empty ones are
+  /// documents without tokens. Throws Error (file) that names the file: missing, unreadable, not a regular file, or,
+  /// with the byte, not UTF-8 or not FASTA; Error (usage) when no file is given.
   Corpus(std::span<const std::string> files, TokenKind kind);
 
   TokenKind kind() const { return kind_; }
-  Index tokens() const { return static_cast<Index>(ids_.size()); }
+  Index tokens() const { return offsets_.back(); }
   /// One id per token: dense, numbered by first appearance.
-  std::span<const std::uint32_t> ids() const { return ids_; }
-  std::uint32_t id(Index token) const { return ids_[static_cast<std::size_t>(token)]; }
+  std::vector<std::uint32_t> ids() const;
+  std::uint32_t id(Index token) const {
+    const auto n = static_cast<std::size_t>(token);
+    return kind_ == TokenKind::words ? word_ids_[n] : letter_ids_[n];
+  }
 
-  Index documents() const { return static_cast<Index>(paths_.size()); }
+  /// Absolute paths without symbolic links.
+  const std::vector<std::string>& files() const { return files_; }
+  Index documents() const { return static_cast<Index>(offsets_.size()) - 1; }
   /// Where documents begin, as token positions: first 0, last tokens(), documents() + 1 numbers.
   std::span<const Index> offsets() const { return offsets_; }
-  /// Absolute paths without symbolic links, one per document.
-  const std::vector<std::string>& paths() const { return paths_; }
+  /// The file a document is, or is in.
+  const std::string& path(Index document) const { return files_[file_of(document)]; }
+  /// Of a record of bases the first word of its header, which may be empty and need not be the only one of its name.
+  const std::string& name(Index document) const { return names_[static_cast<std::size_t>(document)]; }
+  /// What a person calls a document, unlike any other's: its file; of bases "chr1", with the file before it where there are
+  /// several, and "record 3" behind it or in its place (the third of its file) where the name does not say which.
+  std::string title(Index document) const;
   /// The document a token belongs to. 0 <= token < tokens().
   Index document(Index token) const;
   /// The tokens of the document a token belongs to.
@@ -77,18 +93,32 @@ class Corpus {
   std::uint32_t most_frequent() const { return most_frequent_; }
 
  private:
-  friend class WordSplitter;
+  // Bases that stand side by side in a file: those from `token` on, up to the next stretch or the end of the document.
+  struct Stretch {
+    Index token, byte;
+  };
   void read(const std::string& path);
   void append(std::string_view word, Index begin, Index end);
+  void append_letter(char letter);
+  void append_residues(std::string_view residues, Index at);
+  void begin_document();
+  void find_shared_names();
+  std::size_t file_of(Index document) const;
 
   TokenKind kind_;
-  std::vector<std::string> paths_;
+  std::vector<std::string> files_;
+  std::vector<Index> first_document_;  // of each file
   std::vector<Index> offsets_ = {0};
-  std::vector<std::uint32_t> ids_;
-  std::vector<Index> begins_, ends_;  // words only
+  std::vector<std::string> names_;  // bases only
+  std::vector<bool> shares_name_;   // with another record of the same file
+  std::vector<std::uint32_t> word_ids_;
+  std::vector<std::uint8_t> letter_ids_;  // bytes and bases
+  std::vector<Index> begins_, ends_;      // words
+  std::vector<Stretch> stretches_;        // bases
   std::vector<std::string> spelling_;
   std::vector<Index> counts_;
-  std::unordered_map<std::string, std::uint32_t> known_;
+  std::unordered_map<std::string, std::uint32_t> known_words_;
+  std::array<std::int16_t, 256> known_letters_;  // -1: not met yet
   std::uint32_t most_frequent_ = 0;
 };
 

@@ -39,6 +39,14 @@ struct InductionModel {
   static double match_tolerance(DType type);
 };
 
+/// Contexts that suit a kind of token: 1, 2, 4, 8; of bases, of which there are few, 2, 4, 8, 16.
+std::vector<Index> usual_contexts(TokenKind kind);
+inline constexpr Index most_contexts = 8,
+                       longest_context = 64;  ///< the channels of 64 tokens are as many as kernels take
+/// The model with these contexts, in as many channels as the longest needs where that is more than 128. Throws Error
+/// (usage) unless they are 1 to 8 increasing numbers from 1 to 64.
+InductionModel induction_model(std::vector<Index> contexts);
+
 /// Fills the rows of the tokens at `runs`, run after run, on the CPU, rounding to the rows' type.
 /// q, k [rows, heads, channels], v [rows, heads, value_channels]; an absent view is not wanted.
 /// Cost: one code per distinct token of the runs is kept meanwhile (4 bytes x the larger of the channels).

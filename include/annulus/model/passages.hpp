@@ -41,13 +41,19 @@ struct MergeRules {
 /// The links may come in any order and from any rank, and may repeat; the result does not depend on their order.
 std::vector<Passage> merge_links(std::vector<Link> links, const MergeRules& rules);
 
-/// Appends the links of one query of head `head` that are exact matches: q.k within match_tolerance(type) of 1. These
-/// are exactly the pairs "the N tokens that end at the query occurred before, and end at key - 1", as far as the top
-/// keys reach.
-void append_exact_links(const InductionModel& model, Index head, Index query, const TopKeys& top, DType type,
-                        std::vector<Link>& links);
+/// Appends the links of one query of head `head` that are exact matches: q.k within match_tolerance(type) of 1, and the
+/// tokens the same, which a near miss in 16 bits is not. These are exactly the pairs "the N tokens that end at the query
+/// occurred before, and end at key - 1", as far as the top keys reach.
+void append_exact_links(const InductionModel& model, const Corpus& corpus, Index head, Index query, const TopKeys& top,
+                        DType type, std::vector<Link>& links);
 
-/// "file A, bytes 1200-1890 <-> file B, bytes 300-980, 97 words"; bytes are half-open.
+/// Whether a stretch is one token over and over, as unknown bases (NNNN) and runs of one base are: it is like any other
+/// such stretch, and shifted by one like itself.
+bool is_monotone(const Corpus& corpus, Range tokens);
+
+/// "file A, bytes 1200-1890 <-> file B, bytes 300-980, 97 words"; bytes are half-open. Bases by their positions in the
+/// record, from 1 and with the last, as sequence formats count: "chr1, bases 1,201-1,890 <-> chr2, bases 301-990, 690
+/// bases".
 std::string describe(const Passage& passage, const Corpus& corpus);
 
 }  // namespace annulus

@@ -243,7 +243,8 @@ bool adopt(IniLine& line) {
   }
   if (line.key == "tokens") {
     line.value = line.value.substr(0, line.value.find(','));  // bench: the first of its lengths
-    return line.value != "words" && line.value != "bytes";    // run: what a token is
+    static constexpr std::string_view kinds[] = {"auto", "words", "bytes", "bases"};
+    return std::ranges::find(kinds, line.value) == std::end(kinds);  // run: what a token is
   }
   const auto knows = [&](const Command& command) {
     return std::ranges::find(command.options, line.key, &Option::name) != command.options.end();

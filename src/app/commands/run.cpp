@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
+#include "annulus/model/induction.hpp"
 #include "annulus/store/content_hash.hpp"
 #include "annulus/transport/collectives.hpp"
 #include "app/commands/commands.hpp"
@@ -18,6 +20,15 @@ namespace {
 
 const std::string layer = "layers/000";
 
+std::vector<Index> parse_contexts(std::string_view text) {
+  std::vector<Index> contexts;
+  for (const Range range : parse_list(text))
+    for (Index tokens = range.begin; tokens < std::min(range.end, range.begin + longest_context + 1); ++tokens)
+      contexts.push_back(tokens);
+  induction_model(contexts);  // knows the rules
+  return contexts;
+}
+
 SequenceChoice choice_of(const Settings& settings) {
   SequenceChoice choice;
   choice.model = settings.text("model");
@@ -25,7 +36,8 @@ SequenceChoice choice_of(const Settings& settings) {
   choice.files = settings.positional();
   choice.type = parse_dtype(settings.text("dtype"));
   choice.documents_apart = names_term(settings.text("mask"), "documents");
-  choice.passage_tokens = settings.count("passage-tokens", 1);
+  if (settings.has("passage-tokens")) choice.passage_tokens = settings.count("passage-tokens", 1);
+  if (settings.has("contexts")) choice.contexts = parse_contexts(settings.text("contexts"));
   return choice;
 }
 
@@ -153,6 +165,35 @@ int run(const Settings& settings, Context& context) {
   return 0;
 }
 
+std::vector<Option> model_options() {
+  return {
+      {.name = "model",
+       .value = "auto|induction|similarity",
+       .fallback = "auto",
+       .group = "Model",
+       .help = "induction: what followed the same words before (texts)\nsimilarity: what sounds alike (one "
+               "recording: wav, flac, ogg)\nauto: by the first file's name, else by its first bytes"},
+      {.name = "tokens",
+       .value = "auto|words|bytes|bases",
+       .fallback = "auto",
+       .group = "Model",
+       .help = "what a token of a text is; a recording's is 50 ms of sound\nbases: residues of FASTA, each record a "
+               "document\nauto: bases of .fa .fasta .fna .ffn .frn .faa (with .gz, too), else words"},
+      {.name = "contexts",
+       .value = "LIST",
+       .fallback = "(1,2,4,8; of bases 2,4,8,16)",
+       .group = "Model",
+       .help = sentence("tokens of context of each head of a text, 1 to ", most_contexts, " whole numbers up to ",
+                        longest_context, ";\nthe longest finds passages; beyond 16 heads get 8 channels for each"),
+       .check = [](std::string_view value) { parse_contexts(value); }},
+      {.name = "passage-tokens",
+       .value = "N",
+       .fallback = "(12; of bases 32)",
+       .group = "Model",
+       .help = "shortest passage reported, in tokens; shorter ones of bases are often alike by chance",
+       .check = whole_number(1)}};
+}
+
 Option mask_for_run() {
   Option mask = mask_option("(the model's: causal for texts, all that came before for recordings)");
   mask.help += "\nof a text no token sees later ones: causal is added to a mask without it";
@@ -165,40 +206,23 @@ Command run_command() {
   return {.name = "run",
           .summary = "documents or a recording -> activations and attention traces in HDF5",
           .arguments = {"FILE...", 1, 1'000'000},
-          .options = joined(
-              {{{.name = "model",
-                 .value = "auto|induction|similarity",
-                 .fallback = "auto",
-                 .group = "Model",
-                 .help = "induction: what followed the same words before (texts)\nsimilarity: what sounds alike (one "
-                         "recording: wav, flac, ogg)\nauto: by the first file's name, else by its first bytes"},
-                {.name = "tokens",
-                 .value = "words|bytes",
-                 .fallback = "words",
-                 .group = "Model",
-                 .help = "what a token of a text is; a recording's is 50 ms of sound"},
-                {.name = "passage-tokens",
-                 .value = "N",
-                 .fallback = "12",
-                 .group = "Model",
-                 .help = "shortest passage reported, in tokens",
-                 .check = whole_number(1)},
-                mask_for_run(),
-                dtype_option("f32"),
-                {.name = "softmax-scale",
-                 .value = "X",
-                 .fallback = "(the model's own)",
-                 .group = "Attention",
-                 .help = "not for run: a model is made for its own scale",
-                 .check =
-                     [](std::string_view value) {
-                       throw Error(Failure::usage,
-                                   sentence("run's models are made for their own scale, which cannot be ", value,
-                                            ": it is for attend, bench and plan"));
-                     }}},
-               trace_options("full"),
-               distribution_options(),
-               output_options()}),
+          .options = joined({model_options(),
+                             {mask_for_run(),
+                              dtype_option("f32"),
+                              {.name = "softmax-scale",
+                               .value = "X",
+                               .fallback = "(the model's own)",
+                               .group = "Attention",
+                               .help = "not for run: a model is made for its own scale",
+                               .check =
+                                   [](std::string_view value) {
+                                     throw Error(Failure::usage,
+                                                 sentence("run's models are made for their own scale, which cannot be ",
+                                                          value, ": it is for attend, bench and plan"));
+                                   }}},
+                             trace_options("full"),
+                             distribution_options(),
+                             output_options()}),
           .examples = {"annulus run book.txt --output book.h5",
                        "mpirun -n 4 annulus run chapters/*.txt --output book.h5 --overwrite",
                        "annulus run talk.flac --output talk.h5 --ranks 2"},

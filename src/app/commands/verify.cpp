@@ -120,6 +120,8 @@ Subject run_subject(const InputFile& result, const Settings& settings) {
   choice.tokens = result.text("/", "token_kind");
   choice.files = input_paths(settings, attribute_of<std::vector<std::string>>(result, "inputs"));
   choice.type = dtype_of_result(result);
+  if (result.attribute("/", "contexts"))  // older results are of the usual ones, and recordings have none
+    choice.contexts = attribute_of<std::vector<Index>>(result, "contexts");
   const std::string mask = result.text("/", "mask");
   choice.documents_apart = names_term(mask, "documents");
   const auto hashes = attribute_of<std::vector<std::string>>(result, "input_hashes");

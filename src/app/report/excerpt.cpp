@@ -126,7 +126,8 @@ std::optional<Words> Words::of(const InputFile& file) {
   Words words;
   words.ids_ = file.read_integers("tokens/ids", most);
   words.vocabulary_ = file.read_texts("tokens/vocabulary", most);
-  words.gap_ = file.attribute("/", "token_kind") == Value("bytes") ? "" : " ";
+  const auto kind = file.attribute("/", "token_kind");
+  words.gap_ = kind == Value("bytes") || kind == Value("bases") ? "" : " ";
   return words;
 }
 
