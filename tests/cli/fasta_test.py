@@ -236,5 +236,58 @@ class Kinds(FastaTest):
                     self.assertFalse(list(self.scratch.glob("bad.h5*")))
 
 
+class Packed(FastaTest):
+    """Compressed by gzip, in one member or, as bgzip does it, in many."""
+
+    def bgzip(self, data, block=1000):
+        def member(part):
+            whole = gzip.compress(part)
+            size = len(whole) + 8 - 1  # with this field
+            return whole[:3] + bytes([whole[3] | 4]) + whole[4:10] + b"\6\0BC\2\0" + size.to_bytes(2, "little") + whole[10:]
+        return b"".join(member(data[at:at + block]) for at in range(0, len(data), block)) + member(b"")
+
+    def same(self, one, other):
+        self.assertEqual(set(one), set(other))
+        for name in set(one) - {"attributes", "documents/path", "passages/text"}:
+            with self.subTest(dataset=name):
+                np.testing.assert_array_equal(one[name], other[name])
+
+    def test_packed_files_give_what_plain_ones_give(self):
+        plain, documents = self.write("plain.fa", related(random.Random(SEED + 7)))
+        one = self.result(plain)
+        self.check_found(one, documents, [name.decode() for name in one["documents/name"]])
+        data = plain.read_bytes()
+        for name, packed in [("one.fa.gz", gzip.compress(data)), ("many.fa.bgz", self.bgzip(data)), ("no-name.fa", self.bgzip(data))]:
+            with self.subTest(file=name):
+                path = self.scratch / name
+                path.write_bytes(packed)
+                other = self.result(path)
+                self.same(one, other)
+                self.assertEqual(list(other["passages/text"]), list(one["passages/text"]))
+                self.assertEqual(self.passages(self.result(path, "--ranks", 2)), self.passages(one))
+                self.succeeds("verify", self.scratch / "run.h5")
+
+    def test_packed_texts_are_words(self):
+        plain, packed = self.scratch / "plain.txt", self.scratch / "text.txt.gz"
+        plain.write_text("to be or not to be, that is the question: " * 5)
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        self.same(self.result(plain), self.result(packed))
+        self.succeeds("verify", self.scratch / "run.h5")
+
+    def test_damaged_ones_are_refused(self):
+        whole = gzip.compress(b">a\n" + b"ACGT" * 1000)
+        cases = {"cut.fa.gz": (whole[:-9], "cut short"), "sum.fa.gz": (whole[:-8] + bytes(8), "damaged"),
+                 "behind.fa.gz": (whole + b"and more", "damaged"), "start.fa.gz": (b"\x1f\x8b\x07" + bytes(20), "damaged"),
+                 "end.fa.gz": (self.bgzip(b">a\nACGT\n")[:-36], "cut short"),
+                 "inside.fa.gz": (gzip.compress(b">a\nAC9"), "packed in")}
+        for name, (data, words) in cases.items():
+            for ranks in [0, *([2] if MPIRUN else [])]:
+                with self.subTest(file=name, ranks=ranks):
+                    path = self.scratch / name
+                    path.write_bytes(data)
+                    self.refuses(5, name, words, command=["run", path, "--output", self.scratch / "bad.h5"], ranks=ranks)
+                    self.assertFalse(list(self.scratch.glob("bad.h5*")))
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -37,7 +37,7 @@ VENDORS = [
     (re.compile(r"hdf5(_hl)?\.h|H5\w*\.h"), {"store"}),
     (re.compile(r"xxh\w*\.h"), {"store"}),
     (re.compile(r"cuda\w*\.(h|hpp|cuh)|cooperative_groups"), {"memory", "kernel", "transport", "app"}),
-    (re.compile(r"sndfile\.hh?|soxr\.h|kissfft/|kiss_fft"), {"input"}),
+    (re.compile(r"sndfile\.hh?|soxr\.h|kissfft/|kiss_fft|z(lib|conf)\.h"), {"input"}),
 ]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
@@ -126,6 +126,9 @@ PLANTED = [
     ("include/annulus/base/a.hpp", "#include <boost/any.hpp>", "a header in include/ must not include boost/any.hpp"),
     ("src/app/commands/a.cpp", "#if ANNULUS_HAS_MPI", "belongs into src/app/backends.cpp only"),
     ("src/engine/e.cpp", "# ifdef ANNULUS_HAS_MPI", "belongs into src/app/backends.cpp only"),
+    ("src/app/z.cpp", "#include <zlib.h>", "zlib.h may be included only in src/input"),
+    ("include/annulus/input/z.hpp", "#include <zlib.h>", "a header in include/ must not include zlib.h"),
+    ("src/input/z.cpp", "#include <zlib.h>", None),
     ("src/shed/a.cpp", "", "shed is not a room"),
     ("src/loose.cpp", "", "stands in no room"),
     ("src/app/backends.cpp", '#if ANNULUS_HAS_MPI\n#include <mpi.h>\n#include "annulus/store/file.hpp"\n#endif', None),

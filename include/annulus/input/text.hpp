@@ -32,7 +32,7 @@ TokenKind parse_token_kind(std::string_view name);
 /// else words. Throws Error (usage) that names two files when they say different things.
 TokenKind usual_token_kind(std::span<const std::string> files);
 
-/// Half-open bytes of one document's file.
+/// Half-open bytes of one document's file, unpacked.
 struct ByteRange {
   Index document = 0, begin = 0, end = 0;
   bool operator==(const ByteRange&) const = default;
@@ -43,10 +43,11 @@ struct ByteRange {
 /// rank holds the whole table, which is small beside the activations of its own rows.
 class Corpus {
  public:
-  /// Reads the files in the order given, in chunks of 1 MiB. Symbolic links are resolved, and a file that is given
-  /// twice, under whatever names, is read once. A file is one document; of bases, each of its records is. Empty ones are
-  /// documents without tokens. Throws Error (file) that names the file: missing, unreadable, not a regular file, or,
-  /// with the byte, not UTF-8 or not FASTA; Error (usage) when no file is given.
+  /// Reads the files in the order given, in chunks of 1 MiB, unpacking those that gzip or bgzip has packed.
+  /// Symbolic links are resolved, and a file that is given twice, under whatever names, is read once. A file is one
+  /// document; of bases, each of its records is. Empty ones are documents without tokens. Throws Error (file) that names
+  /// the file: missing, unreadable, not a regular file, damaged or cut short where it is packed, or, with the byte, not
+  /// UTF-8 or not FASTA; Error (usage) when no file is given.
   Corpus(std::span<const std::string> files, TokenKind kind);
 
   TokenKind kind() const { return kind_; }
@@ -75,7 +76,7 @@ class Corpus {
   /// The tokens of the document a token belongs to.
   Range document_of(Index token) const;
 
-  /// Half-open bytes of a token in its document's file.
+  /// Half-open bytes of a token in its document's file, unpacked.
   Index byte_begin(Index token) const;
   Index byte_end(Index token) const;
   /// From the first byte of the first token to the last byte of the last.
