@@ -32,6 +32,10 @@ class DimensionsTest(AttendTest):
             (self.scratch / name).write_text(words)
         return self.result("text.h5", "run", self.scratch / "a.txt", self.scratch / "b.txt")
 
+    def genome(self):
+        (self.scratch / "genome.fa").write_text(">one\n" + "ACGTTGCA" * 5 + "\n>two\nTTGACA\n")
+        return self.result("genome.h5", "run", self.scratch / "genome.fa")
+
     def recording(self):
         with wave.open(str(self.scratch / "tone.wav"), "wb") as file:
             file.setparams((1, 2, 16000, 0, "NONE", ""))
@@ -79,7 +83,8 @@ class Scales(DimensionsTest):
                         self.assertEqual(names("dv"), ["/key", "/kv_head", "/value_channel"])
 
     def test_of_run(self):
-        for path, coordinates in [(self.text(), "document byte_begin"), (self.recording(), "time_s")]:
+        for path, coordinates in [(self.text(), "document byte_begin"), (self.genome(), "document byte_begin"),
+                                  (self.recording(), "time_s")]:
             with self.subTest(path=path.name):
                 self.each_dimension_has_one(path)
                 with h5py.File(path) as file:
