@@ -1,4 +1,5 @@
 """info, inspect and every --help: what they promise."""
+import gzip
 import json
 import os
 import pathlib
@@ -155,6 +156,7 @@ class Examples(ProgramTest):
         (folder / "chapters").mkdir()
         for name in ["one.txt", "two.txt"]:
             (folder / "chapters" / name).write_text(text + name)
+        (folder / "genome.fa.gz").write_bytes(gzip.compress(b">one\n" + b"ACGTTGCA" * 9 + b"\n>two\nTTGACA\n"))
         (folder / "results").mkdir()
         self.succeeds("run", folder / "book.txt", "--output", folder / "results" / "demo.h5", cwd=folder)
         with wave.open(str(folder / "talk.flac"), "wb") as sound:  # what it holds counts, not its name

@@ -183,8 +183,8 @@ std::vector<Option> model_options() {
        .value = "LIST",
        .fallback = "(1,2,4,8; of bases 2,4,8,16)",
        .group = "Model",
-       .help = sentence("tokens of context of each head of a text, 1 to ", most_contexts, " whole numbers up to ",
-                        longest_context, ";\nthe longest finds passages; beyond 16 heads get 8 channels for each"),
+       .help = sentence("tokens of context of each head of a text: 1 to ", most_contexts, " whole numbers up to ",
+                        longest_context, "\nthe longest finds passages; beyond 16 heads get 8 channels for each"),
        .check = [](std::string_view value) { parse_contexts(value); }},
       {.name = "passage-tokens",
        .value = "N",
@@ -225,6 +225,7 @@ Command run_command() {
                              output_options()}),
           .examples = {"annulus run book.txt --output book.h5",
                        "mpirun -n 4 annulus run chapters/*.txt --output book.h5 --overwrite",
+                       "annulus run genome.fa.gz --output genome.h5 --mask causal+window:99999,0",
                        "annulus run talk.flac --output talk.h5 --ranks 2"},
           .run = run};
 }
