@@ -54,7 +54,7 @@ class FastaReader {
       chunk.remove_prefix(byte_order_mark.size());
     }
     for (std::size_t n = 0; n < chunk.size();)
-      if (place_ == Place::sequence && is_residue(chunk[n])) n += take_residues(chunk.substr(n));
+      if (begun_ && place_ == Place::sequence && is_residue(chunk[n])) n += take_residues(chunk.substr(n));
       else take(chunk[n++]);
   }
   void finish() {

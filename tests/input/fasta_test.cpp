@@ -81,6 +81,7 @@ TEST(Fasta, WhatIsNoResidueIsNamedWithFileAndByte) {
       {">a\nA\xe9", "has \\xe9 at byte 4"},
       {">a\nAC >b\nGT", "has '>' at byte 6"},
       {"ACGT\n>a\nA", "has 'A' before one, at byte 0"},
+      {" \n ACGT\n>a\nA", "has 'A' before one, at byte 3"},
       {"\n\n@read\nACGT\n+\n!!!!\n", "has '@' before one, at byte 2"},
   };
   for (const auto& [text, words] : cases) {
@@ -161,6 +162,30 @@ TEST(Fasta, EveryBaseOfLongLinesIsWhereItStands) {
   Written written;
   while (written.residues.size() < 2'500'000) written = random_fasta(random, 6, 3'000'000);
   expect_places(read({folder.write("a.fa", written.text)}), {written});
+}
+
+TEST(Fasta, RandomBytesAreReadOrRefusedButNeverCrash) {
+  std::mt19937_64 random(8);
+  SCOPED_TRACE("seed 8");
+  const TemporaryFolder folder;
+  int read_files = 0;
+  for (int trial = 0; trial < 2000; ++trial) {
+    std::string bytes = trial % 3 == 0 ? "" : ">";
+    for (std::uint64_t n = random() % 16; n > 0; --n)
+      bytes += trial % 2 == 0 ? static_cast<char>(random() % 256) : ">;\n\r aC*\t"[random() % 9];
+    const std::string file = folder.write("noise.fa", bytes);
+    try {
+      const Corpus corpus = read({file});
+      ++read_files;
+      for (Index t = 0; t < corpus.tokens(); ++t) {
+        const char letter = bytes[static_cast<std::size_t>(corpus.byte_begin(t))];
+        ASSERT_EQ(corpus.spelling(corpus.id(t)).front(), letter >= 'a' ? letter - 'a' + 'A' : letter);
+      }
+    } catch (const Error& error) {
+      EXPECT_EQ(error.failure(), Failure::file);
+    }
+  }
+  EXPECT_GT(read_files, 500);
 }
 
 TEST(Fasta, TitlesTellDocumentsApart) {

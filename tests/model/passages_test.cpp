@@ -201,10 +201,11 @@ TEST(Passages, LinksOfLongContextsAreExactInEveryType) {
     for (int n = 0; n < count; ++n) text += "ACGT"[random() % 4];
     return text;
   };
-  std::string once = bases(150), again = once;
-  for (const std::size_t changed : {64U, 65U, 140U}) again[changed] = again[changed] == 'A' ? 'C' : 'A';
-  const std::string text =
-      ">one\n" + once + "\n>two\n" + bases(30) + "\n" + again + "\n>three\n" + again.substr(70, 80);
+  // The same but for one base, which is in each of 64 places of some context.
+  const std::string once = bases(140);
+  std::string text = ">whole\n" + once + "\n";
+  for (const char other : std::string_view("ACGT"))
+    if (other != once[70]) text += sentence(">", other, "\n", once.substr(0, 70), other, once.substr(71), "\n");
   const Corpus corpus(std::vector{folder.write("a.fa", text)}, TokenKind::bases);
   const InductionModel model = induction_model({16, 64});
   EXPECT_EQ(model.channels, 512);
