@@ -13,6 +13,7 @@
 #include "app/context.hpp"
 #include "app/outputs.hpp"
 #include "app/processor_peak.hpp"
+#include "app/report/gnuplot.hpp"
 #include "app/text_draft.hpp"
 
 namespace annulus::app {
@@ -62,6 +63,15 @@ std::string instruction_sets() {
   return names.empty() ? "none that the kernels know" : names;
 }
 
+// Of the program that draws the figures of reports.
+std::string gnuplot_text() {
+  try {
+    return Gnuplot().version();
+  } catch (const Error&) {
+    return "gnuplot is not installed";
+  }
+}
+
 // "1.74" of "1_74"
 std::string boost_version() {
   std::string text = BOOST_LIB_VERSION;
@@ -85,6 +95,7 @@ int run(const Settings& settings, Context& context) {
             {"gpus", json::array()},        {"nccl", nccl_text()},
             {"kernels", json::array()},     {"instruction_sets", json::object()},
             {"hdf5", hdf5_version()},       {"boost", boost_version()},
+            {"gnuplot", gnuplot_text()},
             {"compiler", ANNULUS_COMPILER}, {"build_type", ANNULUS_BUILD_TYPE}};
   for (const CpuFeature& feature : cpu_features())
     info["instruction_sets"][std::string(feature.name)] = feature.offered;
@@ -103,8 +114,8 @@ int run(const Settings& settings, Context& context) {
   std::printf("  transport   %s\n  mpi         %s\n  openmp      %s\n  recordings  %s\n",
               transport_text(context).c_str(), mpi_library().c_str(), has_threads() ? "yes" : "not compiled in",
               info["audio"].get<std::string>().c_str());
-  std::printf("  libraries   HDF5 %s, Boost %s\n  built       %s, %s\n", hdf5_version().c_str(),
-              boost_version().c_str(), ANNULUS_COMPILER, ANNULUS_BUILD_TYPE);
+  std::printf("  libraries   HDF5 %s, Boost %s\n  reports     %s\n  built       %s, %s\n", hdf5_version().c_str(),
+              boost_version().c_str(), info["gnuplot"].get<std::string>().c_str(), ANNULUS_COMPILER, ANNULUS_BUILD_TYPE);
   std::printf("  cuda        %s%s%s\n  nccl        %s\n", cuda_text().c_str(), cuda_missing().empty() ? "" : ": ",
               cuda_missing().c_str(), nccl_text().c_str());
   for (const auto& gpu : info["gpus"])

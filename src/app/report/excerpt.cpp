@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr Index shown_tokens = 400, shown_keys = 5, around = 5;
+constexpr Index shown_tokens = 400, shown_keys = 5;
 
 // Shades the tokens by how sharply the chosen head looks, and shows where the pointed one does. Data: see document_of.
 constexpr const char* excerpt_script = R"js(
@@ -110,6 +110,7 @@ json document_of(const InputFile& file, const std::string& group, const Words& w
     }
     out["looks"].push_back(std::move(looks));
   }
+  const Index around = words.gap().empty() ? 12 : 5;  // tokens on each side
   for (const Index key : seen)
     out["around"][std::to_string(key)] = {words.text({key - around, key}), words.at(key),
                                           words.text({key + 1, key + 1 + around})};

@@ -62,11 +62,13 @@ void add_passages(const InputFile& file, const std::optional<Words>& words, Page
     return;
   }
   constexpr std::size_t most = 200;
+  const Index spelled_tokens = words && words->gap().empty() ? 40 : 14;
   Table table{{"tokens", "where"}};
   if (spelled) table.headings.push_back("begins with");
   for (std::size_t i = 0; i < std::min(most, texts.size()); ++i) {
     table.rows.push_back({begins.size() == texts.size() ? grouped(ends[i] - begins[i]) : "-", texts[i]});
-    if (spelled) table.rows.back().push_back(words->text({begins[i], std::min(ends[i], begins[i] + 14)}) + " ...");
+    if (spelled)
+      table.rows.back().push_back(words->text({begins[i], std::min(ends[i], begins[i] + spelled_tokens)}) + " ...");
   }
   page.paragraph(sentence(grouped(static_cast<Index>(texts.size())), texts.size() == 1 ? " passage" : " passages",
                           ", longest first", texts.size() > most ? sentence("; the first ", most, " are here") : "",

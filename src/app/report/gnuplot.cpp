@@ -73,6 +73,8 @@ Gnuplot::Gnuplot() {
     throw Error(Failure::runtime,
                 "gnuplot draws the figures of reports and cannot be started: install it (Debian, Ubuntu: gnuplot-nox)");
   }
+  version_ = content_of(folder_ / "said");
+  while (!version_.empty() && version_.back() == '\n') version_.pop_back();
 }
 
 Gnuplot::~Gnuplot() {

@@ -20,11 +20,14 @@ class Gnuplot {
   /// All of them in one run: an SVG of each, in this order. pictures: also PNGs, of twice as many pixels. Throws Error (runtime) with
   /// what gnuplot said when it fails.
   std::vector<std::string> draw(std::span<const Figure> figures, bool pictures);
+  /// "gnuplot 5.4 patchlevel 4"
+  const std::string& version() const { return version_; }
   /// Where what was drawn lies: NAME.svg and NAME.png of every figure.
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
   std::filesystem::path folder_;
+  std::string version_;
 };
 
 }  // namespace annulus::app
