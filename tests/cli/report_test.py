@@ -217,6 +217,14 @@ class ReportTest(ProgramTest):
         done = subprocess.run([PROGRAM, "report", good, "--output", good, "--overwrite"], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 2, done.stderr)
 
+    def test_a_page_is_named_after_the_first_file(self):
+        result = self.tensors("named", 8, 8, 1, 1)
+        self.assertIn("named-out.html", self.succeeds("report", result).stdout)
+        Reader((self.scratch / "named-out.html").read_text())
+        done = subprocess.run([PROGRAM, "report", result], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 5)
+        self.assertIn("--overwrite", done.stderr)
+
     def test_several_processes_write_one_page(self):
         if not MPIRUN:
             self.skipTest("no mpirun")

@@ -85,13 +85,14 @@ ReportChoice choice_of(const Settings& settings) {
 
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
-  check_outputs(settings, settings.positional());
-  const std::string &output = settings.text("output"), &folder = settings.text("figures");
-  require(!output.empty(), "--output must name the page to write: report needs it");
+  const auto& files = settings.positional();
+  const Settings named =
+      settings.has("output") ? settings : settings.with("output", fs::path(files.front()).replace_extension(".html"));
+  check_outputs(named, files);
+  const std::string &output = named.text("output"), &folder = settings.text("figures");
   refuse_to_replace(settings, "output", output);
   TextDraft draft(settings.name_of("output"), output);
   Gnuplot gnuplot;
-  const auto& files = settings.positional();
   Page page(files.size() == 1 ? fs::path(files.front()).filename().string()
                               : sentence("annulus: ", files.size(), " files"));
   const ReportChoice choice = choice_of(settings);
@@ -127,13 +128,17 @@ Command report_command() {
                        .group = "What is shown",
                        .help = "first token of the excerpt that shows where tokens look",
                        .check = whole_number()},
-                      {.name = "output", .value = "FILE", .group = "Output", .help = "HTML file to write"},
+                      {.name = "output",
+                       .value = "FILE",
+                       .fallback = "(FILE.html)",
+                       .group = "Output",
+                       .help = "HTML file to write: by default beside the first file, under its name"},
                       {.name = "figures",
                        .value = "FOLDER",
                        .group = "Output",
                        .help = "also keeps every figure there, as SVG and PNG"},
                       {.name = "overwrite", .group = "Output", .help = "replace an existing file"}},
-          .examples = {"annulus report book.h5 --output book.html",
+          .examples = {"annulus report book.h5",
                        "annulus report out.h5 --heads 0,3 --figures figures --output out.html",
                        "annulus report strong.json weak.json --output scaling.html"},
           .run = run};

@@ -23,7 +23,7 @@ details { margin: .8em 0; } summary { cursor: pointer; color: var(--faint); }
 pre { background: var(--box); padding: .8em; overflow-x: auto; font-size: .85em; border-radius: 6px; }
 .warning { background: #b3261e; color: #fff; padding: .5em .8em; border-radius: 6px; }
 .tokens { line-height: 1.9; border: 1px solid var(--line); border-radius: 6px; padding: .8em; max-height: 26em; overflow-y: auto; }
-.tokens span { display: inline-block; white-space: pre; padding: .1em .15em; border-radius: 3px; cursor: pointer; }
+.tokens span { display: inline-block; white-space: pre; line-height: 1.4; padding: .1em .15em; border-radius: 3px; cursor: pointer; }
 .tokens span.seen { outline: 2px solid #D55E00; } .tokens span.asks { outline: 2px solid rgb(var(--mark)); }
 .looks { min-height: 11em; background: var(--box); border-radius: 6px; padding: .6em .8em; margin: .6em 0; font-size: .9em; }
 .looks mark { background: rgba(var(--mark), .3); color: inherit; } .choose label { margin-right: 1em; white-space: nowrap; }
