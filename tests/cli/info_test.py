@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import shlex
 import subprocess
 import unittest
@@ -158,6 +159,8 @@ class Examples(ProgramTest):
             (folder / "chapters" / name).write_text(text + name)
         (folder / "genome.fa.gz").write_bytes(gzip.compress(b">one\n" + b"ACGTTGCA" * 9 + b"\n>two\nTTGACA\n"))
         (folder / "results").mkdir()
+        for kind in ["strong", "weak"]:
+            self.succeeds("bench", kind, "--tokens", 64, "--channels", 16, "--threads", 1, "--repeats", 1, "--json", folder / f"{kind}.json")
         self.succeeds("run", folder / "book.txt", "--output", folder / "results" / "demo.h5", cwd=folder)
         with wave.open(str(folder / "talk.flac"), "wb") as sound:  # what it holds counts, not its name
             sound.setparams((1, 2, 16000, 0, "NONE", ""))
@@ -168,7 +171,7 @@ class Examples(ProgramTest):
         folder = self.scratch
         self.stand_ins(folder)
         pages = {command: self.succeeds(command, "--help").stdout for command in
-                 ["run", "attend", "plan", "verify", "inspect", "info"]}
+                 ["run", "attend", "plan", "verify", *(["report"] if shutil.which("gnuplot") else []), "inspect", "info"]}
         recordings = "libsndfile" in self.succeeds("info").stdout
         env = {**environment(), "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
                "PATH": f"{pathlib.Path(PROGRAM).parent}{os.pathsep}{os.environ['PATH']}"}
