@@ -47,7 +47,7 @@ std::optional<Summary> summary_of(const File& file, const std::string& name, con
   if (!dtype_of(shape.element) || shape.dims.size() < 2 || shape.dims.size() > 3 || rows == 0) return std::nullopt;
   constexpr Index most_at_once = Index{1} << 23;
   const Index heads = shape.dims[1], channels = shape.dims.size() > 2 ? shape.dims[2] : 1,
-              at_once = std::clamp<Index>(most_at_once / (heads * channels), 1, rows), stride = shape.dims[0] / rows;
+              at_once = std::clamp<Index>(most_at_once / (heads * channels), 1, rows), stride = ceil_div(shape.dims[0], rows);
   if (heads * channels > most_at_once) return std::nullopt;
   CpuDevice cpu;
   const Array values(cpu, DType::f64, at_once, heads, channels);
@@ -66,9 +66,11 @@ template <class File>
 json dataset_of(const File& file, const InputFile& attributes, const std::string& path) {
   const annulus::Shape shape = file.shape(path);
   constexpr Index most_elements = 1'000'000;
-  const Index rows = shape.dims.empty() || shape.elements() == 0
-                         ? 0
-                         : std::clamp<Index>(most_elements / (shape.elements() / shape.dims[0]), 1, shape.dims[0]);
+  Index rows = 0;
+  if (!shape.dims.empty() && shape.elements() > 0) {  // evenly over all
+    const Index most = std::clamp<Index>(most_elements / (shape.elements() / shape.dims[0]), 1, shape.dims[0]);
+    rows = ceil_div(shape.dims[0], ceil_div(shape.dims[0], most));
+  }
   json dataset{{"path", path}, {"shape", shape.dims}, {"element", name_of(shape.element)}, {"summary", nullptr}};
   if (const auto units = attributes.attribute(path, "units")) dataset["units"] = to_json(*units);
   const auto summary = summary_of(file, path, shape, rows);

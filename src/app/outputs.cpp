@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::array<std::string_view, 5> written{"output", "append", "json", "csv", "timeline"};
 
+}  // namespace
+
 bool same_file(const std::string& a, const std::string& b) {
   std::error_code ignored;  // what cannot be looked at is another file
   const auto whole = [&](const std::string& path) {
@@ -19,8 +21,6 @@ bool same_file(const std::string& a, const std::string& b) {
   };
   return whole(a) == whole(b) || std::filesystem::equivalent(a, b, ignored);
 }
-
-}  // namespace
 
 void check_outputs(const Settings& settings, std::vector<std::string> inputs) {
   if (!settings.config_file().empty()) inputs.push_back(settings.config_file());

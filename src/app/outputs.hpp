@@ -11,4 +11,7 @@ namespace annulus::app {
 /// is "-", which no command takes for the standard output.
 void check_outputs(const Settings& settings, std::vector<std::string> inputs);
 
+/// Whether two paths lead to one file, or would.
+bool same_file(const std::string& a, const std::string& b);
+
 }  // namespace annulus::app

@@ -101,7 +101,7 @@ InductionModel induction_model(std::vector<Index> contexts) {
           " contexts, a head for each, but there are ", count);
   for (std::size_t h = 0; h < contexts.size(); ++h)
     require((h == 0 ? 0 : contexts[h - 1]) < contexts[h] && contexts[h] <= longest_context,
-            "contexts must be increasing numbers of 1 to ", longest_context, " tokens, but number ", h + 1, " is ",
+            "contexts must be different, increasing numbers of 1 to ", longest_context, " tokens, but number ", h + 1, " is ",
             contexts[h]);
   InductionModel model{.context = std::move(contexts)};
   model.channels = std::max(model.channels, channels_per_token * model.context.back());

@@ -16,6 +16,11 @@ import numpy  # noqa: E402
 VOID = {"meta", "img", "br", "input"}
 
 
+def replace(file, name, value):
+    del file[name]
+    file[name] = value
+
+
 class Reader(html.parser.HTMLParser):
     """Elements must end where they should; keeps texts, addresses and what scripts hold."""
 
@@ -106,7 +111,7 @@ class ReportTest(ProgramTest):
                     self.assertAlmostEqual(share, true_share, delta=6e-5)
                     self.assertEqual(data["around"][str(key)][1], spelled[file["tokens/ids"][key]])
         self.assertEqual(self.page(result, "--at", 5)[0].data[0]["first"], 5)
-        self.refused("--at must name a token of the result, 0 to 999: it is 1000", result, "--at", 1000)
+        self.refused("text.h5, 0 to 999: it is 1000", result, "--at", 1000)
         self.refused("--heads must name heads of the result, 0 to 3: it names 4", result, "--heads", "0-4")
 
     def test_texts_that_look_like_markup_stay_texts(self):
@@ -136,6 +141,66 @@ class ReportTest(ProgramTest):
             file["trace/block_mass"][...] = 0
         read, _ = self.page(result)
         self.assertEqual(read.images, 6)
+
+    def points(self, figure, name):
+        """Of the curve of this name in the script that gnuplot was given: x, y as numbers."""
+        said = (self.scratch / "script").read_text()
+        part = said[said.index(f"set output '{figure}.svg'") + 12:]
+        part = part[:part.find("set output")]
+        block = re.search(rf"(\$p0c\d+) using [^,]* title '{name}'", part).group(1)
+        lines = part[part.index(f"{block} << END_OF_DATA") :].split("END_OF_DATA")[1].split("\n")
+        return numpy.array([line.split()[:2] for line in lines if line], float)
+
+    def drawn(self, *arguments):
+        """The page, drawn by a gnuplot that keeps its script in the test's folder."""
+        wrapped = self.scratch / "programs"
+        wrapped.mkdir(exist_ok=True)
+        script = wrapped / "gnuplot"
+        script.write_text(f'#!/bin/sh\n[ -f script ] && cp script "{self.scratch}/script"\nexec {shutil.which("gnuplot")} "$@"\n')
+        script.chmod(0o755)
+        done = subprocess.run([PROGRAM, "report", *map(str, arguments), "--output", self.scratch / "drawn.html", "--overwrite"], check=False,
+                              capture_output=True, text=True, env={**os.environ, "PATH": f"{wrapped}:{os.environ['PATH']}", "GNUTERM": "none"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return Reader((self.scratch / "drawn.html").read_text())
+
+    def test_distances_are_those_of_queries_from_everywhere(self):
+        words = numpy.random.default_rng(5).choice([f"w{i}" for i in range(500)], 3000)
+        path, result = self.scratch / "twice.txt", self.scratch / "twice.h5"
+        path.write_text(" ".join([*words, *words]))
+        self.succeeds("run", path, "--output", result, "--overwrite")
+        self.drawn(result)
+        with h5py.File(result) as file:
+            keys = file["layers/000/attention/topk_index"][:, 3].astype(float)
+            shares = file["layers/000/attention/topk_probability"][:, 3].astype(float)
+        keys[keys == 2**32 - 1] = numpy.nan
+        distance = numpy.floor(numpy.log2(numpy.arange(6000)[:, None] - keys + 1))
+        for x, y in self.points("distances", "head 3"):
+            self.assertAlmostEqual(y, numpy.where(distance == x, shares, 0).sum() / 6000, delta=0.02, msg=f"class {x}")
+
+    def test_queries_that_see_nothing_are_left_out(self):
+        result = self.tensors("blind", 90, 30, 2, 1, trace="full", mask="causal")
+        read = self.drawn(result)
+        self.assertIn("of 180 queries of all heads 120 see none", "".join(read.text))
+        with h5py.File(result) as file:
+            seen = numpy.isfinite(file["trace/lse"][:, 0])
+            self.assertIn(f"{file['trace/entropy'][seen, 0].mean(dtype='f8'):.4g}", read.text)
+        places = self.points("entropy", "head 0")
+        self.assertTrue(numpy.isnan(places[:60, 1]).all() and numpy.isfinite(places[60:, 1]).all())
+
+    def test_maps_of_one_row_are_drawn(self):
+        self.page(self.tensors("decoding", 1, 500, 2, 2, trace="full"), "--figures", self.scratch / "row")
+        self.assertEqual((self.scratch / "row" / "maps.svg").read_text().count("<image "), 2)
+
+    def test_scaling_begins_with_the_fewest_ranks_whatever_the_strategy(self):
+        table = self.scratch / "ulysses.json"
+        self.succeeds("bench", "strong", "--ranks", 4, "--threads", 1, "--tokens", 64, "--channels", 8, "--repeats", 1, "--strategy", "ulysses",
+                      "--json", table)
+        self.drawn(table)
+        said = (self.scratch / "script").read_text()
+        block = said[said.index("$p0c0 << END_OF_DATA"):].split("END_OF_DATA")[1]
+        drawn = [float(line.split()[1]) for line in block.split("\n") if line]
+        for value, row in zip(drawn, json.loads(table.read_text())["results"], strict=True):
+            self.assertAlmostEqual(value, row["speed_up"], delta=1e-4 * value)
 
     def test_every_benchmark_has_figures_and_all_its_rows(self):
         small = ["--tokens", "64,128", "--channels", 16, "--threads", 1, "--repeats", 2]
@@ -198,6 +263,23 @@ class ReportTest(ProgramTest):
             done = subprocess.run([PROGRAM, "report", wrong, "--output", self.scratch / "wrong.html", "--overwrite"], capture_output=True,
                                   text=True, check=False)
             self.assertIn(done.returncode, (0, 5), content + done.stderr)
+        deep = self.scratch / "deep.json"
+        deep.write_text('{"benchmark": "x", "results": [], "command": ' + "[" * 50000 + "]" * 50000 + "}")
+        self.refused("deep.json must be a result", deep, code=5)
+        self.refused("it is a directory", self.scratch, code=5)
+        pipe = self.scratch / "pipe.json"
+        os.mkfifo(pipe)
+        self.refused("it is no regular file", pipe, code=5)
+        for name, change, words in [("scalar", lambda file: replace(file, "trace/topk_index", 3), "[token, head, k]"),
+                                    ("endless", lambda file: file["trace/block_mass"].attrs.__setitem__("block_tokens", numpy.inf), "block_tokens")]:
+            hostile = self.tensors(name, 8, 8, 2, 2, trace="full")
+            with h5py.File(hostile, "r+") as file:
+                change(file)
+            self.refused(words, hostile, code=5)
+        figures = self.scratch / "mine"
+        figures.mkdir()
+        (figures / "overlap.png").write_text('{"benchmark": "overlap", "results": [{"tokens": 64, "median_ms": 1}]}')
+        self.refused("must not replace an input", figures / "overlap.png", "--figures", figures, "--overwrite", code=2)
         unlike = self.tensors("unlike", 8, 8, 2, 2, trace="summary")
         with h5py.File(unlike, "r+") as file:
             del file["trace/sink_mass"]

@@ -32,7 +32,9 @@ std::string line_of(const json& dataset) {
   }
   std::array<char, 128> shape{};
   std::snprintf(shape.data(), shape.size(), "%-28s ", shape_text(dataset).c_str());
-  const std::string holds = dataset.value("holds", "");
+  std::string holds = dataset.value("holds", "");
+  if (!dataset["summary"].is_null() && dataset["summary"]["sampled"].get<bool>())
+    holds += holds.empty() ? "of sampled rows" : ", of sampled rows";
   return sentence(shape.data(), numbers, "  ", dataset.contains("units") ? short_text(dataset["units"]) : "",
                   holds.empty() ? "" : "  ", holds);
 }

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <istream>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "app/outputs.hpp"
 #include "app/report/gnuplot.hpp"
 #include "app/report/report.hpp"
+#include "app/stop.hpp"
 #include "app/text_draft.hpp"
 
 namespace annulus::app {
@@ -26,14 +28,32 @@ bool is_hdf5(const std::string& path) {
   return std::string_view(begin.data(), begin.size()) == "\x89HDF\r\n\x1a\n";
 }
 
+// What somebody nests deeper than that is no table.
+json parse(std::istream& file) {
+  constexpr int deepest = 32;
+  bool deep = false;
+  const json::parser_callback_t watch = [&](int depth, json::parse_event_t, json&) {
+    deep = deep || depth > deepest;
+    return !deep;
+  };
+  json document = json::parse(file, watch, false);
+  return deep ? json() : document;
+}
+
 void add_file(const std::string& path, const ReportChoice& choice, Page& page) {
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  require<Failure::file>(fs::is_regular_file(status), path, " cannot be read: ",
+                         !fs::exists(status)        ? "there is no such file"
+                         : fs::is_directory(status) ? "it is a directory"
+                                                    : "it is no regular file");
+  require_not_stopped();
   if (is_hdf5(path) || path.ends_with(".h5") || path.ends_with(".hdf5")) {
     add_result(InputFile(path), choice, page);
     return;
   }
   std::ifstream file(path);
-  require<Failure::file>(file.good() && fs::is_regular_file(path), path, " cannot be read: there is no such file");
-  const json document = json::parse(file, nullptr, false);
+  const json document = parse(file);
   require<Failure::file>(document.is_object(), path,
                          " must be a result (HDF5) or what bench or plan --json writes: it is neither");
   try {
@@ -85,6 +105,7 @@ ReportChoice choice_of(const Settings& settings) {
 
 int run(const Settings& settings, Context& context) {
   if (!context.lead()) return 0;
+  catch_stop_signals();
   const auto& files = settings.positional();
   const Settings named =
       settings.has("output") ? settings : settings.with("output", fs::path(files.front()).replace_extension(".html"));
@@ -98,7 +119,15 @@ int run(const Settings& settings, Context& context) {
   const ReportChoice choice = choice_of(settings);
   for (const std::string& path : files) add_file(path, choice, page);
   if (!folder.empty())
-    for (const fs::path& name : names_of(page)) refuse_to_replace(settings, "figures", fs::path(folder) / name);
+    for (const fs::path& name : names_of(page)) {
+      const std::string path = fs::path(folder) / name;
+      for (const std::string& input : files)
+        require(!same_file(path, input), settings.name_of("figures"), " must not replace an input: it would be ",
+                input);
+      require(!same_file(path, output), settings.name_of("figures"), " must not replace the page: it would be ",
+              output);
+      refuse_to_replace(settings, "figures", path);
+    }
   const auto drawn = gnuplot.draw(page.figures(), !folder.empty());
   if (!folder.empty()) keep_figures(page, gnuplot, settings.name_of("figures"), folder);
   draft.commit(page.text(drawn));
@@ -110,38 +139,38 @@ int run(const Settings& settings, Context& context) {
 }  // namespace
 
 Command report_command() {
-  return {.name = "report",
-          .summary = "a page (HTML) with pictures, from results, benchmarks and plans",
-          .details =
-              "The page needs no other file. Figures are drawn by gnuplot, which must be installed (Debian, Ubuntu: "
-              "gnuplot-nox).\n",
-          .arguments = {"FILE...", 1, 1000},
-          .options = {{.name = "heads",
-                       .value = "LIST",
-                       .fallback = "(the first 8)",
-                       .group = "What is shown",
-                       .help = "heads, for example 0,3 or 8-15",
-                       .check = number_list()},
-                      {.name = "at",
-                       .value = "TOKEN",
-                       .fallback = "(near the longest passage)",
-                       .group = "What is shown",
-                       .help = "first token of the excerpt that shows where tokens look",
-                       .check = whole_number()},
-                      {.name = "output",
-                       .value = "FILE",
-                       .fallback = "(FILE.html)",
-                       .group = "Output",
-                       .help = "HTML file to write: by default beside the first file, under its name"},
-                      {.name = "figures",
-                       .value = "FOLDER",
-                       .group = "Output",
-                       .help = "also keeps every figure there, as SVG and PNG"},
-                      {.name = "overwrite", .group = "Output", .help = "replace an existing file"}},
-          .examples = {"annulus report book.h5",
-                       "annulus report out.h5 --heads 0,3 --figures figures --output out.html",
-                       "annulus report strong.json weak.json --output scaling.html"},
-          .run = run};
+  return {
+      .name = "report",
+      .summary = "a page (HTML) with pictures, from results, benchmarks and plans",
+      .details =
+          "The page needs no other file. Figures are drawn by gnuplot, which must be installed (Debian, Ubuntu: "
+          "gnuplot-nox).\n",
+      .arguments = {"FILE...", 1, 1000},
+      .options = {{.name = "heads",
+                   .value = "LIST",
+                   .fallback = "(the first 8)",
+                   .group = "What is shown",
+                   .help = "heads, for example 0,3 or 8-15",
+                   .check = number_list()},
+                  {.name = "at",
+                   .value = "TOKEN",
+                   .fallback = "(near the longest passage)",
+                   .group = "What is shown",
+                   .help = "first token of the excerpt that shows where tokens look",
+                   .check = whole_number()},
+                  {.name = "output",
+                   .value = "FILE",
+                   .fallback = "(FILE.html)",
+                   .group = "Output",
+                   .help = "HTML file to write: by default beside the first file, under its name"},
+                  {.name = "figures",
+                   .value = "FOLDER",
+                   .group = "Output",
+                   .help = "also keeps every figure there, as SVG and PNG"},
+                  {.name = "overwrite", .group = "Output", .help = "replace an existing file"}},
+      .examples = {"annulus report book.h5", "annulus report out.h5 --heads 0,3 --figures figures --output out.html",
+                   "annulus report strong.json weak.json --output scaling.html"},
+      .run = run};
 }
 
 }  // namespace annulus::app

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -69,10 +70,11 @@ Chart scaling(const TableRows& rows, const std::vector<std::pair<std::string, Ta
   Chart chart{.x = doubling("ranks", rows, field("ranks")),
               .y = per_rank ? Axis{"efficiency", 0} : Axis{.label = "speed-up", .base = 2},
               .marks = Chart::Marks::linked_points};
-  const double least = value_of(rows.front(), "ranks");
+  const auto ranks = [](const json& row) { return value_of(row, "ranks"); };
+  const double least = ranks(*std::ranges::min_element(rows, {}, ranks));
   for (const auto& [name, some] : groups) {
-    const auto scaled = [&, &first = some.front()](const json& row, double rate) {
-      return rate / rate_of(first) / (per_rank ? value_of(row, "ranks") / least : 1);
+    const auto scaled = [&, &fewest = *std::ranges::min_element(some, {}, ranks)](const json& row, double rate) {
+      return rate / rate_of(fewest) / (per_rank ? ranks(row) / ranks(fewest) : 1);
     };
     Curve curve = curve_of(name, some, field("ranks"), [&](const json& row) { return scaled(row, rate_of(row)); });
     for (const json& row : some) {
@@ -127,7 +129,7 @@ void add_scaling(const TableRows& all, Page& page, bool weak) {
     if (weak) row["tokens"] = value_of(row, "tokens") / value_of(row, "ranks");
     rows.push_back(std::move(row));
   }
-  const auto groups = split(rows, {"tokens", "mask", "dtype", "heads", "strategy"});
+  const auto groups = split(rows, {"tokens", "mask", "dtype", "heads"});
   page.figure({.name = "speedup",
                .caption = "Operations per second over those of the fewest ranks; bars from the slowest to the fastest "
                           "repetition.",
@@ -174,7 +176,10 @@ void add_overlap(const TableRows& rows, Page& page) {
 void add_table(const TableRows& rows, Page& page) {
   std::vector<std::string> columns;
   std::string same;
-  for (const auto& [name, value] : rows.front().items()) {
+  std::map<std::string, json> values;  // the first of each name
+  for (const json& row : rows)
+    for (const auto& [name, value] : row.items()) values.emplace(name, value);
+  for (const auto& [name, value] : values) {
     if (value.is_array() || value.is_object()) continue;
     if (varies(rows, name) || rows.size() == 1) columns.push_back(name);
     else same += sentence(same.empty() ? "" : ", ", name, " ", cell_of(value));

@@ -67,11 +67,12 @@ constexpr const char* excerpt_script = R"js(
 // Where the excerpt begins: where the user says, else some tokens into the later side of the longest passage, else at the middle, where
 // there is something to look back at.
 Index beginning(const InputFile& file, Index tokens, const ReportChoice& choice) {
-  require(choice.at < tokens, "--at must name a token of the result, 0 to ", tokens - 1, ": it is ", choice.at);
+  require(choice.at < tokens, "--at must name a token of ", file.path(), ", 0 to ", tokens - 1, ": it is ", choice.at);
   if (choice.at >= 0) return choice.at;
   Index first = tokens / 2;
   if (file.has("passages/second_begin"))
-    if (const auto begins = file.read_integers("passages/second_begin"); !begins.empty()) first = begins.front() - 40;
+    if (const auto begins = file.read_integers("passages/second_begin"); !begins.empty())
+      first = std::clamp<Index>(begins.front(), 0, tokens) - 40;
   return std::clamp<Index>(first, 0, std::max<Index>(0, tokens - shown_tokens));
 }
 

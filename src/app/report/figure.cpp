@@ -12,18 +12,25 @@ namespace {
 constexpr std::array colours{"#0072B2", "#D55E00", "#009E73", "#CC79A7",
                              "#E69F00", "#56B4E9", "#000000"};  // Okabe and Ito: for all eyes
 
-// A text in gnuplot's single quotes, in which nothing but the quote itself means anything.
-std::string quoted(const std::string& text) {
-  std::string out = "'";
-  for (const char c : text) {
-    if (static_cast<unsigned char>(c) < ' ' || c == '`') {
-      out += ' ';  // ends of lines end quotes; backquotes are looked for everywhere
-    } else {
-      out += c;
-      if (c == '\'') out += c;
-    }
-  }
-  return out + "'";
+void replace_all(std::string& text, std::string_view what, std::string_view by) {
+  for (std::size_t at = 0; (at = text.find(what, at)) != text.npos; at += by.size()) text.replace(at, what.size(), by);
+}
+
+// A text in gnuplot's single quotes, in which nothing but the quote itself means anything; two of them are not always read as one,
+// so an apostrophe takes its place. What XML cannot hold is left out.
+std::string quoted(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < ' ' || c == 127 || c == '`') c = ' ';  // ends of lines end quotes
+  replace_all(text, "'", "\u2019");
+  for (const std::string_view none : {"\xef\xbf\xbe", "\xef\xbf\xbf"}) replace_all(text, none, " ");
+  replace_all(text, "]]>", "]] >");
+  return "'" + text + "'";
+}
+
+// A text at a tick, which gnuplot takes for a format of numbers.
+std::string quoted_tick(std::string text) {
+  replace_all(text, "%", "%%");
+  return quoted(std::move(text));
 }
 
 std::string number(double value) {
@@ -73,7 +80,7 @@ void describe(const Axis& axis, const std::string& name, std::string& script) {
   script +=
       sentence("set ", name, "tics ", name == "x" && letters > most_letters ? "rotate by 25 right" : "norotate", " (");
   for (std::size_t i = 0; i < ticks.size(); ++i)
-    script += sentence(i > 0 ? ", " : "", quoted(ticks[i].second), " ", number(ticks[i].first));
+    script += sentence(i > 0 ? ", " : "", quoted_tick(ticks[i].second), " ", number(ticks[i].first));
   script += ")\n";
 }
 
@@ -115,10 +122,18 @@ void tell_nothing(const Axis& x, const Axis& y, std::string& script) {
   script += "unset key\nplot NaN notitle\n";
 }
 
+bool can_be_drawn(double value, const Axis& axis) {
+  double low = axis.least, high = axis.largest;  // nothing is below or above NaN
+  if (low > high) std::swap(low, high);
+  return std::isfinite(value) && std::abs(value) < 1e100 && (axis.base == 0 || value > 0) && !(value < low) &&
+         !(value > high);
+}
+
 bool has_points(const Chart& chart) {
-  return std::ranges::any_of(chart.curves, [](const Curve& curve) {
-    return std::ranges::any_of(curve.y, [](double value) { return std::isfinite(value); });
-  });
+  for (const Curve& curve : chart.curves)
+    for (std::size_t i = 0; i < curve.x.size(); ++i)
+      if (can_be_drawn(curve.x[i], chart.x) && can_be_drawn(curve.y[i], chart.y)) return true;
+  return false;
 }
 
 void tell(const Chart& chart, const std::string& block, std::string& script) {
@@ -160,15 +175,18 @@ void tell(const HeatMap& map, const std::string& block, std::string& script) {
   script +=
       sentence("unset key\nunset grid\n", map.logarithmic ? "set" : "unset", " logscale cb\nset cbrange [",
                number(map.faintest), ":", number(map.fullest), "]\nset format cb '%g'\n", block, " << END_OF_DATA\n");
-  for (Index row = 0; row < map.rows; ++row) {
-    for (Index column = 0; column < map.columns; ++column) {
-      const double value = map.values[static_cast<std::size_t>(row * map.columns + column)];
+  // gnuplot wants two rows and two columns at least: a single one is drawn as two halves
+  const Index down = map.rows == 1 ? 2 : 1, across = map.columns == 1 ? 2 : 1;
+  for (Index row = 0; row < map.rows * down; ++row) {
+    for (Index column = 0; column < map.columns * across; ++column) {
+      const double value = map.values[static_cast<std::size_t>(row / down * map.columns + column / across)];
       script += sentence(column > 0 ? " " : "", number(value > 0 ? std::max(value, map.faintest) : NAN));
     }
     script += "\n";
   }
-  script += sentence("END_OF_DATA\nplot ", block, " matrix using (($1 + 0.5) * ", number(map.cell_x),
-                     "):(($2 + 0.5) * ", number(map.cell_y), "):3 with image notitle\nunset logscale cb\n");
+  script += sentence("END_OF_DATA\nplot ", block, " matrix using (($1 + 0.5) * ",
+                     number(map.cell_x / static_cast<double>(across)), "):(($2 + 0.5) * ",
+                     number(map.cell_y / static_cast<double>(down)), "):3 with image notitle\nunset logscale cb\n");
 }
 
 }  // namespace

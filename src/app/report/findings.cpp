@@ -55,7 +55,10 @@ void add_passages(const InputFile& file, const std::optional<Words>& words, Page
   if (!file.has("passages/text")) return;
   const auto texts = file.read_texts("passages/text");
   const auto begins = file.read_integers("passages/first_begin"), ends = file.read_integers("passages/first_end");
-  const bool spelled = words && begins.size() == texts.size() && ends.size() == texts.size();
+  require<Failure::file>(begins.size() == texts.size() && ends.size() == texts.size(),
+                         "passages must have a begin and an end each: ", file.path(), " has ", begins.size(), " and ",
+                         ends.size(), " of ", texts.size());
+  const bool spelled = words.has_value();
   page.section("Passages that occur twice");
   if (texts.empty()) {
     page.paragraph("None of the length that was asked for (--passage-tokens).");
@@ -66,9 +69,10 @@ void add_passages(const InputFile& file, const std::optional<Words>& words, Page
   Table table{{"tokens", "where"}};
   if (spelled) table.headings.push_back("begins with");
   for (std::size_t i = 0; i < std::min(most, texts.size()); ++i) {
-    table.rows.push_back({begins.size() == texts.size() ? grouped(ends[i] - begins[i]) : "-", texts[i]});
+    table.rows.push_back({readable(static_cast<double>(ends[i]) - static_cast<double>(begins[i])), texts[i]});
     if (spelled)
-      table.rows.back().push_back(words->text({begins[i], std::min(ends[i], begins[i] + spelled_tokens)}) + " ...");
+      table.rows.back().push_back(
+          words->text({begins[i], std::min(ends[i], std::clamp<Index>(begins[i], 0, far) + spelled_tokens)}) + " ...");
   }
   page.paragraph(sentence(grouped(static_cast<Index>(texts.size())), texts.size() == 1 ? " passage" : " passages",
                           ", longest first", texts.size() > most ? sentence("; the first ", most, " are here") : "",

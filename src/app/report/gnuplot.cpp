@@ -7,12 +7,17 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <string_view>
+#include <thread>
 
 #include "annulus/base/error.hpp"
+#include "app/stop.hpp"
 
 extern char** environ;  // NOLINT: POSIX names it so
 
@@ -27,8 +32,36 @@ std::string content_of(const fs::path& path) {
   return text.str();
 }
 
-// What gnuplot does in a folder with one argument, without the settings of its user; what it says goes to the file `said` there.
-// Its exit code, -1 where it could not be started.
+// The environment without what would make gnuplot another one than it is for everybody.
+std::vector<char*> plain_environment() {
+  std::vector<char*> out;
+  for (char** one = environ; *one != nullptr; ++one)
+    if (!std::string_view(*one).starts_with("GNUTERM=") && !std::string_view(*one).starts_with("GNUPLOT_LIB="))
+      out.push_back(*one);
+  out.push_back(nullptr);
+  return out;
+}
+
+// The exit code of a child; one that runs while a stop is asked for is ended, too.
+int code_of(pid_t process) {
+  constexpr std::chrono::milliseconds nap(5);
+  int status = 0;
+  for (pid_t ended = 0; ended == 0;) {
+    ended = waitpid(process, &status, WNOHANG);
+    if (ended < 0 && errno != EINTR) return -1;
+    if (ended == 0 && stop_requested()) {
+      kill(process, SIGKILL);
+      waitpid(process, &status, 0);
+      require_not_stopped();
+    }
+    if (ended == 0) std::this_thread::sleep_for(nap);
+    if (ended < 0) ended = 0;
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// What gnuplot does in a folder with one argument, without the settings of its user; what it says goes to the file
+// `said` there. Its exit code, -1 where it could not be started.
 int gnuplot(const fs::path& folder, const char* argument) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -38,14 +71,19 @@ int gnuplot(const fs::path& folder, const char* argument) {
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
   std::string name = "gnuplot", plain = "-d", word = argument;
   std::array<char*, 4> words{name.data(), plain.data(), word.data(), nullptr};
+  std::vector<char*> environment = plain_environment();
   pid_t process = 0;
-  const int refused = posix_spawnp(&process, "gnuplot", &actions, nullptr, words.data(), environ);
+  const int refused = posix_spawnp(&process, "gnuplot", &actions, nullptr, words.data(), environment.data());
   posix_spawn_file_actions_destroy(&actions);
-  if (refused != 0) return -1;
-  int status = 0;
-  while (waitpid(process, &status, 0) < 0)
-    if (errno != EINTR) return -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return refused != 0 ? -1 : code_of(process);
+}
+
+// What it said last, in one line.
+std::string last_line(const std::string& said) {
+  const auto end = said.find_last_not_of(" \t\r\n");
+  if (end == said.npos) return "it said nothing";
+  const auto begin = said.find_last_of('\n', end);
+  return said.substr(begin == said.npos ? 0 : begin + 1, end - (begin == said.npos ? 0 : begin + 1) + 1);
 }
 
 // The SVG that was drawn: cells of maps stay cells, however large they are shown.
@@ -64,11 +102,20 @@ std::string pixels(double width, double height, int scale) {
 }  // namespace
 
 Gnuplot::Gnuplot() {
-  std::string name = (fs::temp_directory_path() / "annulus-report-XXXXXX").string();
+  std::error_code problem;
+  std::string name = (fs::temp_directory_path(problem) / "annulus-report-XXXXXX").string();
+  require<Failure::runtime>(!problem, "TMPDIR must name a folder, in which figures are drawn: ", problem.message());
   if (mkdtemp(name.data()) == nullptr)
     throw Error(Failure::runtime, sentence("no folder for figures can be made: ", name, ": ", std::strerror(errno)));
   folder_ = name;
-  if (gnuplot(folder_, "--version") != 0) {
+  int code = -1;
+  try {
+    code = gnuplot(folder_, "--version");
+  } catch (...) {  // stopped
+    fs::remove_all(folder_);
+    throw;
+  }
+  if (code != 0) {
     fs::remove_all(folder_);
     throw Error(Failure::runtime,
                 "gnuplot draws the figures of reports and cannot be started: install it (Debian, Ubuntu: gnuplot-nox)");
@@ -103,7 +150,8 @@ std::vector<std::string> Gnuplot::draw(std::span<const Figure> figures, bool pic
   }
   const int code = figures.empty() ? 0 : gnuplot(folder_, "script");
   if (code != 0)
-    throw Error(Failure::runtime, sentence("gnuplot failed with code ", code, ": ", content_of(folder_ / "said")));
+    throw Error(Failure::runtime,
+                sentence("gnuplot failed with code ", code, ": ", last_line(content_of(folder_ / "said"))));
   std::vector<std::string> drawn;
   for (const Figure& figure : figures) drawn.push_back(picture_of(folder_ / (figure.name + ".svg")));
   return drawn;

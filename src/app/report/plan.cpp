@@ -48,7 +48,7 @@ void add_ranks(const json& document, Page& page) {
   page.section("How many ranks");
   if (document.contains("answer")) page.paragraph(text_in(document["answer"], "sentence") + ".");
   Table table{{"ranks", "nodes", "strategy", "grid", "partition", "time", "speed-up", "efficiency", "exposed",
-               "between nodes", "memory per rank", "fits"}};
+               "network", "memory", "fits"}};
   for (const json& row : document["by_ranks"]) {
     if (!row.is_object() || !row.value("legal", false)) continue;
     const json fits = row.value("fits", json());
@@ -60,6 +60,7 @@ void add_ranks(const json& document, Page& page) {
                           fits.is_boolean() ? (fits.get<bool>() ? "yes" : "no") : "-"});
   }
   page.table(table);
+  page.paragraph("Network: bytes between nodes, of all ranks. Memory: of one rank.");
   if (legal.empty()) return;
   Chart time{.x = doubling("ranks", legal, field("ranks")),
              .y = {.label = "time, ms", .base = 10},
@@ -134,6 +135,10 @@ void add_visits(const json& document, Page& page) {
       map.fullest = std::max(map.fullest, pairs);
     }
   if (!(map.fullest > 0)) return;
+  for (auto* side : {&map.x, &map.y}) {  // in the middle of cells
+    const Index cells = side == &map.x ? map.columns : map.rows, each = std::max<Index>(1, ceil_div(cells, 8));
+    for (Index i = 0; i < cells; i += each) side->ticks.emplace_back(static_cast<double>(i) + 0.5, std::to_string(i));
+  }
   map.faintest = 0;
   map.logarithmic = false;
   page.figure({.name = "work",

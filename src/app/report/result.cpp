@@ -17,7 +17,7 @@ std::string plain(const json& value) { return value.is_string() ? value.get<std:
 std::vector<std::pair<std::string, std::string>> facts_of(const InputFile& file, const json& attributes) {
   std::vector<std::pair<std::string, std::string>> facts;
   for (const char* name : {"tokens/ids", "tokens/time_s", "out", "q"})
-    if (file.has(name)) {
+    if (file.has(name) && !file.shape(name).dims.empty()) {
       facts.emplace_back("tokens", grouped(file.shape(name).dims.front()));
       break;
     }
@@ -73,7 +73,7 @@ void add_result(const InputFile& file, const ReportChoice& choice, Page& page) {
   const json attributes = attributes_of(file);
   const std::string name = std::filesystem::path(file.path()).filename().string();
   page.chapter(name, attributes.contains("command_line") ? plain(attributes["command_line"]) : file.path());
-  if (attributes.value("status", "complete") != "complete")
+  if (attributes.contains("status") && plain(attributes["status"]) != "complete")
     page.html("<p class=\"warning\">This result is not complete: the job that made it was stopped.</p>\n");
   page.facts(facts_of(file, attributes));
   std::string traces;

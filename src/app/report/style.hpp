@@ -16,7 +16,7 @@ h2 { font-size: 1.15em; margin: 2em 0 .5em; border-bottom: 1px solid var(--line)
 .facts div { background: var(--box); border-radius: 6px; padding: .5em .8em; } .facts dt { color: var(--faint); font-size: .8em; }
 .facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9em; margin: .6em 0; }
-th, td { text-align: left; padding: .25em .9em .25em 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: .25em .9em .25em 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
 th { color: var(--faint); font-weight: 600; } .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } .s { white-space: nowrap; }
 figure { margin: 1.2em 0; } figure img { width: 100%; border-radius: 4px; }
 details { margin: .8em 0; } summary { cursor: pointer; color: var(--faint); }

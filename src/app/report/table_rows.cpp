@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <set>
 
 #include "annulus/base/error.hpp"
@@ -36,10 +37,12 @@ bool varies(const TableRows& rows, const std::string& name) {
 
 std::vector<std::pair<std::string, TableRows>> split(const TableRows& rows, const std::vector<std::string>& by) {
   std::vector<std::pair<std::string, TableRows>> groups;
+  std::vector<std::string> telling;
+  std::ranges::copy_if(by, std::back_inserter(telling), [&](const std::string& key) { return varies(rows, key); });
   for (const json& row : rows) {
     std::string name;
-    for (const std::string& key : by)
-      if (varies(rows, key) && row.contains(key))
+    for (const std::string& key : telling)
+      if (row.contains(key))
         name += sentence(name.empty() ? "" : ", ", cell_of(row[key]),
                          key == "tokens"  ? " tokens"
                          : key == "ranks" ? " ranks"
