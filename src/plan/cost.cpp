@@ -41,7 +41,8 @@ std::vector<double> seat_slowness(const Grid& grid, const Prices& p) {
 }
 
 Index saved_row_bytes(const Prices& p, Index query_share) {
-  const Index bytes = query_share * ((p.channels + p.value_channels) * p.element_bytes + 2 * 4);
+  constexpr Index f32 = 4;
+  const Index bytes = query_share * ((p.channels + p.value_channels) * p.element_bytes + 2 * f32);
   return ceil_div(bytes, 8) * 8;
 }
 

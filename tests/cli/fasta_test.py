@@ -186,7 +186,7 @@ class Records(FastaTest):
         self.assertTrue("chr1, bases 151-300 " in text)
         begin = self.passages(self.result(path))[0][0]
         flat = "".join(token[0] for document in documents for token in document)
-        self.assertTrue(flat[begin:begin + 14] + " ..." in text)
+        self.assertTrue(flat[begin:begin + 40] + " ..." in text)
 
 
 class Kinds(FastaTest):

@@ -98,7 +98,7 @@ class ReportTest(ProgramTest):
                 self.assertRegex(text, rf">{head}</td><td class=\"n\">{re.escape(row[0])}</td>.*>{re.escape(row[1])}<")
             most = traces["received_mass"][:, 1].argmax()
             spelled = [word.decode() for word in file["tokens/vocabulary"]]
-            self.assertIn(f"{traces['received_mass'][most, 1]:.4g} {spelled[file['tokens/ids'][most]]} at {most:,}<", text)
+            self.assertIn(f"{traces['received_mass'][most, 1]:.4g} \u201c{spelled[file['tokens/ids'][most]]}\u201d at {most:,}<", text)
             (data,) = read.data
             self.assertEqual(data["heads"], [1, 3])
             self.assertEqual(data["words"], [spelled[i] for i in file["tokens/ids"][data["first"]:data["first"] + 400]])

@@ -127,10 +127,10 @@ void add_received(const InputFile& file, const std::string& group, const std::op
   for (std::size_t i = 0; i < most; ++i) {
     std::vector<std::string> row{std::to_string(i + 1)};
     for (const auto& list : best)
-      row.push_back(i >= list.size()
-                        ? ""
-                        : sentence(fixed(list[i].first, "%.4g"), words ? " " + words->at(list[i].second) : "", " at ",
-                                   place_of(list[i].second)));
+      row.push_back(i >= list.size() ? ""
+                                     : sentence(fixed(list[i].first, "%.4g"),
+                                                words ? sentence(" \u201c", words->at(list[i].second), "\u201d") : "",
+                                                " at ", place_of(list[i].second)));
     table.rows.push_back(std::move(row));
   }
   page.section("Keys that receive the most attention");
