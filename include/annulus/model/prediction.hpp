@@ -29,7 +29,7 @@ struct PredictionRules {
 
 /// What a head (or the unigram) says about the token after the query.
 struct Prediction {
-  std::uint32_t token = 0;  ///< the most probable id; ties by smaller id
+  std::uint32_t token = 0;  ///< the most probable id; of those that are as probable but for rounding (2e-4) the smallest
   double probability = 0;   ///< of `token`, as the head says it: votes + leftover * unigram
   bool has_truth = false;   ///< false for the last token of a document: nothing follows
   bool correct = false;     ///< token is the one that follows

@@ -1,9 +1,5 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
-#include <numeric>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -13,12 +9,6 @@
 
 namespace annulus::app {
 namespace {
-
-std::string fixed(double value, const char* format) {
-  std::array<char, 40> text{};
-  std::snprintf(text.data(), text.size(), format, value);
-  return text.data();
-}
 
 // What every head predicts, and the baseline: predictions/accuracy and bits_per_token are [head and then unigram].
 void add_predictions(const InputFile& file, Page& page) {
@@ -34,7 +24,7 @@ void add_predictions(const InputFile& file, Page& page) {
   for (std::size_t i = 0; i < right.size(); ++i) {
     const bool head = i < context.size();
     table.rows.push_back({head ? std::to_string(i) : "the most frequent token", head ? grouped(context[i]) : "-",
-                          fixed(100 * right[i], "%.1f %%"), fixed(bits[i], "%.2f")});
+                          percent(100 * right[i]), fixed(bits[i], 2)});
     bars.x.push_back(static_cast<double>(i));
     chart.x.ticks.emplace_back(bars.x.back(), head ? sentence("head ", i, " (", context[i], ")") : "most frequent");
   }
@@ -120,7 +110,7 @@ void add_received(const InputFile& file, const std::string& group, const std::op
       file.has("tokens/time_s") ? file.read_numbers("tokens/time_s") : std::vector<double>{};
   const auto place_of = [&](Index key) {
     const auto i = static_cast<std::size_t>(key);
-    return i < times.size() ? fixed(times[i], "%.2f s") : grouped(key);
+    return i < times.size() ? fixed(times[i], 2) + " s" : grouped(key);
   };
   Table table{{"place"}};
   for (const Index head : heads) table.headings.push_back(sentence("head ", head));
@@ -128,7 +118,7 @@ void add_received(const InputFile& file, const std::string& group, const std::op
     std::vector<std::string> row{std::to_string(i + 1)};
     for (const auto& list : best)
       row.push_back(i >= list.size() ? ""
-                                     : sentence(fixed(list[i].first, "%.4g"),
+                                     : sentence(readable(list[i].first),
                                                 words ? sentence(" \u201c", words->at(list[i].second), "\u201d") : "",
                                                 " at ", place_of(list[i].second)));
     table.rows.push_back(std::move(row));

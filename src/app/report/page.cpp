@@ -99,6 +99,14 @@ std::string readable(double value) {
   return text.data();
 }
 
+std::string fixed(double value, int decimals) {
+  std::array<char, 340> text{};
+  std::snprintf(text.data(), text.size(), "%.*f", decimals, value);
+  return std::isfinite(value) ? text.data() : "-";
+}
+
+std::string percent(double value) { return std::isfinite(value) ? fixed(value, 1) + " %" : "-"; }
+
 std::string readable_time(const std::string& time) {
   return time.size() == 20 && time[10] == 'T' && time[19] == 'Z'
              ? sentence(time.substr(0, 10), " ", time.substr(11, 5), " UTC")

@@ -19,6 +19,10 @@ struct Table {
 std::string escaped(std::string_view text);
 /// A number as people write it: four digits, thousands apart where it is whole.
 std::string readable(double value);
+/// With so many digits behind the point; "-" of what is no number.
+std::string fixed(double value, int decimals);
+/// "12.3 %"
+std::string percent(double value);
 /// "2026-01-31 23:59 UTC", of 2026-01-31T23:59:01Z.
 std::string readable_time(const std::string& time);
 

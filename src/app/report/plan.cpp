@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -18,12 +16,6 @@ double milliseconds(const json& row) { return 1e3 * value_of(row, "seconds"); }
 std::string text_in(const json& object, const char* name) {
   const json value = object.value(name, json());
   return value.is_null() ? "" : cell_of(value);
-}
-
-std::string percent(double value) {
-  std::array<char, 40> text{};
-  std::snprintf(text.data(), text.size(), "%.1f %%", value);
-  return std::isnan(value) ? "-" : text.data();
 }
 
 std::string duration_in(const json& object, const char* name) {
