@@ -31,7 +31,8 @@ MAY_INCLUDE = {
 # Headers of other projects: where under src/ they may be included. Under include/ never.
 VENDORS = [
     (re.compile(r"boost/"), {"app"}),
-    (re.compile(r"nlohmann/"), {"app", "store"}),
+    (re.compile(r"nlohmann/"), {"app", "store", "model"}),
+    (re.compile(r"oneapi/|dnnl"), {"model"}),
     (re.compile(r"mpi(-ext|_cxx|cxx)?\.h"), {"transport", "app"}),
     (re.compile(r"nccl\w*\.h"), {"transport"}),
     (re.compile(r"hdf5(_hl)?\.h|H5\w*\.h"), {"store"}),
