@@ -313,6 +313,11 @@ Schedule ring_of(const Schedule& job) {
   return {grid, job.mask, job.queries, job.keys, Planner(grid, job.planner.queries(), job.planner.keys(), job.mask)};
 }
 
+Schedule with_mask(const Schedule& job, const Mask& mask) {
+  const int heads = job.grid.heads;
+  return {job.grid, mask, job.queries, job.keys, Planner(job.grid, job.queries.joined(heads), job.keys.joined(heads), mask)};
+}
+
 std::vector<double> weights_in_seats(std::span<const double> given, int heads) {
   std::vector<double> weights(given.begin(), given.end());
   for (auto seat = weights.begin(); seat != weights.end();) {

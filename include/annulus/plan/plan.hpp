@@ -140,6 +140,9 @@ struct Schedule {
 /// the gradients of a tree.
 Schedule ring_of(const Schedule& schedule);
 
+/// The same shards on the same grid for another mask of as many queries and keys. Throws Error (usage) for one of others.
+Schedule with_mask(const Schedule& schedule, const Mask& mask);
+
 /// The weight of each rank where so many neighbours share tokens and split the heads evenly: that of the slowest of them.
 ///   weights 1 3 2 2, heads = 2:   1 1 2 2
 std::vector<double> weights_in_seats(std::span<const double> weights, int heads);
