@@ -1,0 +1,140 @@
+#include "model/checkpoint/token_work.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+namespace annulus {
+namespace {
+
+constexpr std::size_t lanes = 16;  // partial sums, so that the compiler can use vectors
+
+template <class Term>
+double sum_of(std::span<const float> x, const Term& term) {
+  std::array<float, lanes> sums{};
+  double total = 0;
+  std::size_t i = 0;
+  for (std::size_t end = 0; i + lanes <= x.size();) {  // f32 sums of at most 64 numbers
+    end = std::min(x.size() - lanes + 1, i + 64 * lanes);
+    for (; i < end; i += lanes)
+      for (std::size_t n = 0; n < lanes; ++n) sums[n] += term(x[i + n]);
+    for (float& sum : sums) total += sum, sum = 0;
+  }
+  for (; i < x.size(); ++i) total += term(x[i]);
+  return total;
+}
+
+// exp(x) to 2 units in the last place, without a branch or a call; 0 below -87, where results are no longer normal. x <= 88.
+float quick_exp(float x) {
+  const float clipped = std::max(x, -87.0F);
+  const float n = std::floor(clipped * std::numbers::log2e_v<float> + 0.5F);
+  const float r = (clipped - n * 0.693359375F) + n * 2.12194440e-4F;  // ln 2 in two parts, of which the first is exact
+  float p = 1.0F / 5040;
+  for (const float factor : {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F}) p = p * r + factor;
+  const float power = std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
+  return x < -87.0F ? 0.0F : p * power;
+}
+
+float silu(float x) {
+  // x / (1 + exp(-x)); of large negative x the quotient is smaller than any normal number.
+  return x / (1 + quick_exp(std::min(-x, 88.0F)));
+}
+
+float gelu(float x) { return 0.5F * x * (1 + std::erf(x * std::numbers::sqrt2_v<float> * 0.5F)); }
+
+float gelu_tanh(float x) {
+  constexpr float factor = 0.7978845608F;  // sqrt(2 / pi)
+  return 0.5F * x * (1 + std::tanh(factor * (x + 0.044715F * x * x * x)));
+}
+
+template <class Function>
+void apply(std::span<const float> gate, std::span<float> up, const Function& function) {
+  if (gate.empty()) {
+    for (float& x : up) x = function(x);
+  } else {
+    for (std::size_t i = 0; i < up.size(); ++i) up[i] *= function(gate[i]);
+  }
+}
+
+}  // namespace
+
+void normalise(const NormRule& rule, const NormWeights& weights, Index channels, std::span<const float> x,
+               std::span<float> y) {
+  const auto width = static_cast<std::size_t>(channels);
+  std::size_t w = 0;
+  for (std::size_t at = 0; at < x.size(); at += width, w += width) {
+    if (w == weights.scale.size()) w = 0;
+    const auto row = x.subspan(at, width);
+    const bool centred = rule.norm == TransformerShape::Norm::mean_and_variance;
+    const auto mean =
+        static_cast<float>(centred ? sum_of(row, [](float v) { return v; }) / static_cast<double>(width) : 0.0);
+    const double squares = sum_of(row, [mean](float v) { return (v - mean) * (v - mean); });
+    const auto factor = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(width) + rule.epsilon));
+    for (std::size_t c = 0; c < width; ++c) y[at + c] = (row[c] - mean) * factor * weights.scale[w + c];
+    if (!weights.shift.empty())
+      for (std::size_t c = 0; c < width; ++c) y[at + c] += weights.shift[w + c];
+  }
+}
+
+void rotate(const Rotary& rotary, Index position, Index channels, std::span<float> heads) {
+  const std::size_t half = rotary.frequencies.size();
+  if (half == 0) return;
+  std::vector<float> turns(2 * half);
+  float *cosine = turns.data(), *sine = turns.data() + half;
+  for (std::size_t c = 0; c < half; ++c) {
+    const double angle = static_cast<double>(position) * rotary.frequencies[c];
+    cosine[c] = static_cast<float>(rotary.amplitude * std::cos(angle));
+    sine[c] = static_cast<float>(rotary.amplitude * std::sin(angle));
+  }
+  for (std::size_t head = 0; head < heads.size(); head += static_cast<std::size_t>(channels)) {
+    float *a = heads.data() + head, *b = a + half;
+    for (std::size_t c = 0; c < half; ++c) {
+      const float x = a[c], y = b[c];
+      a[c] = x * cosine[c] - y * sine[c];
+      b[c] = y * cosine[c] + x * sine[c];
+    }
+  }
+}
+
+void activate(TransformerShape::Activation activation, std::span<const float> gate, std::span<float> up) {
+  using enum TransformerShape::Activation;
+  switch (activation) {
+    case silu:
+      return apply(gate, up, annulus::silu);
+    case gelu:
+      return apply(gate, up, annulus::gelu);
+    case gelu_tanh:
+      return apply(gate, up, annulus::gelu_tanh);
+    case relu:
+      return apply(gate, up, [](float x) { return std::max(x, 0.0F); });
+  }
+}
+
+LogitState no_logits() {
+  constexpr float none = -std::numeric_limits<float>::infinity();
+  return {none, 0, 0, -1, std::numeric_limits<float>::quiet_NaN()};
+}
+
+void meet_logits(LogitState& state, std::span<float> logits, Index first, Index next, float cap) {
+  if (logits.empty()) return;
+  if (cap > 0)
+    for (float& x : logits) x = cap * std::tanh(x / cap);
+  const auto best = std::ranges::max_element(logits);
+  const auto count = static_cast<Index>(logits.size());
+  if (next >= first && next < first + count) state.wanted = logits[static_cast<std::size_t>(next - first)];
+  if (*best > state.top) {
+    const double drop = static_cast<double>(state.top) - *best, keep = state.best < 0 ? 0.0 : std::exp(drop);
+    state.weighted = state.best < 0 ? 0.0 : keep * (state.weighted + state.sum * drop);
+    state.sum *= keep;
+    state.top = *best;
+    state.best = first + (best - logits.begin());
+  }
+  const float top = state.top;
+  state.sum += sum_of(logits, [top](float x) { return quick_exp(x - top); });
+  state.weighted += sum_of(logits, [top](float x) { return quick_exp(x - top) * std::max(x - top, -88.0F); });
+}
+
+}  // namespace annulus
