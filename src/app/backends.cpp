@@ -5,6 +5,9 @@
 
 #include "annulus/kernel/cpu.hpp"
 #include "annulus/kernel/reference.hpp"
+#include "app/config.hpp"
+#include "app/job.hpp"
+#include "app/model_run.hpp"
 #include "app/sequence.hpp"
 #if ANNULUS_HAS_MPI
 #include "annulus/transport/mpi.hpp"
@@ -241,6 +244,17 @@ std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice) 
 std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice) {
   throw Error(Failure::usage, sentence("this build cannot read recordings such as ", choice.files.front(),
                                        ": build with libsndfile, libsoxr and kissfft"));
+}
+#endif
+bool has_checkpoints() { return ANNULUS_HAS_CHECKPOINT != 0; }
+#if ANNULUS_HAS_CHECKPOINT
+void run_checkpoint_rank(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
+  run_transformer_rank(settings, context, place, tools);
+}
+#else
+void run_checkpoint_rank(const Settings& settings, const Context&, const Placement&, RankTools&) {
+  throw Error(Failure::usage, sentence("this build cannot read the trained model ", settings.text("model"),
+                                       ": build with oneDNN, PCRE2 and utf8proc"));
 }
 #endif
 bool has_threads() { return ANNULUS_HAS_OPENMP != 0; }

@@ -11,7 +11,11 @@
 
 namespace annulus::app {
 
+class Context;
 class Sequence;
+class Settings;
+struct Placement;
+struct RankTools;
 struct SequenceChoice;
 
 /// All kernels, best first. `auto` takes the first that can run the problem.
@@ -75,5 +79,9 @@ bool has_audio();
 /// make_audio_sequence. Throws Error (usage) when this build cannot read recordings.
 std::unique_ptr<Sequence> make_recording_sequence(const SequenceChoice& choice);
 bool has_threads();
+/// Whether this build reads trained transformers.
+bool has_checkpoints();
+/// run_transformer_rank. Throws Error (usage) when this build cannot.
+void run_checkpoint_rank(const Settings& settings, const Context& context, const Placement& place, RankTools& tools);
 
 }  // namespace annulus::app

@@ -74,6 +74,7 @@ Index position_of(std::span<const Run> runs, Index row) {
 Compute::Compute(const Settings& settings, const Job& job, RankTools& tools, const Passes& passes)
     : job_(job),
       tools_(tools),
+      passes_(passes),
       accelerator_(settings, job, tools, memory_of(job, passes.backward) + passes.extra_bytes),
       transport_(accelerator_.transport(), tools.transport),
       kernel_(kernel_of(settings, job, tools, accelerator_)),
@@ -90,7 +91,7 @@ Machine Compute::machine() {
           tools_.timeline,
           operations_per_batch(accelerator_.on_gpu(), job_.place.threads),
           [this](Index triples) {
-            progress_.add(triples);
+            progress().add(triples);
             if (transport_.ranks() == 1 && stop_requested()) throw_stopped();  // nobody to agree with
           }};
 }
@@ -100,7 +101,7 @@ std::string Compute::description() const {
 }
 
 void Compute::forward(const Rows& q, const KeyValue& kv, const Rows& out, const Rows& lse) {
-  progress_.begin();
+  progress().begin();
   const double begins = tools_.timeline.now();
   attention_.forward(q, kv, out, lse);
   seconds_.forward = tools_.timeline.now() - begins;

@@ -18,6 +18,7 @@ namespace annulus::app {
 struct Passes {
   bool observe = false, backward = false;
   Index extra_bytes = 0;  ///< what a rank needs besides (traces)
+  Progress* progress = nullptr;  ///< of a longer work that this is a part of; its units: query rows x keys x query heads
   /// How often every pair is visited, for the ETA.
   Index visits() const { return 1 + (observe ? 1 : 0) + (backward ? 3 : 0); }
 };
@@ -37,7 +38,7 @@ class Compute {
   void backward(const Rows& q, const KeyValue& kv, const Rows& dout, const Rows& out, const Rows& lse,
                 const Gradients& into);
   /// All passes are done: ends the progress display.
-  void finish() { progress_.finish(); }
+  void finish() { progress().finish(); }
   std::string kernel() const { return std::string(kernel_->name()); }
   std::string device() const { return accelerator_.name(); }
   std::string transport() const { return std::string(accelerator_.transport().name()); }
@@ -53,8 +54,10 @@ class Compute {
     double forward = 0, backward = 0;
   };
   Machine machine();
+  Progress& progress() { return passes_.progress != nullptr ? *passes_.progress : progress_; }
   const Job& job_;
   RankTools& tools_;
+  Passes passes_;
   Accelerator accelerator_;
   StoppableTransport transport_;
   std::unique_ptr<Kernel> kernel_;

@@ -11,6 +11,16 @@
 #include "app/backends.hpp"
 
 namespace annulus::app {
+namespace {
+
+// Whether some token sees a later one.
+bool looks_ahead(const Mask& mask) {
+  return std::ranges::any_of(mask.regions(), [](const Region& r) {
+    return std::min(r.band.hi, r.k.end - 1 - r.q.begin) >= std::max<Index>({1, r.band.lo, r.k.begin - (r.q.end - 1)});
+  });
+}
+
+}  // namespace
 
 bool is_sound_file(const std::string& path) {
   static constexpr std::string_view endings[] = {".wav",  ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif",
@@ -29,6 +39,15 @@ bool is_sound_file(const std::string& path) {
 std::unique_ptr<Sequence> make_sequence(const SequenceChoice& choice) {
   const bool sounds = choice.model == "similarity" || (choice.model == "auto" && is_sound_file(choice.files.front()));
   return sounds ? make_recording_sequence(choice) : make_text_sequence(choice);
+}
+
+Mask mask_looking_back(const std::string& terms, const Extent& extent) {
+  Mask asked = Mask::parse(terms.empty() ? "causal" : terms, extent);
+  if (!looks_ahead(asked)) return asked;
+  Mask causal = names_term(terms, "causal") ? std::move(asked) : Mask::parse("causal+" + terms, extent);
+  require(!looks_ahead(causal), "run predicts each token of a text from earlier ones, and the mask ", terms,
+          " lets tokens of its prefix see later ones: leave the term prefix out");
+  return causal;
 }
 
 void share_coordinates(Draft& draft, const std::string& group, const std::vector<std::string>& names,

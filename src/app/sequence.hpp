@@ -63,6 +63,10 @@ std::unique_ptr<Sequence> make_audio_sequence(const SequenceChoice& choice);
 /// bytes. A file that cannot be read is not.
 bool is_sound_file(const std::string& path);
 
+/// The mask of these terms, with causal added where tokens would see later ones: what comes next is read from what came before.
+/// No terms: causal. Throws Error (usage) where a prefix lets tokens see later ones all the same.
+Mask mask_looking_back(const std::string& terms, const Extent& extent);
+
 /// Datasets of /tokens as coordinates of a group whose datasets are by token: links to them, and the attribute
 /// `coordinates` by which xarray knows them. others: what the group has of its own.
 void share_coordinates(Draft& draft, const std::string& group, const std::vector<std::string>& names,

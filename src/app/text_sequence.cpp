@@ -30,13 +30,6 @@ std::string legible(const std::string& spelling) {
   return text.data();
 }
 
-// Whether some token sees a later one.
-bool looks_ahead(const Mask& mask) {
-  return std::ranges::any_of(mask.regions(), [](const Region& r) {
-    return std::min(r.band.hi, r.k.end - 1 - r.q.begin) >= std::max<Index>({1, r.band.lo, r.k.begin - (r.q.end - 1)});
-  });
-}
-
 class TextSequence final : public Sequence {
  public:
   explicit TextSequence(const SequenceChoice& choice)
@@ -59,13 +52,7 @@ class TextSequence final : public Sequence {
   std::vector<Index> documents() const override { return {corpus_.offsets().begin(), corpus_.offsets().end()}; }
   // What follows is read from earlier places: who saw the next token would copy it, and find every passage in itself.
   Mask mask(const std::string& terms) const override {
-    const Extent extent{tokens(), tokens(), documents()};
-    Mask asked = Mask::parse(terms.empty() ? "causal" : terms, extent);
-    if (!looks_ahead(asked)) return asked;
-    Mask causal = names_term(terms, "causal") ? std::move(asked) : Mask::parse("causal+" + terms, extent);
-    require(!looks_ahead(causal), "run predicts each token of a text from earlier ones, and the mask ", terms,
-            " lets tokens of its prefix see later ones: leave the term prefix out");
-    return causal;
+    return mask_looking_back(terms, {tokens(), tokens(), documents()});
   }
   std::vector<std::string> files() const override { return corpus_.files(); }
   void prepare(Transport&) override {}

@@ -221,6 +221,13 @@ void Traces::write(RowWriter& writer, const Rows& lse) const {
   writer.write_rows(group_ + "/topk_probability", queries, top_probability_);
 }
 
+void Traces::drop_rows() {
+  for (Array* array :
+       {&entropy_, &max_probability_, &sink_mass_, &mean_distance_, &received_, &top_score_, &top_probability_})
+    *array = Array();
+  top_index_ = {};
+}
+
 void Traces::write_small(Draft& draft) const {
   if (!choice_.map) return;
   const auto first_tokens = [&](const char* name, Index blocks, const char* what) {

@@ -42,7 +42,13 @@ class Traces {
   /// The block map, which lies summed on the lead after settle().
   void write_small(Draft& draft) const;
 
+  /// Lets go of everything but the block map.
+  void drop_rows();
+
   const Rows& entropy() const { return entropy_; }
+  const Rows& max_probability() const { return max_probability_; }
+  const Rows& sink_mass() const { return sink_mass_; }
+  const Rows& mean_distance() const { return mean_distance_; }
   const Rows& top_score() const { return top_score_; }
   std::span<const Index> top_index() const { return top_index_; }
   Index top_k() const { return choice_.top_k; }

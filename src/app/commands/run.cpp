@@ -1,11 +1,14 @@
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "annulus/model/induction.hpp"
 #include "annulus/store/content_hash.hpp"
 #include "annulus/transport/collectives.hpp"
+#include "app/activations.hpp"
+#include "app/backends.hpp"
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
 #include "app/help.hpp"
@@ -156,29 +159,51 @@ void run_rank(const Settings& given, const Context& context, const Placement& pl
   std::printf("\n  wrote     %s\n", settings.text("output").c_str());
 }
 
+bool names_checkpoint(std::string_view model) {
+  return model != "auto" && model != "induction" && model != "similarity";
+}
+
+void check_model(std::string_view model) {
+  std::error_code unknown;
+  require(!names_checkpoint(model) || std::filesystem::is_directory(std::string(model), unknown),
+          "must be auto, induction, similarity or a folder that holds a trained model: there is no folder '", model, "'");
+}
+
 int run(const Settings& settings, Context& context) {
   require(settings.has("output"), "run needs --output FILE");
+  const bool trained = names_checkpoint(settings.text("model"));
+  for (const char* name : {"activations", "layers"})
+    require(trained || !settings.given(name), settings.name_of(name), " is for trained models: the model is ",
+            settings.text("model"));
+  require(trained || settings.text("tokens") != "ids", settings.name_of("tokens"),
+          " ids are for trained models: the model is ", settings.text("model"));
   const Placement place = placement(settings, context);
   catch_stop_signals();
   context.on_every_rank(place.ranks, settings.number("timeout"),
-                        recorded(settings, [&](RankTools& tools) { run_rank(settings, context, place, tools); }));
+                        recorded(settings, [&](RankTools& tools) {
+                          (trained ? run_checkpoint_rank : run_rank)(settings, context, place, tools);
+                        }));
   return 0;
 }
 
 std::vector<Option> model_options() {
   return {
       {.name = "model",
-       .value = "auto|induction|similarity",
+       .value = "MODEL",
        .fallback = "auto",
        .group = "Model",
        .help = "induction: what followed the same words before (texts)\nsimilarity: what sounds alike (one "
-               "recording: wav, flac, ogg)\nauto: by the first file's name, else by its first bytes"},
+               "recording: wav, flac, ogg)\nauto: by the first file's name, else by its first bytes\n"
+               "a folder: a trained transformer as Hugging Face stores them, config.json, safetensors and "
+               "tokenizer.json",
+       .check = check_model},
       {.name = "tokens",
-       .value = "auto|words|bytes|bases",
+       .value = "auto|words|bytes|bases|ids",
        .fallback = "auto",
        .group = "Model",
-       .help = "what a token of a text is; a recording's is 50 ms of sound\nbases: residues of FASTA, each record a "
-               "document\nauto: bases of .fa .fasta .fna .ffn .frn .faa (with .gz, too), else words"},
+       .help = "what a token of a text is; a recording's is 50 ms of sound, a trained model has its own\n"
+               "bases: residues of FASTA, each record a document\nids: the files hold the numbers of a trained model's "
+               "tokens\nauto: bases of .fa .fasta .fna .ffn .frn .faa (with .gz, too), else words"},
       {.name = "contexts",
        .value = "LIST",
        .fallback = "(1,2,4,8; of bases 2,4,8,16)",
@@ -191,11 +216,24 @@ std::vector<Option> model_options() {
        .fallback = "(12; of bases 32)",
        .group = "Model",
        .help = "shortest passage reported, in tokens; shorter ones of bases are often alike by chance",
-       .check = whole_number(1)}};
+       .check = whole_number(1)},
+      {.name = "activations",
+       .value = "LIST",
+       .fallback = "residual",
+       .group = "Model",
+       .help = "what is kept of a trained model's layers: none, or of residual (the stream behind the layer), out "
+               "(attention output),\nmlp (what it adds), q, k, v (which attend --group layers/007 reads)",
+       .check = [](std::string_view value) { parse_activations(value); }},
+      {.name = "layers",
+       .value = "LIST",
+       .fallback = "(all)",
+       .group = "Model",
+       .help = "layers of which activations and traces are kept: 0,8,16-23",
+       .check = number_list()}};
 }
 
 Option mask_for_run() {
-  Option mask = mask_option("(the model's: causal for texts, all that came before for recordings)");
+  Option mask = mask_option("(the model's: causal for texts and most trained models, all that came before for recordings)");
   mask.help += "\nof a text no token sees later ones: causal is added to a mask without it";
   return mask;
 }
@@ -226,7 +264,8 @@ Command run_command() {
           .examples = {"annulus run book.txt --output book.h5",
                        "mpirun -n 4 annulus run chapters/*.txt --output book.h5 --overwrite",
                        "annulus run genome.fa.gz --output genome.h5 --mask causal+window:99999,0",
-                       "annulus run talk.flac --output talk.h5 --ranks 2"},
+                       "annulus run talk.flac --output talk.h5 --ranks 2",
+                       "mpirun -n 4 annulus run book.txt --model ~/models/Qwen3-0.6B --dtype bf16 --output book.h5"},
           .run = run};
 }
 
