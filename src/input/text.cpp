@@ -1,16 +1,11 @@
 #include "annulus/input/text.hpp"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <set>
 #include <utility>
 
 #include "annulus/base/error.hpp"
+#include "input/distinct_files.hpp"
 #include "input/fasta.hpp"
 #include "input/text_file.hpp"
 #include "input/words.hpp"
@@ -31,16 +26,6 @@ bool is_fasta_name(const std::string& file) {
 
 char upper(char letter) { return letter >= 'a' && letter <= 'z' ? static_cast<char>(letter - 'a' + 'A') : letter; }
 
-using FileIdentity = std::pair<dev_t, ino_t>;
-
-FileIdentity identify(const std::string& path) {
-  struct stat status = {};
-  require<Failure::file>(::stat(path.c_str(), &status) == 0, "cannot read ", path, ": ", std::strerror(errno));
-  require<Failure::file>(!S_ISDIR(status.st_mode), "a text file is needed, but this is a directory: ", path);
-  require<Failure::file>(S_ISREG(status.st_mode), "a text file is needed, but this is not a regular file: ", path);
-  return {status.st_dev, status.st_ino};
-}
-
 }  // namespace
 
 std::string_view name_of(TokenKind kind) { return kinds[static_cast<std::size_t>(kind)]; }
@@ -60,14 +45,8 @@ TokenKind usual_token_kind(std::span<const std::string> files) {
 }
 
 Corpus::Corpus(std::span<const std::string> files, TokenKind kind) : kind_(kind) {
-  require(!files.empty(), "at least one text file is needed");
   known_letters_.fill(-1);
-  std::set<FileIdentity> seen;
-  for (const std::string& file : files) {
-    if (!seen.insert(identify(file)).second) continue;
-    std::error_code failure;
-    const std::string path = std::filesystem::canonical(file, failure).string();
-    require<Failure::file>(!failure, "cannot read ", file, ": ", failure.message());
+  for (const std::string& path : distinct_files(files)) {
     files_.push_back(path);
     first_document_.push_back(documents());
     read(path);

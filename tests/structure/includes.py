@@ -31,14 +31,14 @@ MAY_INCLUDE = {
 # Headers of other projects: where under src/ they may be included. Under include/ never.
 VENDORS = [
     (re.compile(r"boost/"), {"app"}),
-    (re.compile(r"nlohmann/"), {"app", "store", "model"}),
+    (re.compile(r"nlohmann/"), {"app", "store", "input", "model"}),
     (re.compile(r"oneapi/|dnnl"), {"model"}),
     (re.compile(r"mpi(-ext|_cxx|cxx)?\.h"), {"transport", "app"}),
     (re.compile(r"nccl\w*\.h"), {"transport"}),
     (re.compile(r"hdf5(_hl)?\.h|H5\w*\.h"), {"store"}),
     (re.compile(r"xxh\w*\.h"), {"store"}),
     (re.compile(r"cuda\w*\.(h|hpp|cuh)|cooperative_groups"), {"memory", "kernel", "transport", "app"}),
-    (re.compile(r"sndfile\.hh?|soxr\.h|kissfft/|kiss_fft|z(lib|conf)\.h"), {"input"}),
+    (re.compile(r"sndfile\.hh?|soxr\.h|kissfft/|kiss_fft|z(lib|conf)\.h|pcre2\.h|utf8proc\.h"), {"input"}),
 ]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
