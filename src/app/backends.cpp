@@ -8,6 +8,7 @@
 #include "app/config.hpp"
 #include "app/job.hpp"
 #include "app/model_run.hpp"
+#include "app/model_verify.hpp"
 #include "app/sequence.hpp"
 #if ANNULUS_HAS_MPI
 #include "annulus/transport/mpi.hpp"
@@ -251,10 +252,23 @@ bool has_checkpoints() { return ANNULUS_HAS_CHECKPOINT != 0; }
 void run_checkpoint_rank(const Settings& settings, const Context& context, const Placement& place, RankTools& tools) {
   run_transformer_rank(settings, context, place, tools);
 }
+std::unique_ptr<ModelEvidence> open_evidence(const InputFile& result, const std::string& folder,
+                                             const std::vector<std::string>& inputs) {
+  return open_model_evidence(result, folder, inputs);
+}
 #else
-void run_checkpoint_rank(const Settings& settings, const Context&, const Placement&, RankTools&) {
-  throw Error(Failure::usage, sentence("this build cannot read the trained model ", settings.text("model"),
+namespace {
+[[noreturn]] void refuse_model(const std::string& folder) {
+  throw Error(Failure::usage, sentence("this build cannot read the trained model ", folder,
                                        ": build with oneDNN, PCRE2 and utf8proc"));
+}
+}  // namespace
+void run_checkpoint_rank(const Settings& settings, const Context&, const Placement&, RankTools&) {
+  refuse_model(settings.text("model"));
+}
+std::unique_ptr<ModelEvidence> open_evidence(const InputFile&, const std::string& folder,
+                                             const std::vector<std::string>&) {
+  refuse_model(folder);
 }
 #endif
 bool has_threads() { return ANNULUS_HAS_OPENMP != 0; }

@@ -9,9 +9,14 @@
 #include "annulus/timeline/timeline.hpp"
 #include "annulus/transport/transport.hpp"
 
+namespace annulus {
+class InputFile;
+}
+
 namespace annulus::app {
 
 class Context;
+class ModelEvidence;
 class Sequence;
 class Settings;
 struct Placement;
@@ -83,5 +88,8 @@ bool has_threads();
 bool has_checkpoints();
 /// run_transformer_rank. Throws Error (usage) when this build cannot.
 void run_checkpoint_rank(const Settings& settings, const Context& context, const Placement& place, RankTools& tools);
+/// open_model_evidence. Throws Error (usage) when this build cannot.
+std::unique_ptr<ModelEvidence> open_evidence(const InputFile& result, const std::string& folder,
+                                             const std::vector<std::string>& inputs);
 
 }  // namespace annulus::app

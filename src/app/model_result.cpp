@@ -18,6 +18,12 @@ std::vector<std::string> hashes_of(const std::vector<std::string>& files) {
   return all;
 }
 
+// HDF5's texts end at a zero.
+std::string without_zeros(std::string text) {
+  for (std::size_t at = 0; (at = text.find('\0', at)) != text.npos;) text.replace(at, 1, "\\x00");
+  return text;
+}
+
 // One layer's datasets.
 void declare_layer(Draft& draft, const ModelSubject& subject, const Recording& recording, const Job& job, Index layer) {
   const TransformerShape& s = subject.shape;
@@ -129,7 +135,7 @@ void write_names(Draft& draft, const ModelSubject& subject) {
                     subject.offsets);
   if (!subject.tokenizer) return;
   for (Index id = 0; id < subject.shape.vocabulary; ++id)
-    words.push_back(subject.tokenizer->spelling(static_cast<std::uint32_t>(id)));
+    words.push_back(without_zeros(subject.tokenizer->spelling(static_cast<std::uint32_t>(id))));
   draft.write_small(
       {"tokens/vocabulary", {subject.shape.vocabulary}, Element::text, {"id"}, "", "spelling of each token id"}, words);
 }

@@ -11,16 +11,11 @@
 namespace annulus::app {
 namespace {
 
-// Rows of a dataset: [rows, heads, channels], without the channels where there is one, or with heads side by side.
-struct Table {
-  Index rows = 0, heads = 0, channels = 1;
-};
-
-void require_shape(const InputFile& file, const std::string& name, const Table& table) {
+void require_shape(const InputFile& file, const std::string& name, const TableShape& table) {
   const annulus::Shape shape = file.shape(name);
   const std::vector<Index> whole{table.rows, table.heads, table.channels},
-      flat{table.rows, table.heads * table.channels};
-  require<Failure::file>(shape.dims == whole || shape.dims == flat, "dataset ", name, " of ", file.path(), " must be ",
+      flat{table.rows, table.heads * table.channels}, plain{table.rows};
+  require<Failure::file>(shape.dims == whole || shape.dims == flat || (shape.dims == plain && flat.back() == 1), "dataset ", name, " of ", file.path(), " must be ",
                          text_of({whole, shape.element}), ": it is ", text_of(shape));
 }
 
@@ -31,8 +26,14 @@ std::vector<Run> runs_of(const std::vector<Index>& rows) {
 }
 
 std::vector<float> stored_rows(const InputFile& file, const std::string& name, const std::vector<Index>& rows,
-                               const Table& table) {
+                               const TableShape& table) {
   require_shape(file, name, table);
+  if (file.shape(name).dims.size() == 1) {
+    const std::vector<double> all = file.read_numbers(name, table.rows);
+    std::vector<float> some;
+    for (const Index row : rows) some.push_back(static_cast<float>(all[static_cast<std::size_t>(row)]));
+    return some;
+  }
   CpuDevice cpu;
   const Array values(cpu, DType::f32, static_cast<Index>(rows.size()), table.heads, table.channels);
   const Rows& view = values;
@@ -77,6 +78,38 @@ Line compare(const std::string& what, const std::vector<Stored>& stored, std::sp
   return line;
 }
 
+}  // namespace
+
+Line compare_rows(const InputFile& file, const std::string& name, const std::vector<Index>& rows, const TableShape& table,
+                  std::span<const double> exact, double unit, double allowed) {
+  const auto stored = stored_rows(file, name, rows, table);
+  const Element element = file.shape(name).element;
+  const double rounding = rounding_of(element) * largest_of(exact) + least_rounding_of(element);
+  return compare(name, stored, exact, unit, allowed + rounding / unit);
+}
+
+void Verdict::add(Verdict other) {
+  lines.insert(lines.end(), other.lines.begin(), other.lines.end());
+  need_all.merge(other.need_all);
+  checked.merge(other.checked);
+}
+
+// Groups of which nothing is checked by their name alone.
+std::vector<std::string> unchecked(const InputFile& file, const Verdict& verdict) {
+  std::set<std::string> known = verdict.checked, rest;
+  known.insert(verdict.need_all.begin(), verdict.need_all.end());
+  for (const auto& entry : file.tree()) {
+    if (!entry.dataset || entry.scale || !entry.linked.empty() || known.contains(entry.path)) continue;
+    const std::string group = entry.path.substr(0, entry.path.find('/') + 1);
+    const auto inside = known.lower_bound(group);
+    const bool looked_into = group.empty() || (inside != known.end() && inside->starts_with(group));
+    rest.insert(looked_into ? entry.path : group.substr(0, group.size() - 1));
+  }
+  return {rest.begin(), rest.end()};
+}
+
+namespace {
+
 class Judge {
  public:
   Judge(const InputFile& file, const Subject& subject, const RecomputeChoice& choice, const Recomputed& exact)
@@ -87,6 +120,11 @@ class Judge {
         s_(subject.source.shape),
         bounds_(
             error_bounds(file.attribute("/", "kernel") ? file.text("/", "kernel") : "", s_.type, exact.largest_score)) {
+    if (subject.scores_off) {
+      const double off = subject.scores_off();
+      bounds_.statistics += off;
+      bounds_.out += off + subject.values_off;
+    }
     keys_.resize(static_cast<std::size_t>(subject.source.mask.keys()));
     std::iota(keys_.begin(), keys_.end(), Index{0});
   }
@@ -97,22 +135,19 @@ class Judge {
       rows(name, exact_.lse, 1, std::max(1.0, largest_of(exact_.lse)), bounds_.statistics);
     traces();
     if (subject_.gradients) gradients();
-    list_the_rest();
     return std::move(verdict_);
   }
 
  private:
   // unit: what errors are measured by; 0: by 1.
-  void line(const std::string& name, const std::vector<Index>& rows, const Table& table, std::span<const double> exact,
+  void line(const std::string& name, const std::vector<Index>& rows, const TableShape& table, std::span<const double> exact,
             double unit, double allowed) {
-    if (!file_.has(name) || !checked_.insert(name).second) return;
-    if (unit == 0) unit = 1;
-    const auto stored = stored_rows(file_, name, rows, table);
-    const Element element = file_.shape(name).element;
-    const double rounding = rounding_of(element) * largest_of(exact) + least_rounding_of(element);
+    if (!file_.has(name) || !verdict_.checked.insert(name).second) return;
+    Line next = compare_rows(file_, name, rows, table, exact, unit == 0 ? 1 : unit, allowed);
     const std::string word = name.substr(name.rfind('/') + 1);  // attend has two datasets lse
     const bool again = std::ranges::find(verdict_.lines, word, &Line::what) != verdict_.lines.end();
-    verdict_.lines.push_back(compare(again ? name : word, stored, exact, unit, allowed + rounding / unit));
+    next.what = again ? name : word;
+    verdict_.lines.push_back(std::move(next));
   }
   void rows(const std::string& name, std::span<const double> exact, Index channels, double unit, double allowed) {
     line(name, exact_.rows, {subject_.source.mask.queries(), s_.query_heads, channels}, exact, unit, allowed);
@@ -131,7 +166,7 @@ class Judge {
     if (choice_.top_k > 0) {
       rows(group + "topk_probability", exact_.top_probability, choice_.top_k, 1, bound);
       // keys of nearly the same probability may change places
-      checked_.insert(group + "topk_index");
+      verdict_.checked.insert(group + "topk_index");
       verdict_.lines.push_back(compare("topk_index", exact_.claimed_probability, exact_.top_probability, 1, bound));
     }
     if (!choice_.columns) return need_all({group + "received_mass", group + "block_mass"});
@@ -160,24 +195,8 @@ class Judge {
   }
 
   void need_all(std::initializer_list<std::string> names) {
-    for (const std::string& name : names) {
-      if (!file_.has(name)) continue;
-      checked_.insert(name);
-      verdict_.need_all.push_back(name);
-    }
-  }
-
-  // Groups of which nothing is checked by their name alone.
-  void list_the_rest() {
-    std::set<std::string> rest;
-    for (const auto& entry : file_.tree()) {
-      if (!entry.dataset || entry.scale || !entry.linked.empty() || checked_.contains(entry.path)) continue;
-      const std::string group = entry.path.substr(0, entry.path.find('/') + 1);
-      const auto inside = checked_.lower_bound(group);
-      const bool looked_into = group.empty() || (inside != checked_.end() && inside->starts_with(group));
-      rest.insert(looked_into ? entry.path : group.substr(0, group.size() - 1));
-    }
-    verdict_.unchecked.assign(rest.begin(), rest.end());
+    for (const std::string& name : names)
+      if (file_.has(name)) verdict_.need_all.insert(name);
   }
 
   const InputFile& file_;
@@ -185,9 +204,8 @@ class Judge {
   const RecomputeChoice& choice_;
   const Recomputed& exact_;
   const AttentionShape& s_;
-  const ErrorBounds bounds_;
+  ErrorBounds bounds_;
   std::vector<Index> keys_;
-  std::set<std::string> checked_;
   Verdict verdict_;
 };
 

@@ -95,7 +95,8 @@ class Transformer {
 
   /// residual [rows, 1, channels] f32. positions count from 0. Throws Error (usage) for an id or a position the model has not.
   void embed(std::span<const std::uint32_t> ids, std::span<const Index> positions, const Rows& residual) const;
-  /// q [rows, query_heads, head_channels], k and v [rows, kv_heads, head_channels], rounded to their type.
+  /// q [rows, query_heads, head_channels], k and v [rows, kv_heads, head_channels], rounded to their type; those that are
+  /// absent are not wanted.
   void project(Index layer, const Rows& residual, std::span<const Index> positions, const Rows& q, const Rows& k,
                const Rows& v);
   /// attention [rows, query_heads, head_channels] f32. mlp: what the MLP added, [rows, 1, channels] f32, or absent.

@@ -91,6 +91,7 @@ int run(const Settings& settings, Context& context) {
             {"mpi", mpi_library()},         {"transport", context.transport()},
             {"ranks", context.ranks(0)},    {"threads_per_rank", context.threads_per_rank(context.ranks(0), 0)},
             {"openmp", has_threads()},      {"audio", has_audio() ? "libsndfile, libsoxr" : "not compiled in"},
+            {"models", has_checkpoints() ? "oneDNN, PCRE2, utf8proc" : "not compiled in"},
             {"cuda", cuda_text()},          {"cuda_missing", cuda_missing()},
             {"gpus", json::array()},        {"nccl", nccl_text()},
             {"kernels", json::array()},     {"instruction_sets", json::object()},
@@ -111,9 +112,9 @@ int run(const Settings& settings, Context& context) {
   std::printf("  ranks       %d here, %d thread%s each (cores / ranks of the node)\n", context.ranks(0),
               context.threads_per_rank(context.ranks(0), 0),
               context.threads_per_rank(context.ranks(0), 0) == 1 ? "" : "s");
-  std::printf("  transport   %s\n  mpi         %s\n  openmp      %s\n  recordings  %s\n",
+  std::printf("  transport   %s\n  mpi         %s\n  openmp      %s\n  recordings  %s\n  models      %s\n",
               transport_text(context).c_str(), mpi_library().c_str(), has_threads() ? "yes" : "not compiled in",
-              info["audio"].get<std::string>().c_str());
+              info["audio"].get<std::string>().c_str(), info["models"].get<std::string>().c_str());
   std::printf("  libraries   HDF5 %s, Boost %s\n  reports     %s\n  built       %s, %s\n", hdf5_version().c_str(),
               boost_version().c_str(), info["gnuplot"].get<std::string>().c_str(), ANNULUS_COMPILER, ANNULUS_BUILD_TYPE);
   std::printf("  cuda        %s%s%s\n  nccl        %s\n", cuda_text().c_str(), cuda_missing().empty() ? "" : ": ",

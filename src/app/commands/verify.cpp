@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
@@ -11,7 +12,10 @@
 #include "annulus/store/content_hash.hpp"
 #include "annulus/store/input_file.hpp"
 #include "annulus/transport/in_process.hpp"
+#include "app/backends.hpp"
 #include "app/commands/commands.hpp"
+#include "app/help.hpp"
+#include "app/model_verify.hpp"
 #include "app/job.hpp"
 #include "app/outputs.hpp"
 #include "app/sequence.hpp"
@@ -22,6 +26,7 @@
 namespace annulus::app {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 
 void check_hash(const std::string& path, const std::string& expected) {
@@ -148,12 +153,13 @@ Subject run_subject(const InputFile& result, const Settings& settings) {
   return s;
 }
 
-std::vector<Index> choose_rows(const Settings& settings, const Subject& subject, bool& all) {
+// layers: of as many as this one.
+std::vector<Index> choose_rows(const Settings& settings, const Subject& subject, std::size_t layers, bool& all) {
   const AttentionShape& s = subject.source.shape;
   const Index queries = subject.source.mask.queries();
   const double cost =
       2.0 * static_cast<double>(s.query_heads * (s.channels + s.value_channels));  // operations per pair
-  constexpr double budget = 6e9;                                                   // a few seconds
+  const double budget = 6e9 / static_cast<double>(layers);                         // a few seconds
   all = settings.flag("all") || static_cast<double>(subject.source.mask.pairs()) * cost <= budget / 8;
   std::vector<Index> rows;
   if (all) {
@@ -172,9 +178,86 @@ std::vector<Index> choose_rows(const Settings& settings, const Subject& subject,
   return {chosen.begin(), chosen.end()};
 }
 
-void print_names(const std::vector<std::string>& names, const char* why) {
+// What was recomputed, and what that says.
+struct Judgement {
+  std::size_t rows = 0;
+  Index of = 0;
+  bool all = false;
+  Verdict verdict = {};
+  std::string note = {};  // on what could not be
+};
+
+Judgement judge_one(const InputFile& file, const Settings& settings, const Subject& subject) {
+  Judgement out{.of = subject.source.mask.queries()};
+  const RecomputeChoice choice = recompute_choice(file, subject, choose_rows(settings, subject, 1, out.all));
+  out.rows = choice.rows.size();
+  out.verdict = judge(file, subject, choice, recompute(subject.source, choice));
+  return out;
+}
+
+// Every layer that a trained transformer's result has kept.
+Judgement judge_model(const InputFile& file, const Settings& settings) {
+  const std::string folder = settings.has("model") ? settings.text("model") : file.text("/", "model");
+  const auto inputs = input_paths(settings, attribute_of<std::vector<std::string>>(file, "inputs"));
+  const auto check_all = [&](const std::vector<std::string>& files, const char* name) {
+    const auto hashes = attribute_of<std::vector<std::string>>(file, name);
+    require<Failure::file>(hashes.size() == files.size(), file.path(), " must have one hash per file: ", name, " are ",
+                           hashes.size(), ", and files ", files.size());
+    for (std::size_t f = 0; f < files.size(); ++f) check_hash(files[f], hashes[f]);
+  };
+  check_all(inputs, "input_hashes");
+  auto files = attribute_of<std::vector<std::string>>(file, "model_files");
+  for (std::string& path : files) path = (fs::path(folder) / fs::path(path).filename()).string();
+  check_all(files, "model_hashes");
+  const auto evidence = meaning(file, "mask", [&] { return open_evidence(file, folder, inputs); });
+  Judgement out{.note = evidence->note()};
+  std::vector<Index> rows;
+  const auto layers = evidence->layers();
+  const auto add = [&](const std::string& where, Verdict verdict) {
+    for (Line& line : verdict.lines) line.where = where;
+    out.verdict.add(std::move(verdict));
+  };
+  for (const Index layer : layers) {
+    const Subject subject = evidence->subject(layer);
+    if (rows.empty()) rows = choose_rows(settings, subject, layers.size(), out.all);
+    out.of = subject.source.mask.queries();
+    const RecomputeChoice choice = recompute_choice(file, subject, rows);
+    const Recomputed exact = recompute(subject.source, choice);
+    const std::string where = sentence("layer ", layer);
+    add(where, judge(file, subject, choice, exact));
+    add(where, evidence->judge_layer(layer, exact));
+  }
+  out.rows = rows.size();
+  add("", evidence->judge_rest(rows));
+  return out;
+}
+
+// Of each kind of line the worst, in the order in which they came.
+std::vector<Line> worst_of(const std::vector<Line>& lines) {
+  const auto badness = [](const Line& line) {
+    return line.allowed > 0 ? line.largest / line.allowed : line.largest > 0 ? INFINITY : 0;
+  };
+  std::vector<Line> worst;
+  for (const Line& line : lines) {
+    Line short_line = line;
+    if (!line.where.empty()) short_line.what = line.what.substr(line.what.rfind('/') + 1);
+    const auto known = std::ranges::find_if(worst, [&](const Line& other) {
+      return other.what == short_line.what && other.where.empty() == line.where.empty();
+    });
+    if (known == worst.end()) worst.push_back(short_line);
+    else if (badness(short_line) > badness(*known)) *known = short_line;
+  }
+  return worst;
+}
+
+// Datasets of layers by what they are, once.
+void print_names(const std::set<std::string>& names, const char* why) {
   std::string list;
-  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  std::set<std::string> told;
+  for (const std::string& name : names) {
+    const std::string word = name.starts_with("layers/") ? name.substr(name.rfind('/') + 1) : name;
+    if (told.insert(word).second) list += (list.empty() ? "" : ", ") + word;
+  }
   if (!list.empty()) std::printf("  not checked: %s%s\n", list.c_str(), why);
 }
 
@@ -188,34 +271,39 @@ int run(const Settings& settings, Context& context) {
                          file.text("/", "status"));
   check_outputs(settings, files_of(file));
   TextDraft twin(settings.name_of("json"), settings.text("json"));
-  const Subject subject = schema == "annulus-attend" ? attend_subject(file, settings) : run_subject(file, settings);
-  bool all = false;
-  const RecomputeChoice choice = recompute_choice(file, subject, choose_rows(settings, subject, all));
-  const Verdict verdict = judge(file, subject, choice, recompute(subject.source, choice));
+  const bool trained = schema == "annulus-run" && file.attribute("/", "model_kind");
+  require(trained || !settings.has("model"), settings.name_of("model"), " is for results of trained models: ",
+          file.path(), " is none");
+  const Judgement found =
+      trained ? judge_model(file, settings)
+              : judge_one(file, settings,
+                          schema == "annulus-attend" ? attend_subject(file, settings) : run_subject(file, settings));
+  const Verdict& verdict = found.verdict;
 
   std::printf("annulus verify: %s, %s of %s rows recomputed in float64%s\n", file.path().c_str(),
-              grouped(static_cast<Index>(choice.rows.size())).c_str(), grouped(subject.source.mask.queries()).c_str(),
-              all ? "" : sentence(" (seed ", settings.count("seed"), ")").c_str());
+              grouped(static_cast<Index>(found.rows)).c_str(), grouped(found.of).c_str(),
+              found.all ? "" : sentence(" (seed ", settings.count("seed"), ")").c_str());
   std::printf("  %-18s %14s %14s %12s\n", "what", "largest error", "typical error", "allowed");
-  json out{{"file", file.path()},
-           {"rows", choice.rows.size()},
-           {"of", subject.source.mask.queries()},
-           {"lines", json::array()},
-           {"not_checked", verdict.unchecked}};
+  json out{{"file", file.path()}, {"rows", found.rows}, {"of", found.of}, {"lines", json::array()}};
+  for (const Line& line : worst_of(verdict.lines))
+    std::printf("  %-18s %14.2e %14.2e %12.1e  %s%s\n", line.what.c_str(), line.largest, line.typical, line.allowed,
+                line.fine() ? "ok" : "WRONG", line.where.empty() ? "" : (", worst in " + line.where).c_str());
   bool fine = true;
   for (const Line& line : verdict.lines) {
-    std::printf("  %-18s %14.2e %14.2e %12.1e  %s\n", line.what.c_str(), line.largest, line.typical, line.allowed,
-                line.fine() ? "ok" : "WRONG");
     out["lines"].push_back({{"what", line.what},
                             {"largest", line.largest},
                             {"typical", line.typical},
                             {"allowed", line.allowed},
                             {"ok", line.fine()}});
+    if (!line.where.empty()) out["lines"].back()["where"] = line.where;
     fine = fine && line.fine();
   }
+  const std::vector<std::string> rest = unchecked(file, verdict);
+  out["not_checked"] = rest;
   for (const std::string& name : verdict.need_all) out["not_checked"].push_back(name);
   print_names(verdict.need_all, "; they need every row (--all)");
-  print_names(verdict.unchecked, "");
+  print_names({rest.begin(), rest.end()}, "");
+  if (!found.note.empty()) std::printf("  not checked: %s\n", wrapped_line(found.note, 15).c_str());
   std::printf("  verdict: %s\n", fine ? "ok" : "OUT OF TOLERANCE");
   out["ok"] = fine;
   twin.commit(out.dump(2) + "\n");
@@ -247,6 +335,11 @@ Command verify_command() {
                        .group = "Input",
                        .help = "where the input is now; for run once for each of its files, in their order",
                        .repeats = true},
+                      {.name = "model",
+                       .value = "FOLDER",
+                       .fallback = "(as recorded)",
+                       .group = "Input",
+                       .help = "where a trained model is now"},
                       {.name = "cache",
                        .value = "FILE",
                        .fallback = "(as recorded)",

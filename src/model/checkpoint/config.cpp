@@ -27,6 +27,16 @@ const nlohmann::json* Config::find(std::string_view key) const {
   return at == values_.end() || at->is_null() ? nullptr : &*at;
 }
 
+std::string Config::found(std::string_view key) const {
+  const auto* value = find(key);
+  if (value == nullptr) return "missing";
+  if (value->is_object()) return "an object";
+  if (value->is_array()) return sentence("a list of ", value->size());
+  constexpr std::size_t most = 80;
+  const std::string text = value->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return text.size() <= most ? text : text.substr(0, most) + "...";
+}
+
 std::string Config::text(std::string_view key) const {
   const auto* value = find(key);
   if (value == nullptr || !value->is_string()) refuse(key, "must be a text");

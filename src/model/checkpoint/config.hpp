@@ -47,6 +47,7 @@ class Config {
   Config(std::string path, std::string inside, nlohmann::json values)
       : path_(std::move(path)), inside_(std::move(inside)), values_(std::move(values)) {}
   const nlohmann::json* find(std::string_view key) const;
+  std::string found(std::string_view key) const;
   std::string path_, inside_;
   nlohmann::json values_;
 };

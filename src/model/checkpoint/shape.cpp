@@ -13,6 +13,7 @@ using Norm = TransformerShape::Norm;
 using Activation = TransformerShape::Activation;
 
 constexpr Index most_layers = 1024;
+constexpr Index most_head_channels = 512;  // that kernels take
 
 // What one kind of model has that others do not. Everything else is said by the keys that all have in common.
 struct Kind {
@@ -202,6 +203,9 @@ TransformerShape read_transformer_shape(const std::string& folder, Index tokens)
   s.query_heads = c.count(old_names ? "n_head" : "num_attention_heads");
   s.kv_heads = c.count("num_key_value_heads", s.query_heads);
   s.head_channels = c.count("head_dim", s.channels / s.query_heads);
+  if (s.head_channels < 1 || s.head_channels > most_head_channels)
+    c.refuse("head_dim", "must be 1 to ", most_head_channels, ", and without it hidden_size / num_attention_heads, ",
+             s.head_channels);
   s.hidden = old_names ? c.count("n_inner", 4 * s.channels) : c.count("intermediate_size");
   s.vocabulary = c.count("vocab_size");
   s.positions = c.count(old_names ? "n_positions" : "max_position_embeddings", 2048);

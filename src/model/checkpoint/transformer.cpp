@@ -254,9 +254,12 @@ void Transformer::project(Index layer, const Rows& residual, std::span<const Ind
   };
   static const std::string none;
   std::vector<Projection> projections;
-  projections.push_back({&t.q, &q, &t.q_norm, true, m.ready(t.q), {}});
-  projections.push_back({&t.k, &k, &t.k_norm, true, m.ready(t.k), {}});
-  projections.push_back({&t.v, &v, &none, false, m.ready(t.v), {}});
+  const auto add = [&](const Linear& linear, const Rows& into, const std::string& norm, bool turned) {
+    if (!into.absent()) projections.push_back({&linear, &into, &norm, turned, m.ready(linear), {}});
+  };
+  add(t.q, q, t.q_norm, true);
+  add(t.k, k, t.k_norm, true);
+  add(t.v, v, none, false);
   double operations = 0;
   for (Projection& p : projections) {
     operations += operations_of(*p.linear);
