@@ -90,7 +90,7 @@ Line compare_rows(const InputFile& file, const std::string& name, const std::vec
 
 void Verdict::add(Verdict other) {
   lines.insert(lines.end(), other.lines.begin(), other.lines.end());
-  need_all.merge(other.need_all);
+  need_all.insert(need_all.end(), other.need_all.begin(), other.need_all.end());
   checked.merge(other.checked);
 }
 
@@ -196,7 +196,7 @@ class Judge {
 
   void need_all(std::initializer_list<std::string> names) {
     for (const std::string& name : names)
-      if (file_.has(name)) verdict_.need_all.insert(name);
+      if (file_.has(name)) verdict_.need_all.push_back(name);
   }
 
   const InputFile& file_;

@@ -33,8 +33,8 @@ struct Line {
 
 struct Verdict {
   std::vector<Line> lines = {};
-  std::set<std::string> need_all = {};  ///< datasets not looked at because only some rows were recomputed
-  std::set<std::string> checked = {};   ///< datasets that lines are about
+  std::vector<std::string> need_all = {};  ///< datasets not looked at because only some rows were recomputed
+  std::set<std::string> checked = {};      ///< datasets that lines are about
   /// Takes what another one says besides.
   void add(Verdict other);
 };

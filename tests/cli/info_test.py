@@ -17,6 +17,7 @@ needs("numpy", "h5py")
 import h5py
 import numpy as np
 
+import tiny_transformers
 from dimensions import datasets
 from tensors import random_tensors, write
 
@@ -162,6 +163,7 @@ class Examples(ProgramTest):
         for kind in ["strong", "weak"]:
             self.succeeds("bench", kind, "--tokens", 64, "--channels", 16, "--threads", 1, "--repeats", 1, "--json", folder / f"{kind}.json")
         self.succeeds("run", folder / "book.txt", "--output", folder / "results" / "demo.h5", cwd=folder)
+        tiny_transformers.make("qwen3", folder / "models" / "Qwen3-0.6B")
         with wave.open(str(folder / "talk.flac"), "wb") as sound:  # what it holds counts, not its name
             sound.setparams((1, 2, 16000, 0, "NONE", ""))
             seconds = np.arange(4 * 16000) / 16000
@@ -172,6 +174,7 @@ class Examples(ProgramTest):
         self.stand_ins(folder)
         pages = {command: self.succeeds(command, "--help").stdout for command in
                  ["run", "attend", "plan", "verify", *(["report"] if shutil.which("gnuplot") else []), "inspect", "info"]}
+        trained = "oneDNN" in self.succeeds("info").stdout
         recordings = "libsndfile" in self.succeeds("info").stdout
         env = {**environment(), "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
                "PATH": f"{pathlib.Path(PROGRAM).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -182,6 +185,8 @@ class Examples(ProgramTest):
                         self.needs_mpirun()
                     if ".flac" in example and not recordings:
                         self.skipTest("this build has no recordings")
+                    if "--model models" in example and not trained:
+                        self.skipTest("this build has no trained models")
                     if command in ("run", "attend"):
                         for output in re.findall(r"--output (\S+)", example):
                             (folder / output).unlink(missing_ok=True)

@@ -265,7 +265,7 @@ Command run_command() {
                        "mpirun -n 4 annulus run chapters/*.txt --output book.h5 --overwrite",
                        "annulus run genome.fa.gz --output genome.h5 --mask causal+window:99999,0",
                        "annulus run talk.flac --output talk.h5 --ranks 2",
-                       "mpirun -n 4 annulus run book.txt --model ~/models/Qwen3-0.6B --dtype bf16 --output book.h5"},
+                       "mpirun -n 4 annulus run book.txt --model models/Qwen3-0.6B --dtype bf16 --output book.h5"},
           .run = run};
 }
 

@@ -251,7 +251,7 @@ std::vector<Line> worst_of(const std::vector<Line>& lines) {
 }
 
 // Datasets of layers by what they are, once.
-void print_names(const std::set<std::string>& names, const char* why) {
+void print_names(const std::vector<std::string>& names, const char* why) {
   std::string list;
   std::set<std::string> told;
   for (const std::string& name : names) {
@@ -302,7 +302,7 @@ int run(const Settings& settings, Context& context) {
   out["not_checked"] = rest;
   for (const std::string& name : verdict.need_all) out["not_checked"].push_back(name);
   print_names(verdict.need_all, "; they need every row (--all)");
-  print_names({rest.begin(), rest.end()}, "");
+  print_names(rest, "");
   if (!found.note.empty()) std::printf("  not checked: %s\n", wrapped_line(found.note, 15).c_str());
   std::printf("  verdict: %s\n", fine ? "ok" : "OUT OF TOLERANCE");
   out["ok"] = fine;
