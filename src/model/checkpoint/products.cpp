@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
-#include <numeric>
+#include <string_view>
 #include <tuple>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -108,7 +109,10 @@ WeightPiece whole(const Tensor& matrix, bool transposed, const Tensor* bias) {
 }
 
 struct Products::Engine {
-  Engine(DType asked, int count) : type(asked), threads(count) { device.use_threads(count); }
+  Engine(DType asked, int count) : type(asked), threads(count) {
+    device.use_threads(count);
+    if (!has_products()) computed = DType::f32;
+  }
 
   // A product of one shape, ready to run.
   struct Ready {
@@ -116,7 +120,8 @@ struct Products::Engine {
     dnnl::matmul run;
   };
 
-  const DType type;
+  const DType type;       // what numbers are rounded to
+  DType computed = type;  // what they are kept as: f32 for bf16 too, where the processor has no products of bf16
   const int threads;
   CpuDevice device;  // of copies
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
@@ -126,9 +131,14 @@ struct Products::Engine {
 
   dnnl::memory on(const memory::desc& layout, std::byte* data) const { return {layout, engine, data}; }
   void reorder(const dnnl::memory& from, const dnnl::memory& to);
-  memory::desc layout_of(Index inputs, Index outputs) const;
+  void convert(const Rows& from, const Rows& to);
+  dnnl::matmul::primitive_desc best_for(Index inputs, Index outputs) const;
+  bool has_products() const;
   Array aligned(const Rows& rows);
+  void take(const WeightPiece& piece, Range outputs, const Rows& into);
   void fill(const WeightPiece& piece, Range outputs, const Rows& panel);
+  void pack(std::span<const WeightPiece> pieces, const Weights::Contents& w);
+  Rows ready_rows(const Rows& x, Array& copy);
   void fill_bias(std::span<const WeightPiece> pieces, const Rows& bias);
   const Ready& ready_for(const Weights::Contents& w, Index rows, bool accumulate);
   void run(const Weights::Contents& w, const Rows& x, const Rows& y, bool accumulate);
@@ -139,13 +149,29 @@ void Products::Engine::reorder(const dnnl::memory& from, const dnnl::memory& to)
   stream.wait();
 }
 
-// What oneDNN likes best for many rows.
-memory::desc Products::Engine::layout_of(Index inputs, Index outputs) const {
-  const memory::desc any({inputs, outputs}, data_type_of(type), memory::format_tag::any);
-  const dnnl::primitive_attr attributes;
+// Rounds to `type`, whatever it is kept as.
+void Products::Engine::convert(const Rows& from, const Rows& to) {
+  if (computed == type || from.type == type) return device.convert(from, to);
+  const Array rounded(device, type, from.tokens, from.heads, from.channels);
+  device.convert(from, rounded);
+  device.convert(rounded, to);
+}
+
+// How oneDNN would multiply many rows, and keep the weights.
+dnnl::matmul::primitive_desc Products::Engine::best_for(Index inputs, Index outputs) const {
+  const memory::desc any({inputs, outputs}, data_type_of(computed), memory::format_tag::any);
   return checkpoint::describe(
-             engine, {dense(rows_at_once, inputs, type), any, {}, dense(rows_at_once, outputs, DType::f32)}, attributes)
-      .weights_desc();
+      engine, {dense(rows_at_once, inputs, computed), any, {}, dense(rows_at_once, outputs, DType::f32)}, {});
+}
+
+// Whether the processor has products of what is computed in: oneDNN refuses others, or has its slow reference for them.
+bool Products::Engine::has_products() const {
+  try {
+    return !std::string_view(best_for(1024, 1024).impl_info_str()).starts_with("ref");
+  } catch (const dnnl::error& error) {
+    if (error.status != dnnl_unimplemented) throw;
+    return false;
+  }
 }
 
 // A copy where every element is aligned: those of a file need not be.
@@ -155,13 +181,12 @@ Array Products::Engine::aligned(const Rows& rows) {
   return copy;
 }
 
-// Converts some outputs of a piece, counted from its first, to a panel [outputs, inputs].
-void Products::Engine::fill(const WeightPiece& piece, Range outputs, const Rows& panel) {
+// Some outputs of a piece, counted from its first, converted as they are stored: [outputs, inputs], or [inputs, outputs].
+void Products::Engine::take(const WeightPiece& piece, Range outputs, const Rows& into) {
   const Tensor& w = *piece.matrix;
   const Index element = bytes_of(w.type), inputs = inputs_of(piece), first = piece.outputs.begin + outputs.begin;
-  auto* data = const_cast<std::byte*>(w.bytes.data());  // rows are views to read or write; this one is read
-  Rows from = dense_rows(data, w.type, outputs.count(), 1, inputs);
-  from.data += first * from.row_bytes();
+  auto* data = const_cast<std::byte*>(w.bytes.data());  // rows are views to read or write; these are read
+  Rows from = dense_rows(data + first * inputs * element, w.type, outputs.count(), 1, inputs);
   if (piece.transposed)
     from = {data + first * element, w.type, Place::cpu, inputs, 1, outputs.count(), outputs_of(piece) * element};
   Array copy;
@@ -169,22 +194,28 @@ void Products::Engine::fill(const WeightPiece& piece, Range outputs, const Rows&
     copy = aligned(from);
     from = copy;
   }
-  if (!piece.transposed) return device.convert(from, panel);
-  Array turned(device, type, inputs, 1, outputs.count());
-  device.convert(from, turned);
-  reorder(on(matrix(outputs.count(), inputs, type, 1, outputs.count()), turned.rows().data),
-          on(dense(outputs.count(), inputs, type), panel.data));
+  convert(from, into);
+}
+
+// The same, to a panel [outputs, inputs].
+void Products::Engine::fill(const WeightPiece& piece, Range outputs, const Rows& panel) {
+  if (!piece.transposed) return take(piece, outputs, panel);
+  const Index count = outputs.count(), inputs = inputs_of(piece);
+  const Array turned(device, computed, inputs, 1, count);
+  take(piece, outputs, turned);
+  reorder(on(matrix(count, inputs, computed, 1, count), turned.rows().data),
+          on(dense(count, inputs, computed), panel.data));
 }
 
 void Products::Engine::fill_bias(std::span<const WeightPiece> pieces, const Rows& bias) {
-  clear(bias);
+  device.clear(bias);
   Index done = 0;
   for (const WeightPiece& piece : pieces) {
     const Index count = piece.outputs.count();
     if (const Tensor* tensor = piece.bias) {
       auto* data = const_cast<std::byte*>(tensor->bytes.data());
       const Rows from = dense_rows(data, tensor->type, outputs_of(piece), 1, 1);
-      convert(aligned(from.slice(piece.outputs.begin, piece.outputs.end)), bias.slice(done, done + count));
+      device.convert(aligned(from.slice(piece.outputs.begin, piece.outputs.end)), bias.slice(done, done + count));
     }
     done += count;
   }
@@ -205,7 +236,7 @@ const Products::Engine::Ready& Products::Engine::ready_for(const Weights::Conten
   }
   const auto description = checkpoint::describe(
       engine,
-      {dense(rows, w.inputs, type), w.layout, has_bias ? dense(1, w.outputs, DType::f32) : memory::desc(),
+      {dense(rows, w.inputs, computed), w.layout, has_bias ? dense(1, w.outputs, DType::f32) : memory::desc(),
        dense(rows, w.outputs, DType::f32)},
       attributes);
   return ready.emplace(key, Ready{description, dnnl::matmul(description)}).first->second;
@@ -238,6 +269,41 @@ Products& Products::operator=(Products&& other) noexcept = default;
 Products::~Products() = default;
 DType Products::type() const { return engine_->type; }
 
+// All outputs of the pieces, a panel after another: hardly more memory is needed than for the result.
+void Products::Engine::pack(std::span<const WeightPiece> pieces, const Weights::Contents& w) {
+  const Index row_bytes = w.inputs * bytes_of(computed);
+  const Index at_once = std::max<Index>(1, panel_bytes / row_bytes / panel_blocks) * panel_blocks;
+  const Array panel(device, computed, std::min(at_once, w.outputs), 1, w.inputs);
+  std::size_t n = 0;  // the piece, of which `taken` outputs are done
+  for (Index begin = 0, taken = 0; begin < w.outputs; begin += at_once) {
+    const Index count = std::min(at_once, w.outputs - begin);
+    const auto to = on(w.layout.submemory_desc({w.inputs, count}, {0, begin}), w.memory.rows().data);
+    if (pieces[n].transposed && taken + count <= pieces[n].outputs.count()) {  // as w is: nothing to turn
+      take(pieces[n], {taken, taken + count}, dense_rows(panel.rows().data, computed, w.inputs, 1, count));
+      reorder(on(dense(w.inputs, count, computed), panel.rows().data), to);
+      taken += count;
+      if (taken == pieces[n].outputs.count()) ++n, taken = 0;
+      continue;
+    }
+    for (Index filled = 0; filled < count;) {
+      const Index part = std::min(count - filled, pieces[n].outputs.count() - taken);
+      fill(pieces[n], {taken, taken + part}, panel.rows().slice(filled, filled + part));
+      filled += part;
+      taken += part;
+      if (taken == pieces[n].outputs.count()) ++n, taken = 0;
+    }
+    reorder(on(matrix(w.inputs, count, computed, 1, w.inputs), panel.rows().data), to);
+  }
+}
+
+// Rows as they are where they can be multiplied, or their copy.
+Rows Products::Engine::ready_rows(const Rows& x, Array& copy) {
+  if (x.type == computed && computed == type && (x.dense() || x.tokens == 1)) return x;
+  copy = Array(device, computed, x.tokens, x.heads, x.channels);
+  convert(x, copy);
+  return copy;
+}
+
 Weights Products::prepare(std::span<const WeightPiece> pieces) {
   check_pieces(pieces);
   Engine& engine = *engine_;
@@ -247,29 +313,12 @@ Weights Products::prepare(std::span<const WeightPiece> pieces) {
     w.type = engine.type;
     w.inputs = inputs_of(pieces[0]);
     for (const WeightPiece& piece : pieces) w.outputs += piece.outputs.count();
-    w.layout = engine.layout_of(w.inputs, w.outputs);
-    const auto bytes = static_cast<Index>(w.layout.get_size());
+    w.layout = engine.best_for(w.inputs, w.outputs).weights_desc();
     w.device.use_threads(engine.threads);
-    w.memory = Array(w.device, w.type, ceil_div(bytes, bytes_of(w.type)), 1, 1);
-    if (bytes > w.inputs * w.outputs * bytes_of(w.type))
-      w.device.clear(w.memory);  // what pads its blocks must not be NaN
-
-    const Index row_bytes = w.inputs * bytes_of(w.type);
-    const Index at_once = std::max<Index>(1, panel_bytes / row_bytes / panel_blocks) * panel_blocks;
-    Array panel(engine.device, w.type, std::min(at_once, w.outputs), 1, w.inputs);
-    std::size_t n = 0;  // the piece, of which `taken` outputs are done
-    for (Index begin = 0, taken = 0; begin < w.outputs; begin += at_once) {
-      const Index count = std::min(at_once, w.outputs - begin);
-      for (Index filled = 0; filled < count;) {
-        const Index part = std::min(count - filled, pieces[n].outputs.count() - taken);
-        engine.fill(pieces[n], {taken, taken + part}, panel.rows().slice(filled, filled + part));
-        filled += part;
-        taken += part;
-        if (taken == pieces[n].outputs.count()) ++n, taken = 0;
-      }
-      engine.reorder(engine.on(matrix(w.inputs, count, w.type, 1, w.inputs), panel.rows().data),
-                     engine.on(w.layout.submemory_desc({w.inputs, count}, {0, begin}), w.memory.rows().data));
-    }
+    const auto bytes = static_cast<Index>(w.layout.get_size()), element = bytes_of(engine.computed);
+    w.memory = Array(w.device, engine.computed, ceil_div(bytes, element), 1, 1);
+    if (bytes > w.inputs * w.outputs * element) w.device.clear(w.memory);  // what pads its blocks must not be NaN
+    engine.pack(pieces, w);
     if (std::ranges::any_of(pieces, [](const WeightPiece& piece) { return piece.bias != nullptr; })) {
       w.bias = Array(w.device, DType::f32, w.outputs, 1, 1);
       engine.fill_bias(pieces, w.bias);
@@ -293,21 +342,16 @@ void Products::multiply(const Weights& weights, const Rows& x, const Rows& y, bo
   with(engine.threads, [&] {
     for (Index begin = 0; begin < x.tokens; begin += rows_at_once) {
       const Index end = std::min(x.tokens, begin + rows_at_once);
-      Rows from = x.slice(begin, end), into = y.slice(begin, end);
-      Array x_copy, y_copy;
-      if (from.type != engine.type || !(from.dense() || from.tokens == 1)) {
-        x_copy = Array(engine.device, engine.type, from.tokens, from.heads, from.channels);
-        engine.device.convert(from, x_copy);
-        from = x_copy;
-      }
+      Array copy;
+      const Rows from = engine.ready_rows(x.slice(begin, end), copy), into = y.slice(begin, end);
       if (into.dense() || into.tokens == 1) {
         engine.run(w, from, into, accumulate);
         continue;
       }
-      y_copy = Array(engine.device, DType::f32, into.tokens, into.heads, into.channels);
-      engine.run(w, from, y_copy, false);
-      if (accumulate) engine.device.add(y_copy, into);
-      else engine.device.copy_rows(y_copy, into);
+      const Array result(engine.device, DType::f32, into.tokens, into.heads, into.channels);
+      engine.run(w, from, result, false);
+      if (accumulate) engine.device.add(result, into);
+      else engine.device.copy_rows(result, into);
     }
   });
 }
