@@ -45,8 +45,8 @@ class TransformerRun {
     together(tools_.transport, [&] { subject_.emplace(choice_of(settings_)); });
     together(tools_.transport, [&] { prepare(); });
     for (const Job& job : jobs_)
-      computes_.push_back(
-          std::make_unique<Compute>(settings_, job, tools_, Passes{false, false, extra_bytes(), &*progress_}));
+      computes_.push_back(std::make_unique<Compute>(
+          settings_, job, tools_, Passes{false, false, trace_bytes(recording_->traces, job), &*progress_}));
     RowWriter writer(share_layout(tools_.transport, make_draft()));
     together(tools_.transport, [&] { embed(); });
     const double computes = tools_.timeline.now();
@@ -157,10 +157,13 @@ class TransformerRun {
 
   void compute(Index layer, RowWriter& writer) {
     Compute& compute = *computes_[subject_->mask_of[static_cast<std::size_t>(layer)]];
-    const double begins = tools_.timeline.now();
-    together(tools_.transport, [&] { transformer_->project(layer, residual_, positions_, q_, kv_.k, kv_.v); });
+    together(tools_.transport, [&] {
+      const Timeline::Span span(tools_.timeline, "project", layer);
+      transformer_->project(layer, residual_, positions_, q_, kv_.k, kv_.v);
+    });
     const double attends = tools_.timeline.now();
     compute.forward(q_, kv_, out_, lse_);
+    forward_seconds_ += tools_.timeline.now() - attends;
     std::optional<Traces> traces;
     if (recording_->traced(layer)) {
       traces.emplace(recording_->traces, job_of(layer), tools_, layer_group(layer) + "/attention");
@@ -169,7 +172,10 @@ class TransformerRun {
     }
     const double absorbs = tools_.timeline.now();
     together(tools_.transport, [&] {
-      transformer_->absorb(layer, out_, residual_, mlp_);
+      {
+        const Timeline::Span span(tools_.timeline, "absorb", layer);
+        transformer_->absorb(layer, out_, residual_, mlp_);
+      }
       if (recording_->of(layer)) write(layer, writer);
       if (!traces) return;
       traces->write(writer, lse_);
@@ -178,7 +184,6 @@ class TransformerRun {
       if (tools_.lead) maps_.push_back(std::move(*traces));
     });
     attention_seconds_ += absorbs - attends;
-    token_seconds_ += attends - begins + tools_.timeline.now() - absorbs;
   }
 
   void write(Index layer, RowWriter& writer) const {
@@ -207,7 +212,9 @@ class TransformerRun {
   }
 
   void read_out() {
-    if (transformer_->predicts()) predicted_ = transformer_->read_out(residual_, next_);
+    if (!transformer_->predicts()) return;
+    const Timeline::Span span(tools_.timeline, "read out", 0);
+    predicted_ = transformer_->read_out(residual_, next_);
   }
 
   // Sums over all ranks, on the lead.
@@ -275,6 +282,7 @@ class TransformerRun {
                 duration_text(seconds.before).c_str(), duration_text(seconds.layers).c_str(),
                 duration_text(attention_seconds_).c_str(), duration_text(seconds.layers - attention_seconds_).c_str(),
                 duration_text(seconds.after).c_str());
+    if (const auto hardware = hardware_of(settings_)) print_prediction(*hardware);
     if (recording_->traces.received && !sums_.empty())
       std::printf("  check     attention received = queries in every layer, off by %.1e at most\n", deviation_);
     print_layers();
@@ -284,6 +292,17 @@ class TransformerRun {
                   bits, std::exp2(bits));
     }
     std::printf("\n  wrote     %s\n", settings_.text("output").c_str());
+  }
+
+  void print_prediction(const Hardware& hardware) const {
+    double predicted = 0;
+    for (std::size_t m = 0; m < jobs_.size(); ++m) {
+      const auto layers = static_cast<double>(std::ranges::count(subject_->mask_of, m));
+      predicted += layers * estimate(jobs_[m].schedule, prices_of(jobs_[m], context_, hardware, false)).forward.seconds;
+    }
+    std::printf("  predicted attention of all layers, without traces, %s, measured %s (%.2f x)\n",
+                duration_text(predicted).c_str(), duration_text(forward_seconds_).c_str(),
+                forward_seconds_ / std::max(predicted, 1e-9));
   }
 
   void print_layers() const {
@@ -319,7 +338,7 @@ class TransformerRun {
   std::vector<LayerSums> sums_;
   std::vector<Traces> maps_;  // on the lead, without rows
   std::array<double, 3> texts_{};
-  double deviation_ = 0, attention_seconds_ = 0, token_seconds_ = 0;
+  double deviation_ = 0, attention_seconds_ = 0, forward_seconds_ = 0;
 };
 
 }  // namespace

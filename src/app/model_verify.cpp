@@ -62,6 +62,8 @@ class TransformerEvidence final : public ModelEvidence {
                            " tokens of its texts: tokens/ids is ", text_of(file.shape("tokens/ids")));
   }
 
+  Index tokens() const override { return subject_.texts->tokens(); }
+
   std::vector<Index> layers() const override {
     std::vector<Index> all;
     for (Index layer = 0; layer < subject_.shape.layers; ++layer)

@@ -13,6 +13,7 @@ namespace annulus::app {
 class ModelEvidence {
  public:
   virtual ~ModelEvidence() = default;
+  virtual Index tokens() const = 0;
   /// Layers whose attention can be recomputed.
   virtual std::vector<Index> layers() const = 0;
   virtual Subject subject(Index layer) const = 0;

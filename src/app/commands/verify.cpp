@@ -210,7 +210,7 @@ Judgement judge_model(const InputFile& file, const Settings& settings) {
   for (std::string& path : files) path = (fs::path(folder) / fs::path(path).filename()).string();
   check_all(files, "model_hashes");
   const auto evidence = meaning(file, "mask", [&] { return open_evidence(file, folder, inputs); });
-  Judgement out{.note = evidence->note()};
+  Judgement out{.of = evidence->tokens(), .note = evidence->note()};
   std::vector<Index> rows;
   const auto layers = evidence->layers();
   const auto add = [&](const std::string& where, Verdict verdict) {
@@ -220,7 +220,6 @@ Judgement judge_model(const InputFile& file, const Settings& settings) {
   for (const Index layer : layers) {
     const Subject subject = evidence->subject(layer);
     if (rows.empty()) rows = choose_rows(settings, subject, layers.size(), out.all);
-    out.of = subject.source.mask.queries();
     const RecomputeChoice choice = recompute_choice(file, subject, rows);
     const Recomputed exact = recompute(subject.source, choice);
     const std::string where = sentence("layer ", layer);
@@ -287,7 +286,7 @@ int run(const Settings& settings, Context& context) {
   json out{{"file", file.path()}, {"rows", found.rows}, {"of", found.of}, {"lines", json::array()}};
   for (const Line& line : worst_of(verdict.lines))
     std::printf("  %-18s %14.2e %14.2e %12.1e  %s%s\n", line.what.c_str(), line.largest, line.typical, line.allowed,
-                line.fine() ? "ok" : "WRONG", line.where.empty() ? "" : (", worst in " + line.where).c_str());
+                line.fine() ? "ok" : "WRONG", line.where.empty() || line.largest == 0 ? "" : (", worst in " + line.where).c_str());
   bool fine = true;
   for (const Line& line : verdict.lines) {
     out["lines"].push_back({{"what", line.what},

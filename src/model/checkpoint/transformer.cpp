@@ -112,7 +112,9 @@ struct Transformer::State {
     std::vector<WeightPiece> pieces;
     for (const Part& part : linear.parts)
       pieces.push_back({&matrix(linear, part), part.taken, linear.transposed, bias(part)});
-    return products.prepare(pieces);
+    Weights weights = products.prepare(pieces);
+    for (const WeightPiece& piece : pieces) checkpoint.release(*piece.matrix);
+    return weights;
   }
 
   // y = x w^T + bias, [rows, outputs].
@@ -240,6 +242,7 @@ void Transformer::embed(std::span<const std::uint32_t> ids, std::span<const Inde
 
 void Transformer::project(Index layer, const Rows& residual, std::span<const Index> positions, const Rows& q,
                           const Rows& k, const Rows& v) {
+  if (residual.tokens == 0) return;
   State& m = *state_;
   const TransformerShape& s = m.shape;
   const LayerTensors& t = m.tensors.layer[static_cast<std::size_t>(layer)];
@@ -284,6 +287,7 @@ void Transformer::project(Index layer, const Rows& residual, std::span<const Ind
 }
 
 void Transformer::absorb(Index layer, const Rows& attention, const Rows& residual, const Rows& mlp) {
+  if (residual.tokens == 0) return;
   State& m = *state_;
   const TransformerShape& s = m.shape;
   const LayerTensors& t = m.tensors.layer[static_cast<std::size_t>(layer)];
@@ -324,6 +328,7 @@ void Transformer::absorb(Index layer, const Rows& attention, const Rows& residua
 }
 
 NextTokens Transformer::read_out(const Rows& residual, std::span<const Index> next) {
+  if (residual.tokens == 0) return {};
   State& m = *state_;
   const TransformerShape& s = m.shape;
   const std::span<float> all = floats(residual, {0, residual.tokens});
