@@ -111,9 +111,9 @@ class TransformerRun {
                  (layers * transformer_->layer_operations() + transformer_->read_out_operations());
     for (Index layer = 0; layer < subject_->shape.layers; ++layer) {
       const Schedule& schedule = job_of(layer).schedule;
-      const Index pairs = schedule.planner.pairs_of(schedule.seat_of(rank_));
-      sum += static_cast<double>(pairs * subject_->shape.query_heads / schedule.grid.heads) *
-             (recording_->traced(layer) ? 2 : 1);
+      const auto triples = static_cast<double>(schedule.planner.pairs_of(schedule.seat_of(rank_)) *
+                                               subject_->shape.query_heads);
+      sum += triples / schedule.grid.heads * (recording_->traced(layer) ? 2 : 1);
     }
     return static_cast<Index>(sum);
   }

@@ -19,7 +19,8 @@ BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
 def run(command, seconds):
     """From the top of the project, with the program under test first on the path."""
     env = environment()
-    env["PATH"] = f"{pathlib.Path(PROGRAM).parent}{os.pathsep}{env['PATH']}"
+    python = pathlib.Path(sys.executable).parent  # the Python that has what tests need
+    env["PATH"] = os.pathsep.join([str(pathlib.Path(PROGRAM).parent), str(python), env["PATH"]])
     # README points at the release build; the program under test stands in for it.
     command = command.replace('export PATH="$PWD/build/release:$PATH"', ":")
     return subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
