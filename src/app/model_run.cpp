@@ -10,6 +10,7 @@
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "annulus/transport/collectives.hpp"
+#include "app/checkpoint_folder.hpp"
 #include "app/compute.hpp"
 #include "app/help.hpp"
 #include "app/model_result.hpp"
@@ -31,7 +32,7 @@ ModelChoice choice_of(const Settings& settings) {
           " must be auto or ids for a trained model, which has tokens of its own: it is ", tokens);
   for (const char* name : {"contexts", "passage-tokens"})
     require(!settings.given(name), settings.name_of(name), " is for the model induction, not for ", model);
-  return {model, settings.positional(), tokens == "ids", settings.text("mask")};
+  return {checkpoint_folder(model), settings.positional(), tokens == "ids", settings.text("mask")};
 }
 
 // One rank's part of a run, in the order in which its functions stand here.

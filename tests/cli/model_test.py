@@ -3,6 +3,7 @@ import json
 import math
 import struct
 import unittest
+import unittest.mock
 
 from program import MPIRUN, ProgramTest, needs
 
@@ -220,6 +221,19 @@ class ModelTest(ProgramTest):
         self.assertIn("next token", done.stdout)
         self.assertIn("verdict: ok", self.succeeds("verify", output).stdout)
 
+    def test_names_of_the_hub_are_looked_up_in_its_cache(self):
+        hub, ids = self.scratch / "hub", self.write_ids(self.ids(9))
+        home = hub / "models--Some--Thing-1B"
+        tf.make("llama", home / "snapshots" / "0123abc")
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text("0123abc")
+        run = ["run", *ids, "--tokens", "ids", "--output", self.scratch / "hub.h5", "--overwrite", "--model"]
+        with unittest.mock.patch.dict("os.environ", {"HF_HUB_CACHE": str(hub)}):
+            self.succeeds(*run, "Some/Thing-1B")
+            self.succeeds("verify", self.scratch / "hub.h5")
+            for name in ("Some/Other", "Some/Thing-1B/x", "../Thing-1B"):
+                self.refuses(2, "--model", "hf download", name, command=[*run, name])
+
     def test_what_does_not_fit_together_is_refused(self):
         folder = self.scratch / "bad"
         tf.make("llama", folder)
@@ -256,7 +270,7 @@ class ModelTest(ProgramTest):
                                   (2, ["--softmax-scale"], ["--softmax-scale", "2"])]:
             with self.subTest(more):
                 self.refuses(code, *words, command=[*run, folder, *more])
-        self.refuses(2, "--model", "no folder", command=[*run, self.scratch / "nowhere"])
+        self.refuses(2, "--model", "is no folder", command=[*run, self.scratch / "nowhere"])
         self.refuses(2, "--activations", "trained", command=["run", *ids, "--output", self.scratch / "x.h5", "--activations", "q"])
         (folder / "tokenizer.json").unlink()
         self.refuses(5, "tokenizer.json", command=["run", *ids, "--output", self.scratch / "x.h5", "--model", folder])

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
@@ -9,6 +8,7 @@
 #include "annulus/transport/collectives.hpp"
 #include "app/activations.hpp"
 #include "app/backends.hpp"
+#include "app/checkpoint_folder.hpp"
 #include "app/commands/commands.hpp"
 #include "app/compute.hpp"
 #include "app/help.hpp"
@@ -159,14 +159,8 @@ void run_rank(const Settings& given, const Context& context, const Placement& pl
   std::printf("\n  wrote     %s\n", settings.text("output").c_str());
 }
 
-bool names_checkpoint(std::string_view model) {
-  return model != "auto" && model != "induction" && model != "similarity";
-}
-
 void check_model(std::string_view model) {
-  std::error_code unknown;
-  require(!names_checkpoint(model) || std::filesystem::is_directory(std::string(model), unknown),
-          "must be auto, induction, similarity or a folder that holds a trained model: there is no folder '", model, "'");
+  if (names_checkpoint(model)) checkpoint_folder(model);
 }
 
 int run(const Settings& settings, Context& context) {
@@ -195,7 +189,7 @@ std::vector<Option> model_options() {
        .help = "induction: what followed the same words before (texts)\nsimilarity: what sounds alike (one "
                "recording: wav, flac, ogg)\nauto: by the first file's name, else by its first bytes\n"
                "a folder: a trained transformer as Hugging Face stores them, config.json, safetensors and "
-               "tokenizer.json",
+               "tokenizer.json\na name such as Qwen/Qwen3-0.6B: the folder where hf download has put it",
        .check = check_model},
       {.name = "tokens",
        .value = "auto|words|bytes|bases|ids",

@@ -13,6 +13,7 @@
 #include "annulus/store/input_file.hpp"
 #include "annulus/transport/in_process.hpp"
 #include "app/backends.hpp"
+#include "app/checkpoint_folder.hpp"
 #include "app/commands/commands.hpp"
 #include "app/help.hpp"
 #include "app/model_verify.hpp"
@@ -197,7 +198,7 @@ Judgement judge_one(const InputFile& file, const Settings& settings, const Subje
 
 // Every layer that a trained transformer's result has kept.
 Judgement judge_model(const InputFile& file, const Settings& settings) {
-  const std::string folder = settings.has("model") ? settings.text("model") : file.text("/", "model");
+  const std::string folder = settings.has("model") ? checkpoint_folder(settings.text("model")) : file.text("/", "model");
   const auto inputs = input_paths(settings, attribute_of<std::vector<std::string>>(file, "inputs"));
   const auto check_all = [&](const std::vector<std::string>& files, const char* name) {
     const auto hashes = attribute_of<std::vector<std::string>>(file, name);
