@@ -11,14 +11,15 @@ namespace annulus {
 
 class Tokenizer;
 
-/// Text files as documents of one long sequence of ids: a tokenizer's, or given as numbers. The text itself is not kept.
-/// Memory: 20 bytes per token (vectors that grow take up to twice that); while a file is read, the file and 24 bytes for
-/// each of its tokens, too.
+/// Text files as documents of one long sequence of ids: a tokenizer's, or given as numbers. The text is not kept.
+/// Memory: 20 bytes per token (vectors that grow take up to twice that); while a file is read, the file and what
+/// Tokenizer::encode takes, too.
 class EncodedTexts {
  public:
   /// Each file is a document, read as Corpus reads files, with the ids of before() and after() around its tokens; those
-  /// have no bytes: empty ranges at its ends. Throws Error (file) that names the file: missing, unreadable, not a regular
-  /// file, damaged or cut short where it is packed, or, with the byte, not UTF-8; Error (usage) when no file is given.
+  /// have no bytes: empty ranges at its ends. Throws Error (file) that names the file: missing, unreadable, not a
+  /// regular file, damaged or cut short where it is packed, or, with the byte, not UTF-8; Error (usage) when no file is
+  /// given.
   EncodedTexts(std::span<const std::string> files, const Tokenizer& tokenizer);
   /// Files of ids, each a document: decimal numbers below 2^32 with white space or commas between them. The bytes of a
   /// token are those of its digits. Throws Error as above; with the byte where there is something else.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <unordered_set>
 #include <utility>
 
 #include "input/tokenizer/characters.hpp"
@@ -46,16 +47,21 @@ std::vector<AddedToken> read_added_tokens(const Node& node, const Vocabulary& vo
   std::vector<AddedToken> tokens;
   if (node.is_null()) return tokens;
   std::set<std::string> seen;
+  std::unordered_set<std::uint32_t> taken;
+  for (const auto& [token, id] : vocabulary.ids) taken.insert(id);
   for (std::size_t n = 0; n < node.entries(); ++n) {
     AddedToken token = read_token(node.entry(n));
     if (token.content.empty()) continue;
     if (const auto known = id_in(vocabulary.ids, token.content))
       node.entry(n).require(*known == token.id, "gives ", quoted(token.content), " the id ", token.id,
                             ", and the vocabulary gives it ", *known);
+    else
+      node.entry(n).require(!taken.contains(token.id), "gives ", quoted(token.content), " the id ", token.id,
+                            ", which the vocabulary gives another token");
     node.entry(n).require(seen.insert(token.content).second, "gives ", quoted(token.content), " once more");
     tokens.push_back(std::move(token));
   }
-  std::ranges::stable_partition(tokens, &AddedToken::special);
+  std::stable_partition(tokens.begin(), tokens.end(), [](const AddedToken& token) { return token.special; });
   return tokens;
 }
 

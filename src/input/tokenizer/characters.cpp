@@ -98,12 +98,13 @@ bool is_word(char32_t c) {
 }
 
 bool is_other(char32_t c) {
+  if (c < 0x80) return c < ' ' || c == 0x7f;
   return is_one_of(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CF, UTF8PROC_CATEGORY_CO, UTF8PROC_CATEGORY_CS);
 }
 
 bool is_mark(char32_t c) { return is_one_of(c, UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_MC, UTF8PROC_CATEGORY_ME); }
 
-bool is_nonspacing_mark(char32_t c) { return is_one_of(c, UTF8PROC_CATEGORY_MN); }
+bool is_nonspacing_mark(char32_t c) { return is_mark(c) && is_one_of(c, UTF8PROC_CATEGORY_MN); }
 
 bool is_ideograph(char32_t c) {
   static constexpr Block blocks[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},   {0x20000, 0x2a6df},
@@ -112,6 +113,7 @@ bool is_ideograph(char32_t c) {
 }
 
 std::u32string lower(char32_t c) {
+  if (c < 0x80) return {c >= 'A' && c <= 'Z' ? c - U'A' + U'a' : c};
   if (c == 0x130) return U"i\u0307";
   return {static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)))};
 }

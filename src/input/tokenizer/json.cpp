@@ -20,7 +20,7 @@ Node Node::at(std::string_view key) const {
   static const nlohmann::json none;
   require(value_->is_object(), "must be an object");
   const auto found = value_->find(key);
-  return {found == value_->end() ? none : *found, *file_, sentence(place_, place_.empty() ? "" : ".", key)};
+  return {found == value_->end() ? none : *found, *file_, (place_.empty() ? "" : place_ + '.').append(key)};
 }
 
 std::size_t Node::entries() const {
@@ -28,7 +28,9 @@ std::size_t Node::entries() const {
   return value_->size();
 }
 
-Node Node::entry(std::size_t n) const { return {(*value_)[n], *file_, sentence(place_, '[', n, ']')}; }
+Node Node::entry(std::size_t n) const {
+  return {(*value_)[n], *file_, std::string(place_).append("[").append(std::to_string(n)).append("]")};
+}
 
 std::string Node::text() const {
   require(value_->is_string(), "must be a text");

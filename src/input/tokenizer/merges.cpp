@@ -2,73 +2,81 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <functional>
 #include <unordered_map>
 
 namespace annulus {
 namespace {
 
-constexpr std::size_t joined_bits = std::size_t{1} << 22;
+// About 32 bits for each rule, so that few pairs are taken for others; never more than fit a cache.
+unsigned joined_logarithm(std::size_t rules) {
+  return static_cast<unsigned>(std::clamp(std::bit_width(32 * rules), std::size_t{10}, std::size_t{22}));
+}
+
 constexpr std::uint32_t no_rank = ~std::uint32_t{0};
 constexpr std::size_t few = 48;  // up to here looking at all of them is faster than a heap
 
-// The first or the last unit of tokens: what two derivations of one token disagree about is not known.
+// The units that tokens may begin with, or end with: one, but for a token that is a unit and made by a rule, too.
 class Edges {
  public:
-  enum class Change : std::uint8_t { none, some, conflict };
-  const std::uint32_t* find(std::uint32_t id) const {
-    const auto found = unit_.find(id);
-    return found == unit_.end() ? nullptr : &found->second;
+  std::span<const std::uint32_t> of(std::uint32_t id) const {
+    const auto found = units_.find(id);
+    return found == units_.end() ? std::span<const std::uint32_t>() : found->second;
   }
-  Change set(std::uint32_t id, std::uint32_t unit) {
-    const auto [place, is_new] = unit_.try_emplace(id, unit);
-    if (is_new) return Change::some;
-    return place->second == unit ? Change::none : Change::conflict;
+  // Returns whether one of the units is new.
+  bool add(std::uint32_t id, std::span<const std::uint32_t> units) {
+    bool is_new = false;
+    for (const std::uint32_t unit : std::vector(units.begin(), units.end())) {
+      std::vector<std::uint32_t>& its = units_[id];
+      if (std::ranges::find(its, unit) != its.end()) continue;
+      its.push_back(unit);
+      is_new = true;
+      most_ = std::max(most_, its.size());
+    }
+    return is_new;
   }
+  std::size_t most() const { return most_; }
 
  private:
-  std::unordered_map<std::uint32_t, std::uint32_t> unit_;
+  std::unordered_map<std::uint32_t, std::vector<std::uint32_t>> units_;
+  std::size_t most_ = 0;
 };
 
 }  // namespace
 
 Merges::Merges(std::span<const Rule> rules, std::span<const std::uint32_t> units)
-    : rules_(rules.size()), joined_(joined_bits / 64) {
+    : rules_(rules.size()),
+      joined_shift_(64 - joined_logarithm(rules.size())),
+      joined_((std::size_t{1} << joined_logarithm(rules.size())) / 64) {
   for (std::uint32_t rank = 0; const Rule& rule : rules) rules_.at(key(rule.left, rule.right)) = {rank++, rule.whole};
   find_joined(rules, units);
-}
-
-std::size_t Merges::bit_of(std::uint32_t left, std::uint32_t right) {
-  return static_cast<std::size_t>(key(left, right) * 0x9e3779b97f4a7c15U >> 42U);
 }
 
 // A rule joins the last unit of its left with the first unit of its right token. Tokens are made of tokens, which rules
 // may name in any order: as many passes as it takes, a few.
 void Merges::find_joined(std::span<const Rule> rules, std::span<const std::uint32_t> units) {
   constexpr int most_passes = 64;
-  using Change = Edges::Change;
+  constexpr std::size_t most_edges = 16;
   Edges firsts, lasts;
-  bool clear = true;
-  for (const std::uint32_t unit : units) firsts.set(unit, unit), lasts.set(unit, unit);
+  for (const std::uint32_t unit : units) firsts.add(unit, {&unit, 1}), lasts.add(unit, {&unit, 1});
   bool changed = true;
-  for (int pass = 0; changed && clear; ++pass) {
-    clear = pass < most_passes;
+  for (int pass = 0; changed; ++pass) {
+    if (pass == most_passes || firsts.most() > most_edges || lasts.most() > most_edges)
+      return joined_.assign(joined_.size(), ~std::uint64_t{0});  // not worth finding out: nowhere
     changed = false;
     for (const Rule& rule : rules) {
-      const std::uint32_t *first = firsts.find(rule.left), *last = lasts.find(rule.right);
-      if (first == nullptr || last == nullptr) continue;  // never met, as far as is known yet
-      const Change at_first = firsts.set(rule.whole, *first), at_last = lasts.set(rule.whole, *last);
-      if (at_first == Change::conflict || at_last == Change::conflict) clear = false;
-      if (at_first == Change::some || at_last == Change::some) changed = true;
+      if (firsts.of(rule.left).empty() || lasts.of(rule.right).empty()) continue;  // never met, as far as is known yet
+      changed |= firsts.add(rule.whole, firsts.of(rule.left));
+      changed |= lasts.add(rule.whole, lasts.of(rule.right));
     }
   }
-  if (!clear) return joined_.assign(joined_.size(), ~std::uint64_t{0});
-  for (const Rule& rule : rules) {
-    const std::uint32_t *left = lasts.find(rule.left), *right = firsts.find(rule.right);
-    if (left == nullptr || right == nullptr) continue;
-    const std::size_t bit = bit_of(*left, *right);
-    joined_[bit / 64] |= std::uint64_t{1} << (bit % 64);
-  }
+  for (const Rule& rule : rules)
+    for (const std::uint32_t left : lasts.of(rule.left))
+      for (const std::uint32_t right : firsts.of(rule.right)) {
+        const std::size_t bit = bit_of(left, right);
+        joined_[bit / 64] |= std::uint64_t{1} << (bit % 64);
+      }
 }
 
 void Merges::apply(std::vector<PieceToken>& tokens) const {

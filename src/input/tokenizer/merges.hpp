@@ -33,12 +33,15 @@ class Merges {
     std::uint32_t rank = 0, whole = 0;
   };
   static std::uint64_t key(std::uint32_t left, std::uint32_t right) { return std::uint64_t{left} << 32U | right; }
-  static std::size_t bit_of(std::uint32_t left, std::uint32_t right);
+  std::size_t bit_of(std::uint32_t left, std::uint32_t right) const {
+    return static_cast<std::size_t>(key(left, right) * 0x9e3779b97f4a7c15U >> joined_shift_);
+  }
   void find_joined(std::span<const Rule> rules, std::span<const std::uint32_t> units);
   void apply_to_few(std::vector<PieceToken>& tokens) const;
   void apply_to_many(std::vector<PieceToken>& tokens) const;
 
   NumberTable<Merged> rules_;
+  unsigned joined_shift_;              // 64 less the binary logarithm of its bits
   std::vector<std::uint64_t> joined_;  // by bit_of: a set that holds more pairs than were put in
 };
 

@@ -68,6 +68,8 @@ class Reader {
     const Node pattern = node.at("pattern"), regex = pattern.at("Regex"), text = pattern.at("String");
     pattern.require(regex.is_null() != text.is_null(), "must be one Regex or one String");
     const std::string with = node.at("content").text();
+    node.at("content").require(regex.is_null() || with.find('$') == std::string::npos,
+                               "with a $ is not supported beside a Regex: ", quoted(with));
     if (!regex.is_null()) return add<ReplaceMatches>(Regex(regex.text(), regex), with);
     text.require(!text.text().empty(), "must not be empty");
     if (text.text() == " ") to_.space = with;

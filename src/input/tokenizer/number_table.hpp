@@ -6,7 +6,7 @@
 
 namespace annulus {
 
-/// From 64-bit keys, of which all bits set is none, to values: open addressing, at most half full. Made once, then read.
+/// From 64-bit keys, of which all bits set is none, to values: open addressing, at most half full.
 template <class Value>
 class NumberTable {
  public:

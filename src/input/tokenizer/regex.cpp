@@ -2,7 +2,9 @@
 
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
 #include <new>
 
 #include "annulus/base/error.hpp"
@@ -21,6 +23,7 @@ struct Free {
   void operator()(pcre2_code* code) const { ::pcre2_code_free(code); }
   void operator()(pcre2_match_data* data) const { ::pcre2_match_data_free(data); }
   void operator()(pcre2_compile_context* context) const { ::pcre2_compile_context_free(context); }
+  void operator()(pcre2_match_context* context) const { ::pcre2_match_context_free(context); }
 };
 
 PCRE2_SPTR units(std::string_view text) { return reinterpret_cast<PCRE2_SPTR>(text.data()); }
@@ -34,7 +37,18 @@ struct Regex::Compiled {
 
 struct Matcher::Found {
   std::unique_ptr<pcre2_match_data, Free> data;
+  std::unique_ptr<pcre2_match_context, Free> context;
 };
+
+namespace {
+
+// A run of spaces may cost steps for each of its bytes; what costs more than that would never end.
+std::uint32_t most_steps(std::size_t text_bytes) {
+  constexpr std::size_t usual = 10'000'000, per_byte = 16, largest = ~std::uint32_t{0};
+  return static_cast<std::uint32_t>(std::min(usual + per_byte * std::min(text_bytes, largest), largest));
+}
+
+}  // namespace
 
 Regex::Regex(std::string_view pattern, const Node& where) : compiled_(std::make_unique<Compiled>()) {
   constexpr std::size_t most_bytes = 65'536;
@@ -63,7 +77,9 @@ Regex::Regex(Regex&& other) noexcept = default;
 Matcher::Matcher(const Regex& regex, std::string_view text)
     : regex_(regex), text_(text), found_(std::make_unique<Found>()) {
   found_->data.reset(::pcre2_match_data_create(1, nullptr));
-  if (found_->data == nullptr) throw std::bad_alloc();
+  found_->context.reset(::pcre2_match_context_create(nullptr));
+  if (found_->data == nullptr || found_->context == nullptr) throw std::bad_alloc();
+  ::pcre2_set_match_limit(found_->context.get(), most_steps(text.size()));
 }
 
 Matcher::~Matcher() = default;
@@ -71,11 +87,12 @@ Matcher::~Matcher() = default;
 std::optional<Bytes> Matcher::next() {
   while (from_ <= text_.size()) {
     const pcre2_code* code = regex_.compiled_->code.get();
-    int result =
-        ::pcre2_match(code, units(text_), text_.size(), from_, PCRE2_NO_UTF_CHECK, found_->data.get(), nullptr);
-    if (result == PCRE2_ERROR_JIT_STACKLIMIT)
-      result = ::pcre2_match(code, units(text_), text_.size(), from_, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                             found_->data.get(), nullptr);
+    const auto run = [&](unsigned options) {
+      return ::pcre2_match(code, units(text_), text_.size(), from_, PCRE2_NO_UTF_CHECK | options, found_->data.get(),
+                           found_->context.get());
+    };
+    int result = run(0);
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = run(PCRE2_NO_JIT);
     if (result == PCRE2_ERROR_NOMATCH) break;
     require<Failure::file>(result >= 0, regex_.compiled_->place, " gives up on a text: ", message_of(result));
     const PCRE2_SIZE* ends = ::pcre2_get_ovector_pointer(found_->data.get());

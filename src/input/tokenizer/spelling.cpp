@@ -39,12 +39,14 @@ std::string Speller::spell(std::string_view token) const {
   }
   if (falls_back_)
     if (const std::optional<char> byte = byte_of(token)) return legible({&*byte, 1});
-  std::string text(token);
-  if (!continued_.empty() && token.starts_with(continued_)) text.erase(0, continued_.size());
-  if (space_.empty()) return text;
-  for (std::size_t at = text.find(space_); at != std::string::npos; at = text.find(space_, at + 1))
-    text.replace(at, space_.size(), " ");
-  return text;
+  if (!continued_.empty() && token.starts_with(continued_)) token.remove_prefix(continued_.size());
+  if (space_.empty()) return std::string(token);
+  std::string text;
+  for (std::size_t at = token.find(space_); at != std::string_view::npos; at = token.find(space_)) {
+    text.append(token.substr(0, at)).append(" ");
+    token.remove_prefix(at + space_.size());
+  }
+  return text.append(token);
 }
 
 }  // namespace annulus

@@ -18,8 +18,8 @@ enum class Delimiters : std::uint8_t { isolated, removed, merged_with_previous, 
 
 Delimiters read_delimiters(const Node& node);
 
-/// Takes the stretches of a piece one after another, matches and what is between them, and passes on what the rule makes
-/// of them.
+/// Takes the stretches of a piece one after another, matches and what is between them, and passes on what the rule
+/// makes of them.
 class Cuts {
  public:
   Cuts(Delimiters rule, const Piece& piece, const TakePiece& take) : rule_(rule), piece_(piece), take_(take) {}
