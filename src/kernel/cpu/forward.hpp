@@ -214,6 +214,8 @@ void forward(const ForwardItem& item, float* scratch) {
     heads[n].room.p = heads[0].room.p;  // stays near
     for (Index b = 0; b < blocks; ++b) {
       const ForwardBlock block = block_at(heads[n].room, b);
+      const Index later = group.begin + (b + 1) * lanes;  // sent for now, as the results are by load_block
+      prefetch_rows(heads[n].item.q, shape.type, {later, least(later + lanes, group.end)}, shape.channels, 0, 1);
       Operands::pack_queries(heads[n].item, group.begin + b * lanes, rows_of(b), heads[n].room.row, block.q);
       load_block(heads[n].item, group.begin + b * lanes, rows_of(b), heads[n].room.row, block);
     }

@@ -69,7 +69,8 @@ ANNULUS_INLINE ForwardBlock block_at(const ForwardRoom& room, Index b) {
 
 ANNULUS_INLINE float minus_base_of(float top) { return top == -infinity ? 0.0F : -(top * log2_e); }
 
-/// All but the queries.
+/// All but the queries. Sends for the results of the next block's rows, which have most likely met keys where these have: no
+/// processor guesses where rows of one head lie.
 void load_block(const ForwardItem& item, Index row, Index count, float* spare, const ForwardBlock& block) {
   const Index values = item.shape.value_channels;
   zero(block.out, padded(values) * lanes);
@@ -91,6 +92,8 @@ void load_block(const ForwardItem& item, Index row, Index count, float* spare, c
   const bool fresh = !any(met_some);
   block.strips[1] = fresh ? 0 : 1;
   if (fresh) return;  // rows that have met no score are zeros
+  const Steps later{row + lanes, least(row + 2 * lanes, item.group.end)};
+  prefetch_rows({item.out.data, item.out.pitch}, DType::f32, later, values, 0, 1);
   pack_lanes({item.out.data, item.out.pitch}, DType::f32, row, count, values, spare, block.total);
   zero(block.total + values * lanes, (padded(values) - values) * lanes);
   for (int n = 0; n < vectors; ++n) {  // what such rows hold has no meaning
