@@ -12,30 +12,54 @@ namespace {
 
 constexpr std::size_t lanes = 16;  // partial sums, so that the compiler can use vectors
 
-template <class Term>
-double sum_of(std::span<const float> x, const Term& term) {
-  std::array<float, lanes> sums{};
-  double total = 0;
+// Sums of terms of each x, as many as term(x) has; f32 sums of at most 64 numbers each.
+template <std::size_t count, class Term>
+std::array<double, count> sums_of(std::span<const float> x, const Term& term) {
+  std::array<double, count> totals{};
   std::size_t i = 0;
-  for (std::size_t end = 0; i + lanes <= x.size();) {  // f32 sums of at most 64 numbers
-    end = std::min(x.size() - lanes + 1, i + 64 * lanes);
-    for (; i < end; i += lanes)
-      for (std::size_t n = 0; n < lanes; ++n) sums[n] += term(x[i + n]);
-    for (float& sum : sums) total += sum, sum = 0;
+  while (i + lanes <= x.size()) {
+    std::array<std::array<float, lanes>, count> sums{};
+    for (const std::size_t end = std::min(x.size() - lanes + 1, i + 64 * lanes); i < end; i += lanes)
+      for (std::size_t n = 0; n < lanes; ++n) {
+        const std::array<float, count> terms = term(x[i + n]);
+        for (std::size_t t = 0; t < count; ++t) sums[t][n] += terms[t];
+      }
+    for (std::size_t t = 0; t < count; ++t)
+      for (const float sum : sums[t]) totals[t] += sum;
   }
-  for (; i < x.size(); ++i) total += term(x[i]);
-  return total;
+  for (; i < x.size(); ++i) {
+    const std::array<float, count> terms = term(x[i]);
+    for (std::size_t t = 0; t < count; ++t) totals[t] += terms[t];
+  }
+  return totals;
 }
 
-// exp(x) to 2 units in the last place, without a branch or a call; 0 below -87, where results are no longer normal. x <= 88.
-float quick_exp(float x) {
-  const float clipped = std::max(x, -87.0F);
-  const float n = std::floor(clipped * std::numbers::log2e_v<float> + 0.5F);
+template <class Term>
+double sum_of(std::span<const float> x, const Term& term) {
+  return sums_of<1>(x, [&](float v) { return std::array{term(v)}; })[0];
+}
+
+float largest_of(std::span<const float> x) {
+  std::array<float, lanes> tops{};
+  tops.fill(-std::numeric_limits<float>::infinity());
+  std::size_t i = 0;
+  for (; i + lanes <= x.size(); i += lanes)
+    for (std::size_t n = 0; n < lanes; ++n) tops[n] = std::max(tops[n], x[i + n]);
+  float top = *std::ranges::max_element(tops);
+  for (; i < x.size(); ++i) top = std::max(top, x[i]);
+  return top;
+}
+
+// exp(x) to 2 units in the last place where it is a normal number, else less than 2^-125; x <= 88. Without a branch or a call, so that
+// the compiler can use vectors on any processor.
+inline float quick_exp(float x) {
+  constexpr float round = 0x1.8p23F;  // a number added to this is rounded to a whole one, which its last bits are
+  const float clipped = std::max(x, -87.0F), turned = clipped * std::numbers::log2e_v<float> + round;
+  const float n = turned - round;
   const float r = (clipped - n * 0.693359375F) + n * 2.12194440e-4F;  // ln 2 in two parts, of which the first is exact
   float p = 1.0F / 5040;
   for (const float factor : {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F}) p = p * r + factor;
-  const float power = std::bit_cast<float>((static_cast<std::int32_t>(n) + 127) << 23);
-  return x < -87.0F ? 0.0F : p * power;
+  return p * std::bit_cast<float>((std::bit_cast<std::int32_t>(turned) + 127) << 23);
 }
 
 float silu(float x) {
@@ -122,19 +146,23 @@ void meet_logits(LogitState& state, std::span<float> logits, Index first, Index 
   if (logits.empty()) return;
   if (cap > 0)
     for (float& x : logits) x = cap * std::tanh(x / cap);
-  const auto best = std::ranges::max_element(logits);
+  const float best = largest_of(logits);
   const auto count = static_cast<Index>(logits.size());
   if (next >= first && next < first + count) state.wanted = logits[static_cast<std::size_t>(next - first)];
-  if (*best > state.top) {
-    const double drop = static_cast<double>(state.top) - *best, keep = state.best < 0 ? 0.0 : std::exp(drop);
+  if (best > state.top) {
+    const double drop = static_cast<double>(state.top) - best, keep = state.best < 0 ? 0.0 : std::exp(drop);
     state.weighted = state.best < 0 ? 0.0 : keep * (state.weighted + state.sum * drop);
     state.sum *= keep;
-    state.top = *best;
-    state.best = first + (best - logits.begin());
+    state.top = best;
+    state.best = first + (std::ranges::find(logits, best) - logits.begin());
   }
   const float top = state.top;
-  state.sum += sum_of(logits, [top](float x) { return quick_exp(x - top); });
-  state.weighted += sum_of(logits, [top](float x) { return quick_exp(x - top) * std::max(x - top, -88.0F); });
+  const auto sums = sums_of<2>(logits, [top](float x) {
+    const float below = std::max(x - top, -87.0F), p = quick_exp(below);
+    return std::array{p, p * below};
+  });
+  state.sum += sums[0];
+  state.weighted += sums[1];
 }
 
 }  // namespace annulus
