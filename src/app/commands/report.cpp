@@ -99,6 +99,12 @@ ReportChoice choice_of(const Settings& settings) {
               settings.text("heads"));
       choice.heads.push_back(head);
     }
+  for (const Range& range : settings.list("layers"))
+    for (Index layer = range.begin; layer < range.end; ++layer) {
+      require(choice.layers.size() < 32, settings.name_of("layers"), " must name at most 32 layers: it is ",
+              settings.text("layers"));
+      choice.layers.push_back(layer);
+    }
   if (settings.has("at")) choice.at = settings.count("at");
   return choice;
 }
@@ -146,9 +152,15 @@ Command report_command() {
           "The page needs no other file. Figures are drawn by gnuplot, which must be installed (Debian, Ubuntu: "
           "gnuplot-nox).\n",
       .arguments = {"FILE...", 1, 1000},
-      .options = {{.name = "heads",
+      .options = {{.name = "layers",
                    .value = "LIST",
-                   .fallback = "(the first 8)",
+                   .fallback = "(those with the most telling heads)",
+                   .group = "What is shown",
+                   .help = "layers of a trained model that are shown in detail, for example 0,5 or 8-11",
+                   .check = number_list()},
+                  {.name = "heads",
+                   .value = "LIST",
+                   .fallback = "(8 of them)",
                    .group = "What is shown",
                    .help = "heads, for example 0,3 or 8-15",
                    .check = number_list()},

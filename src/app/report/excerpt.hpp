@@ -1,34 +1,18 @@
 #pragma once
-#include <optional>
-#include <string>
-#include <vector>
+#include <span>
 
-#include "app/report/report.hpp"
+#include "app/report/shown.hpp"
+#include "app/report/words.hpp"
 
 namespace annulus::app {
 
-/// The tokens of a text, spelled out.
-class Words {
- public:
-  /// Nothing where the file has no ids and no vocabulary, or more tokens than can be held (16M).
-  static std::optional<Words> of(const InputFile& file);
-  Index count() const { return static_cast<Index>(ids_.size()); }
-  /// "?" where the file says nothing of it.
-  std::string at(Index token) const;
-  /// Of a range of tokens, as far as they are there: as they would be read.
-  std::string text(Range tokens) const;
-  /// What stands between two tokens.
-  const std::string& gap() const { return gap_; }
+/// The stretch of a text that is shown token by token: from where the user says, else from some tokens into the later side of the longest
+/// passage that occurs twice, else from the middle, where there is something to look back at. Throws Error (usage) when it is not there.
+Range excerpt_of(const InputFile& file, Index tokens, const ReportChoice& choice);
 
- private:
-  std::vector<Index> ids_;
-  std::vector<std::string> vocabulary_;
-  std::string gap_;
-};
-
-/// A stretch of the text whose tokens tell, when one points at them, which keys they look at. Nothing where the file does not keep
-/// them (--trace full).
-void add_excerpt(const InputFile& file, const std::string& group, const Words& words, const ReportChoice& choice,
-                 Page& page);
+/// That stretch, whose tokens tell, when one points at them, which keys they look at. Nothing where the file does not keep them
+/// (--trace full does).
+void add_excerpt(const InputFile& file, std::span<const ShownTraces> shown, const Words& words,
+                 const ReportChoice& choice, Page& page);
 
 }  // namespace annulus::app

@@ -161,15 +161,22 @@ void tell(const Chart& chart, const std::string& block, std::string& script) {
   script += sentence("plot ", plots, "\n");
 }
 
+// What a cell's shade is taken from; NaN: it stays white.
+double shade(const HeatMap& map, double value) {
+  const bool white = map.logarithmic ? !(value > 0) : !std::isfinite(value);
+  return white ? NAN : std::max(value, map.faintest);
+}
+
 void tell(const HeatMap& map, const std::string& block, std::string& script) {
   script += sentence("set title ", quoted(map.title), " noenhanced\n");
-  if (std::ranges::none_of(map.values, [](double value) { return value > 0; }))
+  if (std::ranges::all_of(map.values, [&](double value) { return std::isnan(shade(map, value)); }))
     return tell_nothing(map.x, map.y, script);
   Axis x = map.x, y = map.y;
   x.least = y.largest = 0;
   x.largest = map.cell_x * static_cast<double>(map.columns);
   y.least = map.cell_y * static_cast<double>(map.rows);  // the first row is the upper one
-  for (Axis* axis : {&x, &y}) axis->ticks = few_ticks(std::max(axis->least, axis->largest));
+  for (Axis* axis : {&x, &y})
+    if (axis->ticks.empty()) axis->ticks = few_ticks(std::max(axis->least, axis->largest));
   describe(x, "x", script);
   describe(y, "y", script);
   script +=
@@ -180,7 +187,7 @@ void tell(const HeatMap& map, const std::string& block, std::string& script) {
   for (Index row = 0; row < map.rows * down; ++row) {
     for (Index column = 0; column < map.columns * across; ++column) {
       const double value = map.values[static_cast<std::size_t>(row / down * map.columns + column / across)];
-      script += sentence(column > 0 ? " " : "", number(value > 0 ? std::max(value, map.faintest) : NAN));
+      script += sentence(column > 0 ? " " : "", number(shade(map, value)));
     }
     script += "\n";
   }

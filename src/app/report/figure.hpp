@@ -38,10 +38,11 @@ struct Chart {
 /// Cells in shades of one colour: rows downwards, columns to the right.
 struct HeatMap {
   std::string title = {};
-  Axis x, y;                      ///< only label and ticks are used; cells begin at 0
+  Axis x, y;                      ///< only label and ticks (empty: a few round numbers) are used; cells begin at 0
   double cell_x = 1, cell_y = 1;  ///< what a cell covers
   Index rows = 0, columns = 0;
-  std::vector<double> values = {};  ///< [rows, columns]; what is not above 0 stays white
+  std::vector<double> values =
+      {};  ///< [rows, columns]; what is no number stays white, and of logarithmic shades what is not above 0
   double faintest = 1e-5, fullest = 1;
   bool logarithmic = true;  ///< the shades
 };

@@ -4,7 +4,6 @@
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "annulus/memory/device.hpp"
-#include "app/report/excerpt.hpp"
 #include "app/report/report.hpp"
 
 namespace annulus::app {
@@ -75,16 +74,22 @@ void add_passages(const InputFile& file, const std::optional<Words>& words, Page
   if (!table.rows.empty()) page.folded(sentence(table.rows.size(), " more"), table);
 }
 
+}  // namespace
+
+void add_reuse(const InputFile& file, const std::optional<Words>& words, Page& page) {
+  add_predictions(file, page);
+  add_passages(file, words, page);
+}
+
 // Of every head, the keys that receive the most.
-void add_received(const InputFile& file, const std::string& group, const std::optional<Words>& words,
-                  const ReportChoice& choice, Page& page) {
-  const std::string name = sentence(group, "/received_mass");
+void add_received(const InputFile& file, const ShownTraces& traces, const std::optional<Words>& words, Page& page) {
+  const std::string name = sentence(traces.group, "/received_mass");
   if (!file.has(name)) return;
   const Shape shape = file.shape(name);
   require<Failure::file>(shape.dims.size() == 2, "a trace must have the axes [key, head]: ", file.path(), ": ", name,
                          " is ", text_of(shape));
   const Index keys = shape.dims[0], count = shape.dims[1];
-  const std::vector<Index> heads = shown_heads(choice, count);
+  const std::vector<Index> heads = traces.shown_heads(count);
   if (keys == 0 || heads.empty()) return;
   constexpr std::size_t most = 8;
   std::vector<std::vector<std::pair<double, Index>>> best(heads.size());  // largest first
@@ -117,27 +122,17 @@ void add_received(const InputFile& file, const std::string& group, const std::op
   for (std::size_t i = 0; i < most; ++i) {
     std::vector<std::string> row{std::to_string(i + 1)};
     for (const auto& list : best)
-      row.push_back(i >= list.size() ? ""
-                                     : sentence(readable(list[i].first),
-                                                words ? sentence(" \u201c", words->at(list[i].second), "\u201d") : "",
-                                                " at ", place_of(list[i].second)));
+      row.push_back(i >= list.size()
+                        ? ""
+                        : sentence(readable(list[i].first),
+                                   words ? sentence(" \u201c", visible(words->at(list[i].second)), "\u201d") : "",
+                                   " at ", place_of(list[i].second)));
     table.rows.push_back(std::move(row));
   }
-  page.section("Keys that receive the most attention");
+  traces.section("Keys that receive the most attention", page);
   page.paragraph(
       "Attention of all queries together: a key that everybody sees alone receives as much as there are queries.");
   page.table(table);
-}
-
-}  // namespace
-
-void add_findings(const InputFile& file, const std::string& group, const ReportChoice& choice, Page& page) {
-  const std::optional<Words> words = Words::of(file);
-  add_predictions(file, page);
-  add_passages(file, words, page);
-  if (group.empty()) return;
-  if (words) add_excerpt(file, group, *words, choice, page);
-  add_received(file, group, words, choice, page);
 }
 
 }  // namespace annulus::app

@@ -119,6 +119,8 @@ void Page::chapter(const std::string& heading, const std::string& subheading) {
 
 void Page::section(const std::string& heading) { html(sentence("<h2>", escaped(heading), "</h2>\n")); }
 
+void Page::subsection(const std::string& heading) { html(sentence("<h3>", escaped(heading), "</h3>\n")); }
+
 void Page::paragraph(const std::string& text) { html(sentence("<p>", escaped(text), "</p>\n")); }
 
 void Page::facts(const std::vector<std::pair<std::string, std::string>>& facts) {
@@ -133,13 +135,20 @@ void Page::facts(const std::vector<std::pair<std::string, std::string>>& facts) 
 
 void Page::table(const Table& table) { html(html_of(table)); }
 
+void Page::fold(const std::string& summary) { html(sentence("<details><summary>", escaped(summary), "</summary>\n")); }
+
+void Page::unfold() { html("</details>\n"); }
+
 void Page::folded(const std::string& summary, const Table& table) {
-  html(sentence("<details><summary>", escaped(summary), "</summary>\n", html_of(table), "</details>\n"));
+  fold(summary);
+  html(html_of(table));
+  unfold();
 }
 
 void Page::folded(const std::string& summary, const std::string& preformatted) {
-  html(sentence("<details><summary>", escaped(summary), "</summary>\n<pre>", escaped(preformatted),
-                "</pre></details>\n"));
+  fold(summary);
+  html(sentence("<pre>", escaped(preformatted), "</pre>"));
+  unfold();
 }
 
 void Page::figure(Figure figure) {

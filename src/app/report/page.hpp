@@ -33,6 +33,7 @@ class Page {
 
   void chapter(const std::string& heading, const std::string& subheading);
   void section(const std::string& heading);
+  void subsection(const std::string& heading);
   void paragraph(const std::string& text);
   /// Short names and values in boxes, side by side.
   void facts(const std::vector<std::pair<std::string, std::string>>& facts);
@@ -40,6 +41,9 @@ class Page {
   /// A table that is folded away below its summary.
   void folded(const std::string& summary, const Table& table);
   void folded(const std::string& summary, const std::string& preformatted);
+  /// What is added until it is unfolded lies below its summary, and is folded away.
+  void fold(const std::string& summary);
+  void unfold();
   /// A second one of the same name gets a number.
   void figure(Figure figure);
   /// HTML as it is.

@@ -4,6 +4,8 @@
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "app/contents.hpp"
+#include "app/report/excerpt.hpp"
+#include "app/report/layered.hpp"
 #include "app/report/report.hpp"
 
 namespace annulus::app {
@@ -24,6 +26,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const InputFile& file,
   for (const auto& [name, label] : {std::pair{"mask", "mask"},
                                     {"dtype", "numbers"},
                                     {"model", "model"},
+                                    {"model_kind", "kind of model"},
                                     {"strategy", "strategy"},
                                     {"partition", "partition"},
                                     {"ranks", "ranks"},
@@ -58,16 +61,53 @@ Table contents_of(const InputFile& file) {
   return table;
 }
 
-}  // namespace
+constexpr const char* no_traces =
+    "There are no attention traces in this file: --trace summary, standard or full of run and attend keeps them.";
 
-std::vector<Index> shown_heads(const ReportChoice& choice, Index count) {
-  constexpr Index usual = 8;
-  std::vector<Index> heads = choice.heads;
-  for (Index head = 0; choice.heads.empty() && head < std::min(count, usual); ++head) heads.push_back(head);
-  for (const Index head : heads)
-    require(head < count, "--heads must name heads of the result, 0 to ", count - 1, ": it names ", head);
-  return heads;
+// "Of all heads, head 3 looks most at the previous token (0.93), and head 4 looks farthest (512)."
+std::string reason_text(const ShownTraces& traces) {
+  std::string text;
+  for (std::size_t i = 0; i < traces.why.size(); ++i)
+    text += sentence(i == 0 ? "Of all heads, " : i + 1 < traces.why.size() ? ", " : ", and ", traces.why[i]);
+  return sentence(text.empty() ? "" : text + ". ", "--layers and --heads show others.");
 }
+
+// A result with one attention.
+void add_one(const InputFile& file, const std::optional<Words>& words, const ReportChoice& choice, Page& page) {
+  std::vector<ShownTraces> shown;
+  for (const char* group : {"trace", "layers/000/attention"})
+    if (file.has(sentence(group, "/entropy"))) shown = {{.group = group, .heads = choice.heads}};
+  for (const Index layer : choice.layers)
+    require(layer == 0 && !shown.empty() && shown[0].group != "trace",
+            "--layers must name layers of the result that have traces: ", file.path(), " has no layer ", layer);
+  add_reuse(file, words, page);
+  if (words) add_excerpt(file, shown, *words, choice, page);
+  for (const ShownTraces& traces : shown) {
+    add_received(file, traces, words, page);
+    add_attention(file, traces, page);
+  }
+  if (shown.empty()) page.paragraph(no_traces);
+}
+
+// A result of a model with many layers.
+void add_layers(const InputFile& file, const std::optional<Words>& words, const ReportChoice& choice, Page& page) {
+  const std::vector<Layer> layers = layers_of(file);
+  const HeadMeans means = head_means(file, traced_layers(file, layers));
+  const std::vector<ShownTraces> shown = shown_layers(means, choice);
+  add_next_tokens(file, words, choice, page);
+  add_heads(file, means, page);
+  add_depth(file, layers, means, page);
+  if (means.layers.empty()) page.paragraph(no_traces);
+  if (words) add_excerpt(file, shown, *words, choice, page);
+  for (const ShownTraces& traces : shown) {
+    page.section(sentence("Layer ", traces.layer));
+    page.paragraph(reason_text(traces));
+    add_attention(file, traces, page);
+    add_received(file, traces, words, page);
+  }
+}
+
+}  // namespace
 
 void add_result(const InputFile& file, const ReportChoice& choice, Page& page) {
   const json attributes = attributes_of(file);
@@ -76,14 +116,9 @@ void add_result(const InputFile& file, const ReportChoice& choice, Page& page) {
   if (attributes.contains("status") && plain(attributes["status"]) != "complete")
     page.html("<p class=\"warning\">This result is not complete: the job that made it was stopped.</p>\n");
   page.facts(facts_of(file, attributes));
-  std::string traces;
-  for (const char* group : {"trace", "layers/000/attention"})
-    if (file.has(sentence(group, "/entropy"))) traces = group;
-  add_findings(file, traces, choice, page);
-  if (!traces.empty()) add_attention(file, traces, choice, page);
-  else
-    page.paragraph(
-        "There are no attention traces in this file: --trace summary, standard or full of run and attend keeps them.");
+  const std::optional<Words> words = Words::of(file);
+  if (attributes.contains("model_kind") || layers_of(file).size() > 1) add_layers(file, words, choice, page);
+  else add_one(file, words, choice, page);
   page.section("What is in the file");
   page.table(contents_of(file));
   Table origin{{"attribute", "value"}};

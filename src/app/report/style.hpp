@@ -11,6 +11,7 @@ constexpr const char* page_style = R"css(
 body { color: var(--ink); background: var(--page); font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; margin: 1.6em 0 0; overflow-wrap: anywhere; } h1:first-child { margin-top: 0; }
 h2 { font-size: 1.15em; margin: 2em 0 .5em; border-bottom: 1px solid var(--line); padding-bottom: .2em; }
+h3 { font-size: 1em; margin: 1.6em 0 .4em; }
 .sub, figcaption { color: var(--faint); margin: .2em 0 1em; } figcaption { font-size: .9em; }
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6em; margin: 1em 0; }
 .facts div { background: var(--box); border-radius: 6px; padding: .5em .8em; } .facts dt { color: var(--faint); font-size: .8em; }
@@ -26,7 +27,7 @@ pre { background: var(--box); padding: .8em; overflow-x: auto; font-size: .85em;
 .tokens span { display: inline-block; white-space: pre; line-height: 1.4; padding: .1em .15em; border-radius: 3px; cursor: pointer; }
 .tokens span.seen { outline: 2px solid #D55E00; } .tokens span.asks { outline: 2px solid rgb(var(--mark)); }
 .looks { min-height: 11em; background: var(--box); border-radius: 6px; padding: .6em .8em; margin: .6em 0; font-size: .9em; }
-.looks mark { background: rgba(var(--mark), .3); color: inherit; } .choose label { margin-right: 1em; white-space: nowrap; }
+.looks mark { background: rgba(var(--mark), .3); color: inherit; } .heads { margin-bottom: .4em; } .choose label { margin-right: 1em; white-space: nowrap; }
 @media print { .tokens { max-height: none; } details { display: none; } }
 )css";
 
