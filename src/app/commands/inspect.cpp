@@ -11,6 +11,7 @@
 #include "app/commands/commands.hpp"
 #include "app/contents.hpp"
 #include "app/context.hpp"
+#include "app/folded_contents.hpp"
 #include "app/outputs.hpp"
 #include "app/text_draft.hpp"
 
@@ -49,10 +50,11 @@ int run(const Settings& settings, Context& context) {
   for (const auto& [name, value] : out["attributes"].items())
     std::printf("  %-18s %s\n", name.c_str(), short_text(value).c_str());
   std::printf("\n  %-42s %-28s %10s %10s %10s  %s\n", "dataset", "shape", "least", "mean", "largest", "units");
-  visit_datasets(file, [&](const json& dataset) {
-    std::printf("  %-42s %s\n", dataset["path"].get<std::string>().c_str(), line_of(dataset).c_str());
-    out["datasets"].push_back(dataset);
-  });
+  visit_datasets(file, [&](const json& dataset) { out["datasets"].push_back(dataset); });
+  const auto all = out["datasets"].get<std::vector<json>>();
+  for (const json& dataset : settings.flag("all") ? all : fold_layers(all))
+    if (dataset.contains("folded")) std::printf("  %s\n", dataset["folded"].get<std::string>().c_str());
+    else std::printf("  %-42s %s\n", dataset["path"].get<std::string>().c_str(), line_of(dataset).c_str());
   for (const char* name : {"passages/text"}) {
     if (!file.has(name)) continue;
     const auto lines = file.read_texts(name);
@@ -70,7 +72,10 @@ Command inspect_command() {
   return {.name = "inspect",
           .summary = "a result at the terminal: attributes, datasets, ranges, passages",
           .arguments = {"FILE.h5", 1, 1},
-          .options = {{.name = "json", .value = "FILE", .group = "Output", .help = "the same for machines"}},
+          .options = {{.name = "all",
+                       .group = "Output",
+                       .help = "every layer's datasets, also where layers hold the same as an earlier one"},
+                      {.name = "json", .value = "FILE", .group = "Output", .help = "all datasets, for machines"}},
           .examples = {"annulus inspect results/demo.h5", "annulus inspect qkv.h5",
                        "annulus inspect out.h5 --json out.json"},
           .run = run};

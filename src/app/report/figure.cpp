@@ -179,9 +179,10 @@ void tell(const HeatMap& map, const std::string& block, std::string& script) {
     if (axis->ticks.empty()) axis->ticks = few_ticks(std::max(axis->least, axis->largest));
   describe(x, "x", script);
   describe(y, "y", script);
-  script +=
-      sentence("unset key\nunset grid\n", map.logarithmic ? "set" : "unset", " logscale cb\nset cbrange [",
-               number(map.faintest), ":", number(map.fullest), "]\nset format cb '%g'\n", block, " << END_OF_DATA\n");
+  script += sentence("unset key\nunset grid\n", map.logarithmic ? "set" : "unset", " logscale cb\nset cbrange [",
+                     number(map.faintest), ":", number(map.fullest), "]\nset format cb '%g'\nset cbtics ",
+                     map.logarithmic ? "autofreq" : number((map.fullest - map.faintest) / 2), "\n", block,
+                     " << END_OF_DATA\n");
   // gnuplot wants two rows and two columns at least: a single one is drawn as two halves
   const Index down = map.rows == 1 ? 2 : 1, across = map.columns == 1 ? 2 : 1;
   for (Index row = 0; row < map.rows * down; ++row) {

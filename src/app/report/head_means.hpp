@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "app/report/layers.hpp"
+#include "app/layers.hpp"
 
 namespace annulus::app {
 

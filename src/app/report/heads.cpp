@@ -19,9 +19,9 @@ std::string queries_text(Index some, Index all) {
   return sentence(some < all ? grouped(some) + " of " : "all ", grouped(all), " queries");
 }
 
-// Above all values, and round.
+// Above all values, and round. Shares that are next to nothing stay pale.
 double end_of_shades(const Measure& measure) {
-  double largest = 0;
+  double largest = std::isnan(measure.most) ? 0 : 0.1 * measure.most;
   for (const double value : measure.values) largest = std::isfinite(value) ? std::max(largest, value) : largest;
   if (!(largest > 0)) return 1;
   const double power = std::pow(10.0, std::floor(std::log10(largest)));
@@ -59,8 +59,11 @@ Figure maps_of(const HeadMeans& means, const std::vector<Measure>& measures) {
                                          .faintest = 0,
                                          .fullest = end_of_shades(measure),
                                          .logarithmic = false});
-  const auto down = static_cast<double>((figure.panels.size() + 1) / 2);
-  figure.height = down * std::clamp(100 + 8 * static_cast<double>(layers.size()), 160.0, 420.0);
+  const double down = std::ceil(static_cast<double>(figure.panels.size()) / 2);
+  constexpr double around = 120, row = 8, label = 15;  // pixels
+  const auto rows = static_cast<double>(layers.size()),
+             labels = static_cast<double>(cells_axis("", layers).ticks.size());
+  figure.height = down * std::clamp(around + std::max(row * rows, label * labels), 190.0, 420.0);
   return figure;
 }
 

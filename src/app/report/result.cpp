@@ -4,6 +4,7 @@
 #include "annulus/base/error.hpp"
 #include "annulus/geometry/numbers.hpp"
 #include "app/contents.hpp"
+#include "app/folded_contents.hpp"
 #include "app/report/excerpt.hpp"
 #include "app/report/layered.hpp"
 #include "app/report/report.hpp"
@@ -40,7 +41,13 @@ std::vector<std::pair<std::string, std::string>> facts_of(const InputFile& file,
 
 Table contents_of(const InputFile& file) {
   Table table{{"dataset", "shape", "least", "mean", "largest", "units", "note"}};
-  visit_datasets(file, [&](const json& dataset) {
+  std::vector<json> datasets;
+  visit_datasets(file, [&](const json& dataset) { datasets.push_back(dataset); });
+  for (const json& dataset : fold_layers(datasets)) {
+    if (dataset.contains("folded")) {
+      table.rows.push_back({dataset["folded"].get<std::string>(), "", "", "", "", "", ""});
+      continue;
+    }
     std::vector<std::string> row{dataset["path"].get<std::string>()};
     if (dataset.contains("linked") || dataset.contains("refusal")) {
       row.insert(row.end(), {"", "", "", "", ""});
@@ -57,7 +64,7 @@ Table contents_of(const InputFile& file) {
       row.push_back(sentence(holds, sampled && !holds.empty() ? "; " : "", sampled ? "of sampled rows" : ""));
     }
     table.rows.push_back(std::move(row));
-  });
+  }
   return table;
 }
 

@@ -36,15 +36,29 @@ std::vector<Index> telling_heads(const std::vector<Index>& telling, Index count)
   return heads;
 }
 
-// Those of these numbers, or all.
-std::vector<std::size_t> chosen_layers(const HeadMeans& means, const ReportChoice& choice) {
+// Those with the heads that do most of anything; where the same layers do most of much, some over the depth besides.
+std::vector<std::size_t> telling_layers(const HeadMeans& means, const std::vector<const Measure*>& measures) {
+  std::vector<std::size_t> layers;
+  const auto add = [&](std::size_t layer) {
+    if (layers.size() < usual_layers && std::ranges::find(layers, layer) == layers.end()) layers.push_back(layer);
+  };
+  for (const Measure* measure : measures)
+    for (const HeadMeans::Head& best : means.strongest(*measure, 1)) add(best.layer);
+  if (const std::size_t count = means.layers.size(); count > 0)
+    for (const std::size_t layer : {count / 2, count - 1, std::size_t{0}}) add(layer);
+  std::ranges::sort(layers);
+  return layers;
+}
+
+// Those that the user names.
+std::vector<std::size_t> chosen_layers(const HeadMeans& means, const std::vector<Index>& chosen) {
   std::vector<std::size_t> layers;
   std::vector<Index> numbers;
   for (const Layer& layer : means.layers) numbers.push_back(layer.number);
-  for (const Index number : choice.layers) {
+  for (const Index number : chosen) {
     const auto found = std::ranges::find(numbers, number);
-    require(found != numbers.end(), "--layers must name layers of the result that have traces, ", list_text(numbers),
-            ": it names ", number);
+    require(found != numbers.end(), "--layers must name layers of the result that have traces, ",
+            numbers.empty() ? "and it has none" : list_text(numbers), ": it names ", number);
     layers.push_back(static_cast<std::size_t>(found - numbers.begin()));
   }
   return layers;
@@ -72,14 +86,9 @@ std::string ShownTraces::named(const std::string& figure) const {
 }
 
 std::vector<ShownTraces> shown_layers(const HeadMeans& means, const ReportChoice& choice) {
-  std::vector<std::size_t> layers = chosen_layers(means, choice);
   const std::vector<const Measure*> measures = by_interest(means);
-  for (const Measure* measure : measures)
-    if (const auto best = means.strongest(*measure, 1); choice.layers.empty() && !best.empty() &&
-                                                        layers.size() < usual_layers &&
-                                                        std::ranges::find(layers, best[0].layer) == layers.end())
-      layers.push_back(best[0].layer);
-  std::ranges::sort(layers);
+  const std::vector<std::size_t> layers =
+      choice.layers.empty() ? telling_layers(means, measures) : chosen_layers(means, choice.layers);
   std::vector<ShownTraces> shown;
   bool begun = false;
   for (const std::size_t layer : layers)

@@ -10,7 +10,7 @@ namespace annulus::app {
 /// What of a result is shown where it cannot be all.
 struct ReportChoice {
   std::vector<Index> heads = {};   ///< empty: the first eight; of many layers those that show most are among them
-  std::vector<Index> layers = {};  ///< empty: those with the heads that show most
+  std::vector<Index> layers = {};  ///< empty: four, first those with the heads that show most
   Index at = -1;                   ///< the first token of the excerpt; -1: near the longest passage
 };
 

@@ -1,4 +1,4 @@
-#include "app/report/layers.hpp"
+#include "app/layers.hpp"
 
 #include <algorithm>
 #include <cctype>
@@ -8,13 +8,18 @@
 
 namespace annulus::app {
 
-std::vector<Layer> layers_of(const InputFile& file) {
+Index layer_number(const std::string& name) {
   constexpr std::size_t most_digits = 9;
+  const bool number = !name.empty() && name.size() <= most_digits &&
+                      std::ranges::all_of(name, [](unsigned char c) { return std::isdigit(c) != 0; });
+  return number ? std::stoll(name) : -1;
+}
+
+std::vector<Layer> layers_of(const InputFile& file) {
   std::vector<Layer> layers;
   if (!file.has("layers")) return layers;
   for (const std::string& name : file.names("layers"))
-    if (name.size() <= most_digits && std::ranges::all_of(name, [](unsigned char c) { return std::isdigit(c) != 0; }))
-      layers.push_back({std::stoll(name), "layers/" + name});
+    if (const Index number = layer_number(name); number >= 0) layers.push_back({number, "layers/" + name});
   std::ranges::stable_sort(layers, {}, &Layer::number);
   return layers;
 }

@@ -19,6 +19,9 @@ std::vector<Layer> layers_of(const InputFile& file);
 /// Those whose attention has been traced.
 std::vector<Layer> traced_layers(const InputFile& file, const std::vector<Layer>& layers);
 
+/// The number of a layer's group in /layers, "007"; -1: the name is no number.
+Index layer_number(const std::string& name);
+
 /// {0, 1, 2, 5} -> "0-2, 5".
 std::string list_text(std::span<const Index> ascending);
 
