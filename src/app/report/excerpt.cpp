@@ -55,7 +55,7 @@ constexpr const char* excerpt_script = R"js(
       if (near && near.className === "") near.className = "seen";
     }
   }
-  function offer(form, word, of) {  // of: the first view for each thing that can be chosen
+  function offer(form, word, of) {  // of: what can be chosen, and which view that is
     form.replaceChildren();
     for (const [thing, v] of of) {
       const label = document.createElement("label"), button = document.createElement("input");
@@ -73,9 +73,8 @@ constexpr const char* excerpt_script = R"js(
     if (other || !heads.children.length) list();
   }
   function list() {
-    const views = [...data.heads.keys()], first = new Map();
-    for (const v of views) if (data.heads[v] === data.heads[view] || !first.has(layerOf(v))) first.set(layerOf(v), v);
-    if (data.layers) offer(layers, "layer", first);
+    const views = [...data.heads.keys()];
+    if (data.layers) offer(layers, "layer", data.picks.map((v) => [layerOf(v), v]));
     offer(heads, "head", views.filter((v) => layerOf(v) === layerOf(view)).map((v) => [data.heads[v], v]));
   }
   choose(data.start);
@@ -86,9 +85,9 @@ constexpr const char* excerpt_script = R"js(
 struct Views {
   json heads = json::array(), layers = json::array();
   std::vector<json> looks;  // [token] of [view]
-  std::vector<double> sharpness;
   std::set<Index> seen;
-  Index start = -1;
+  std::vector<Index> picks;  // of each group, the view to begin with
+  Index start = 0;
 };
 
 void add_views(const InputFile& file, const ShownTraces& traces, const annulus::Run& run, Views& views) {
@@ -98,8 +97,10 @@ void add_views(const InputFile& file, const ShownTraces& traces, const annulus::
                          traces.group, "/topk_index is ", text_of(*shape));
   const KeptKeys kept(file, traces.group, *shape, run);
   const double faintest = traces.layer < 0 ? 5e-4 : 5e-3;  // many layers are many numbers
+  Index pick = -1, sharpest_view = static_cast<Index>(views.heads.size());
+  double sharpest = -1;
   for (const Index head : traces.shown_heads(kept.heads)) {
-    if (head == traces.telling) views.start = static_cast<Index>(views.sharpness.size());
+    if (head == traces.telling) pick = static_cast<Index>(views.heads.size());
     views.heads.push_back(head);
     views.layers.push_back(traces.layer);
     double sharpness = 0;
@@ -116,29 +117,37 @@ void add_views(const InputFile& file, const ShownTraces& traces, const annulus::
       }
       views.looks[static_cast<std::size_t>(i)].push_back(std::move(keys));
     }
-    views.sharpness.push_back(sharpness);
+    if (sharpness > sharpest) sharpest_view = static_cast<Index>(views.heads.size()) - 1;
+    sharpest = std::max(sharpest, sharpness);
   }
+  views.picks.push_back(pick >= 0 ? pick : sharpest_view);
+  if (traces.begins) views.start = views.picks.back();
 }
 
-// {first, gap, heads: [view], layers: [view] (of several), start: the view that is chosen first, words: [token],
+// {first, gap, heads: [view], layers: [view], picks: [view to begin with in each layer] (of several),
+//  start: the view that is chosen first, words: [token],
 //  looks: [token][view][[key, share]], around: {key: [words before, word, words behind]}}; null where no keys were kept
 json document_of(const InputFile& file, std::span<const ShownTraces> shown, const Words& words, const Range& tokens) {
   Views views;
   views.looks.assign(static_cast<std::size_t>(tokens.count()), json::array());
   for (const ShownTraces& traces : shown) add_views(file, traces, {tokens.begin, tokens.count(), 1}, views);
-  if (views.sharpness.empty()) return nullptr;
+  if (views.picks.empty()) return nullptr;
+  if (std::ranges::none_of(shown, &ShownTraces::begins)) views.start = views.picks.front();
   json out{{"first", tokens.begin},
            {"gap", words.gap()},
            {"heads", views.heads},
            {"words", json::array()},
            {"looks", views.looks}};
-  if (shown.front().layer >= 0) out["layers"] = views.layers;
+  if (shown.front().layer >= 0) {
+    out["layers"] = views.layers;
+    out["picks"] = views.picks;
+  }
   for (Index token = tokens.begin; token < tokens.end; ++token) out["words"].push_back(words.at(token));
   const Index around = words.gap().empty() ? 12 : 5;  // tokens on each side
   for (const Index key : views.seen)
     out["around"][std::to_string(key)] = {words.text({key - around, key}), words.at(key),
                                           words.text({key + 1, key + 1 + around})};
-  out["start"] = views.start >= 0 ? views.start : std::ranges::max_element(views.sharpness) - views.sharpness.begin();
+  out["start"] = views.start;
   return out;
 }
 

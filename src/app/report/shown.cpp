@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <utility>
 
 #include "annulus/base/error.hpp"
 
@@ -102,8 +103,8 @@ std::vector<ShownTraces> shown_layers(const HeadMeans& means, const ReportChoice
     telling[at].push_back(best[0].head);
     shown[at].why.push_back(
         sentence("head ", best[0].head, " ", measure->superlative, " (", readable(best[0].value), ")"));
-    if (!begun) shown[at].telling = best[0].head;
-    begun = true;
+    if (shown[at].telling < 0) shown[at].telling = best[0].head;
+    if (!std::exchange(begun, true)) shown[at].begins = true;
   }
   for (std::size_t at = 0; at < shown.size(); ++at)
     shown[at].heads = choice.heads.empty() ? telling_heads(telling[at], means.heads) : choice.heads;

@@ -21,6 +21,7 @@ struct ShownTraces {
   Index layer = -1;                   ///< of a model with several; -1: there is but one attention
   std::vector<std::string> why = {};  ///< it is this layer: what its heads do more than all others
   Index telling = -1;                 ///< the head to begin with; -1: the sharpest
+  bool begins = false;                ///< with this layer the page begins
 
   /// Those heads of `count` that are shown. Throws Error (usage) when one of them is not there.
   std::vector<Index> shown_heads(Index count) const;
