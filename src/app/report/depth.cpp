@@ -99,7 +99,7 @@ void add_depth(const InputFile& file, const std::vector<Layer>& layers, const He
   page.section("Layer by layer");
   Figure figure{.name = "layers",
                 .caption = "Means over the heads of each layer; grey: the heads with the least and the most.",
-                .height = 230,
+                .height = 290,
                 .columns = 3};
   for (const Measure& measure : means.traces)
     if (traced && measure.known() && measure.name != "max_probability")
