@@ -62,16 +62,15 @@ inline float quick_exp(float x) {
   return p * std::bit_cast<float>((std::bit_cast<std::int32_t>(turned) + 127) << 23);
 }
 
-float silu(float x) {
-  // x / (1 + exp(-x)); of large negative x the quotient is smaller than any normal number.
-  return x / (1 + quick_exp(std::min(-x, 88.0F)));
-}
+// x / (1 + exp(-x)); where exp is cut the quotient is smaller than any normal number.
+inline float silu(float x) { return x / (1 + quick_exp(std::min(-x, 87.0F))); }
 
-float gelu(float x) { return 0.5F * x * (1 + std::erf(x * std::numbers::sqrt2_v<float> * 0.5F)); }
+inline float gelu(float x) { return 0.5F * x * (1 + std::erf(x * std::numbers::sqrt2_v<float> * 0.5F)); }
 
-float gelu_tanh(float x) {
-  constexpr float factor = 0.7978845608F;  // sqrt(2 / pi)
-  return 0.5F * x * (1 + std::tanh(factor * (x + 0.044715F * x * x * x)));
+// 0.5 x (1 + tanh u) = x / (1 + exp(-2 u)),  u = sqrt(2 / pi) (x + 0.044715 x^3).
+inline float gelu_tanh(float x) {
+  constexpr float twice = 2 * 0.7978845608F;
+  return x / (1 + quick_exp(std::min(-twice * (x + 0.044715F * x * x * x), 87.0F)));
 }
 
 template <class Function>
@@ -127,11 +126,11 @@ void activate(TransformerShape::Activation activation, std::span<const float> ga
   using enum TransformerShape::Activation;
   switch (activation) {
     case silu:
-      return apply(gate, up, annulus::silu);
+      return apply(gate, up, [](float x) { return annulus::silu(x); });
     case gelu:
-      return apply(gate, up, annulus::gelu);
+      return apply(gate, up, [](float x) { return annulus::gelu(x); });
     case gelu_tanh:
-      return apply(gate, up, annulus::gelu_tanh);
+      return apply(gate, up, [](float x) { return annulus::gelu_tanh(x); });
     case relu:
       return apply(gate, up, [](float x) { return std::max(x, 0.0F); });
   }
