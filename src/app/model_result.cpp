@@ -103,7 +103,7 @@ void describe_model(Draft& draft, const ModelSubject& subject, const std::vector
   draft.attribute("/", "model_kind", subject.shape.kind);
   draft.attribute("/", "model_files", files);
   draft.attribute("/", "model_hashes", hashes_of(files));
-  draft.attribute("/", "token_kind", std::string(subject.tokenizer ? "model" : "ids"));
+  draft.attribute("/", "token_kind", std::string(subject.by_ids ? "ids" : "model"));
 }
 
 void write_tokens(RowWriter& writer, const ModelSubject& subject, std::span<const Run> runs) {

@@ -43,7 +43,10 @@ class TransformerRun {
 
   void operator()() {
     const double begins = tools_.timeline.now();
-    together(tools_.transport, [&] { subject_.emplace(choice_of(settings_)); });
+    together(tools_.transport, [&] {
+      subject_.emplace(choice_of(settings_));
+      if (!tools_.lead) subject_->tokenizer.reset();  // it is large, and ranks may be many threads of a process
+    });
     together(tools_.transport, [&] { prepare(); });
     for (const Job& job : jobs_)
       computes_.push_back(std::make_unique<Compute>(
@@ -112,8 +115,8 @@ class TransformerRun {
                  (layers * transformer_->layer_operations() + transformer_->read_out_operations());
     for (Index layer = 0; layer < subject_->shape.layers; ++layer) {
       const Schedule& schedule = job_of(layer).schedule;
-      const auto triples = static_cast<double>(schedule.planner.pairs_of(schedule.seat_of(rank_)) *
-                                               subject_->shape.query_heads);
+      const auto triples =
+          static_cast<double>(schedule.planner.pairs_of(schedule.seat_of(rank_)) * subject_->shape.query_heads);
       sum += triples / schedule.grid.heads * (recording_->traced(layer) ? 2 : 1);
     }
     return static_cast<Index>(sum);
@@ -124,11 +127,11 @@ class TransformerRun {
     together(tools_.transport, [&] {
       if (!tools_.lead) return;
       std::vector<std::string> inputs = subject_->files();
-      for (const std::string& file : transformer_->files()) inputs.push_back(file);
+      for (const std::string& file : subject_->model_files(*transformer_)) inputs.push_back(file);
       check_outputs(settings_, inputs);
       draft_.emplace(settings_.text("output"), settings_.flag("overwrite"));
       describe_result(*draft_, settings_, context_, jobs_[widest_], "annulus-run", *computes_[widest_]);
-      describe_model(*draft_, *subject_, transformer_->files());
+      describe_model(*draft_, *subject_, subject_->model_files(*transformer_));
       declare_model_result(*draft_, *subject_, *recording_, jobs_, transformer_->predicts());
       mine = draft_->seal();
     });

@@ -17,24 +17,55 @@ std::string layer_group(Index layer) {
 }
 
 ModelSubject::ModelSubject(const ModelChoice& choice)
-    : folder(choice.folder), base_mask(choice.mask), documents_apart(names_term(choice.mask, "documents")) {
-  if (choice.ids) {
+    : folder(choice.folder),
+      base_mask(choice.mask),
+      documents_apart(names_term(choice.mask, "documents")),
+      by_ids(choice.ids) {
+  if (by_ids) {
     texts.emplace(choice.files);
   } else {
     tokenizer.emplace(folder);
     texts.emplace(choice.files, *tokenizer);
   }
   offsets.assign(texts->offsets().begin(), texts->offsets().end());
+  read_shape();
+  check_ids();
+  make_masks();
+}
+
+void ModelSubject::read_shape() {
   longest = texts->tokens();
-  if (documents_apart) {
-    longest = 0;
-    for (std::size_t d = 1; d < offsets.size(); ++d) longest = std::max(longest, offsets[d] - offsets[d - 1]);
+  Index shortest = longest;
+  for (std::size_t d = 1; documents_apart && d < offsets.size(); ++d) {
+    const Index tokens = offsets[d] - offsets[d - 1];
+    longest = d == 1 ? tokens : std::max(longest, tokens);
+    shortest = std::min(shortest, tokens);
   }
   shape = read_transformer_shape(folder, longest);
+  const TransformerShape other = read_transformer_shape(folder, shortest);
+  for (std::size_t r = 0; r < shape.rotaries.size(); ++r)
+    require(shape.rotaries[r].frequencies == other.rotaries[r].frequencies, "rotary positions of ", folder,
+            " depend on how long a document is (dynamic, longrope), and here are some of ", shortest, " to ", longest,
+            " tokens, on which they differ: run them one by one, or without the mask term documents");
   require(!shape.learned_positions || longest <= shape.positions, "the model ", folder, " knows ", shape.positions,
           " positions, and ", documents_apart ? "the longest document" : "the text", " has ", longest, " tokens",
           documents_apart || offsets.size() < 3 ? "" : " (with the mask term documents each file begins anew)");
-  make_masks();
+}
+
+void ModelSubject::check_ids() const {
+  const auto ids = texts->ids();
+  const auto wrong = std::ranges::find_if(ids, [this](std::uint32_t id) { return id >= shape.vocabulary; });
+  if (wrong == ids.end()) return;
+  const Index token = wrong - ids.begin(), document = texts->document(token);
+  throw Error(Failure::file, sentence(texts->path(document), ": ids of tokens must be below the model's vocabulary of ",
+                                      shape.vocabulary, ": token ", token - offsets[static_cast<std::size_t>(document)],
+                                      " is ", *wrong));
+}
+
+std::vector<std::string> ModelSubject::model_files(const Transformer& transformer) const {
+  std::vector<std::string> all = transformer.files();
+  if (!by_ids) all.push_back(folder + "/tokenizer.json");
+  return all;
 }
 
 void ModelSubject::make_masks() {

@@ -31,19 +31,24 @@ struct ModelSubject {
   AttentionShape attention(DType type) const;
   const Mask& mask(Index layer) const { return masks[mask_of[static_cast<std::size_t>(layer)]]; }
   std::vector<std::string> files() const { return {texts->files().begin(), texts->files().end()}; }
+  /// Files of the model, with the tokenizer's; those of its tensors are the transformer's.
+  std::vector<std::string> model_files(const Transformer& transformer) const;
 
   std::string folder;
-  std::optional<Tokenizer> tokenizer;  ///< none: ids
+  std::optional<Tokenizer> tokenizer;  ///< none: ids, or not needed any more
   std::optional<EncodedTexts> texts;
   std::vector<Index> offsets;    ///< of documents
   std::string base_mask;         ///< terms that all layers have
   bool documents_apart = false;  ///< positions begin anew with each document
+  bool by_ids = false;           ///< there is no tokenizer
   Index longest = 0;             ///< positions of the longest document
   TransformerShape shape;
   std::vector<Mask> masks;           ///< different ones
   std::vector<std::size_t> mask_of;  ///< by layer
 
  private:
+  void check_ids() const;
+  void read_shape();
   void make_masks();
 };
 

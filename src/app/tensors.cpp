@@ -131,7 +131,14 @@ TensorInput open_tensors(const std::string& path, const TensorChoice& choice) {
   }
   if (choice.dtype != DType::f64) shape.type = choice.dtype;
   if (shape.type == DType::f64) shape.type = DType::f32;
-  if (choice.softmax_scale == 0) shape.softmax_scale = 1 / std::sqrt(static_cast<double>(shape.channels));
+  const bool of_model = file.attribute("/", "schema") == Value("annulus-run") && file.attribute("/", "model_kind");
+  if (choice.softmax_scale == 0)
+    shape.softmax_scale =
+        of_model ? file.number("/", "softmax_scale") : 1 / std::sqrt(static_cast<double>(shape.channels));
+  require<Failure::file>(std::isfinite(shape.softmax_scale) && shape.softmax_scale > 0, "attribute softmax_scale of ", path,
+                         " must be above zero: it is ", shape.softmax_scale);
+  const bool has_mask = of_model && !places.group.empty() && file.attribute(places.group, "mask");
+  std::string model_mask = has_mask ? file.text(places.group, "mask") : "";
   std::optional<CacheFile> cache;
   Index cached = 0;
   if (!choice.cache.path.empty()) {
@@ -150,7 +157,8 @@ TensorInput open_tensors(const std::string& path, const TensorChoice& choice) {
                            " must hold offsets, the first 0 and the last the number of tokens: it is empty");
   }
   try {
-    return {std::move(file), places, shape, Mask::parse(choice.mask, extent), std::move(cache), cached};
+    return {std::move(file),  places, shape, Mask::parse(choice.mask, extent), std::move(cache), cached,
+            std::move(model_mask)};
   } catch (const Error& e) {  // offsets that make no sense are the file's fault
     const bool offsets = std::string(e.what()).starts_with("document offsets");
     throw Error(offsets ? Failure::file : Failure::usage,

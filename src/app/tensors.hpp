@@ -21,6 +21,7 @@ struct TensorInput {
   Mask mask;
   std::optional<CacheFile> cache = {};
   Index cached = 0;  ///< tokens of the cache
+  std::string model_mask = {};  ///< of a layer that `run` kept with q, k and v: what the model saw; else empty
 
   /// Rows of q, k, v or dout at the positions of the runs.
   void read(const std::string& name, std::span<const Run> runs, const Rows& into, const Reading& how = {}) const;
@@ -37,7 +38,7 @@ struct TensorChoice {
   TensorPlaces places = {};
   std::string mask = {};
   DType dtype = DType::f64;  ///< f64: as the file, which is the type that holds those of q, k and v
-  double softmax_scale = 0;  ///< 0: 1/sqrt(channels)
+  double softmax_scale = 0;  ///< 0: that of the model whose layer it is, else 1/sqrt(channels)
   bool backward = false;     ///< dout is needed, too
   CacheChoice cache = {};
 };

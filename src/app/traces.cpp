@@ -225,7 +225,7 @@ void Traces::drop_rows() {
   for (Array* array :
        {&entropy_, &max_probability_, &sink_mass_, &mean_distance_, &received_, &top_score_, &top_probability_})
     *array = Array();
-  top_index_ = {};
+  top_index_ = std::vector<Index>();  // {} would keep the memory
 }
 
 void Traces::write_small(Draft& draft) const {

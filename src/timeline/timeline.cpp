@@ -5,8 +5,8 @@
 namespace annulus {
 
 void Timeline::clear() {
-  events_ = {};
-  messages_ = {};
+  events_.clear();
+  messages_.clear();
 }
 
 void Timeline::record(std::string_view what, Index step, double begin_seconds) {

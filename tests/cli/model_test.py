@@ -138,7 +138,7 @@ class ModelTest(ProgramTest):
             model, ids = tf.make("qwen3", self.scratch / dtype, dtype=dtype, shards=3), self.ids(40)
             found = self.run_model(self.scratch / dtype, self.write_ids(ids))
             self.check(model, found, tf.forward(model, ids), ids, F32)
-            self.assertEqual(len(found["/"]["model_files"]), 4)
+            self.assertEqual(len(found["/"]["model_files"]), 5)  # config, index, three shards
 
     def test_bf16_is_near_and_its_attention_exact_for_its_q_k_and_v(self):
         model, ids = tf.make("llama3", self.scratch / "half", dtype="BF16"), self.ids(50)
@@ -178,6 +178,38 @@ class ModelTest(ProgramTest):
                       self.scratch / "again.h5", "--overwrite")
         with h5py.File(self.scratch / "again.h5") as file:
             self.near("out", file["out"][()].reshape(33, -1), found["layers/001/out"], F32)
+
+    def test_attend_takes_the_scale_of_the_model_and_names_its_mask(self):
+        model, ids = tf.make("gemma3_text", self.scratch / "own"), self.ids(33)
+        found = self.run_model(self.scratch / "own", self.write_ids(ids))
+        (self.scratch / "out.h5").rename(self.scratch / "own.h5")
+        attend = ["attend", self.scratch / "own.h5", "--group", "layers/002", "--output", self.scratch / "again.h5", "--overwrite"]
+        self.assertIn("own mask in this layer is causal+window:6,0", self.succeeds(*attend).stdout)
+        self.assertNotIn("own mask", self.succeeds(*attend, "--mask", "causal+window:6,0").stdout)
+        with h5py.File(self.scratch / "again.h5") as file:
+            self.near("out", file["out"][()].reshape(33, -1), found["layers/002/out"], F32)
+
+    def test_files_of_the_model_are_not_replaced(self):
+        tf.make("llama", self.scratch / "safe", shards=2)
+        (self.scratch / "safe.txt").write_text("a text")
+        for name in ("tokenizer.json", "config.json", "model.safetensors.index.json", "model-00002-of-00002.safetensors"):
+            kept = (self.scratch / "safe" / name).read_bytes()
+            for options in (["--output", self.scratch / "safe" / name],
+                            ["--output", self.scratch / "x.h5", "--timeline", self.scratch / "safe" / name]):
+                self.refuses(2, options[-2], name, command=["run", self.scratch / "safe.txt", "--model", self.scratch / "safe",
+                                                            "--overwrite", *options])
+            self.assertEqual((self.scratch / "safe" / name).read_bytes(), kept)
+
+    def test_positions_that_depend_on_lengths_are_not_shared_by_documents(self):
+        folder = self.scratch / "dynamic"
+        tf.make("llama", folder)
+        config = json.loads((folder / "config.json").read_text())
+        config.update(max_position_embeddings=32, rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+        (folder / "config.json").write_text(json.dumps(config))
+        run = ["run", "--overwrite", "--tokens", "ids", "--model", folder, "--mask", "causal+documents", "--output",
+               self.scratch / "x.h5"]
+        self.refuses(2, "dynamic", "20 to 40", command=[*run, *self.write_ids(self.ids(40), self.ids(20))])
+        self.succeeds(*run, *self.write_ids(self.ids(30), self.ids(20)))
 
     def test_verify_finds_what_is_wrong_and_where(self):
         tf.make("qwen3", self.scratch / "wrong")
@@ -275,7 +307,7 @@ class ModelTest(ProgramTest):
         (folder / "tokenizer.json").unlink()
         self.refuses(5, "tokenizer.json", command=["run", *ids, "--output", self.scratch / "x.h5", "--model", folder])
         (self.scratch / "high.txt").write_text("1 2 260\n")
-        self.refuses(2, "vocabulary", "260", command=["run", self.scratch / "high.txt", *run[2:], folder])
+        self.refuses(5, "high.txt", "vocabulary", "260", command=["run", self.scratch / "high.txt", *run[2:], folder])
         (self.scratch / "word.txt").write_text("1 two 3\n")
         self.refuses(5, "word.txt", command=["run", self.scratch / "word.txt", *run[2:], folder])
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")

@@ -260,6 +260,8 @@ void attend(const Settings& given, const Context& context, const Placement& plac
               duration_text(writes - computes).c_str(), operations / (writes - computes) * 1e-9,
               duration_text(tools.timeline.now() - writes).c_str());
   std::fputs(prediction.c_str(), stdout);
+  if (!input->model_mask.empty() && input->model_mask != job->schedule.mask.name())
+    std::printf("  note      the model's own mask in this layer is %s\n", input->model_mask.c_str());
   if (choice.received) std::printf("  check     attention received = queries, off by %.1e\n", traces.deviation());
   std::printf("  wrote     %s\n", settings.text("output").c_str());
   if (appends)

@@ -59,8 +59,10 @@ nlohmann::json read_json(const std::string& file) {
   }
   try {
     return nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(Failure::file, sentence(file, ": is not JSON: ", error.what()));
+  } catch (const nlohmann::json::parse_error& error) {
+    throw Error(Failure::file, sentence(file, ": is not JSON from byte ", error.byte, " on"));
+  } catch (const nlohmann::json::exception&) {
+    throw Error(Failure::file, sentence(file, ": is not JSON: it has a number that is out of range"));
   }
 }
 

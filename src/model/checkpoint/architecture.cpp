@@ -32,7 +32,7 @@ void split_attention(LayerTensors& t, const std::string& name, const Widths& w) 
   t.v = part_of(name, all, {w.q + w.kv, all}, w.channels);
 }
 
-LayerTensors llama_layer(const TransformerShape& s, const std::string& at, const Checkpoint& checkpoint) {
+LayerTensors llama_layer(const TransformerShape& s, const std::string& at) {
   const Widths w = widths_of(s);
   LayerTensors t;
   t.out = whole(at + "self_attn.o_proj", w.channels, w.q);
@@ -50,23 +50,21 @@ LayerTensors llama_layer(const TransformerShape& s, const std::string& at, const
     t.up = whole(at + (gated ? "mlp.up_proj" : "mlp.c_fc"), w.hidden, w.channels);
     t.down = whole(at + (gated ? "mlp.down_proj" : "mlp.c_proj"), w.channels, w.hidden);
   }
-  const bool inner = checkpoint.has(at + "pre_feedforward_layernorm.weight");  // norms before and behind
-  const bool behind = checkpoint.has(at + "post_feedforward_layernorm.weight");
-  if (!behind || inner) t.before_attention = at + "input_layernorm";
-  if (behind) t.after_attention = at + "post_attention_layernorm";
-  if (inner) t.before_mlp = at + "pre_feedforward_layernorm";
-  if (!behind) t.before_mlp = at + "post_attention_layernorm";
-  if (behind) t.after_mlp = at + "post_feedforward_layernorm";
-  if (checkpoint.has(at + "self_attn.q_norm.weight")) {
+  const bool gemma3 = s.kind.starts_with("gemma3"), olmo2 = s.kind == "olmo2";
+  if (!olmo2) t.before_attention = at + "input_layernorm";
+  if (gemma3) t.before_mlp = at + "pre_feedforward_layernorm";
+  (gemma3 || olmo2 ? t.after_attention : t.before_mlp) = at + "post_attention_layernorm";
+  if (gemma3 || olmo2) t.after_mlp = at + "post_feedforward_layernorm";
+  if (gemma3 || olmo2 || s.kind == "qwen3") {
     t.q_norm = at + "self_attn.q_norm";
     t.k_norm = at + "self_attn.k_norm";
-    t.norm_all_heads = s.kind == "olmo2";
+    t.norm_all_heads = olmo2;
   }
   return t;
 }
 
 // The outputs of one matrix, head by head: q, k and v of the head.
-LayerTensors gpt_neox_layer(const TransformerShape& s, const std::string& at, const Checkpoint&) {
+LayerTensors gpt_neox_layer(const TransformerShape& s, const std::string& at) {
   const Widths w = widths_of(s);
   LayerTensors t;
   const Index d = s.head_channels, all = 3 * w.q;
@@ -86,7 +84,7 @@ LayerTensors gpt_neox_layer(const TransformerShape& s, const std::string& at, co
   return t;
 }
 
-LayerTensors gpt2_layer(const TransformerShape& s, const std::string& at, const Checkpoint&) {
+LayerTensors gpt2_layer(const TransformerShape& s, const std::string& at) {
   const Widths w = widths_of(s);
   LayerTensors t;
   split_attention(t, at + "attn.c_attn", w);
@@ -100,7 +98,7 @@ LayerTensors gpt2_layer(const TransformerShape& s, const std::string& at, const 
 }
 
 // The activation is of the first half of Wi, which the second half weighs.
-LayerTensors modernbert_layer(const TransformerShape& s, const std::string& at, const Checkpoint& checkpoint) {
+LayerTensors modernbert_layer(const TransformerShape& s, const std::string& at) {
   const Widths w = widths_of(s);
   LayerTensors t;
   split_attention(t, at + "attn.Wqkv", w);
@@ -108,7 +106,7 @@ LayerTensors modernbert_layer(const TransformerShape& s, const std::string& at, 
   t.gate = part_of(at + "mlp.Wi", 2 * w.hidden, {0, w.hidden}, w.channels);
   t.up = part_of(at + "mlp.Wi", 2 * w.hidden, {w.hidden, 2 * w.hidden}, w.channels);
   t.down = whole(at + "mlp.Wo", w.channels, w.hidden);
-  if (checkpoint.has(at + "attn_norm.weight")) t.before_attention = at + "attn_norm";  // the first layer has none
+  if (!at.ends_with("layers.0.")) t.before_attention = at + "attn_norm";  // the first layer has none
   t.before_mlp = at + "mlp_norm";
   return t;
 }
@@ -118,7 +116,7 @@ struct Names {
   std::string_view kind;  // empty: all others
   std::vector<std::string> prefixes;
   std::string embedding, positions, embedding_norm, layers, final_norm, read_out;
-  LayerTensors (*layer)(const TransformerShape&, const std::string&, const Checkpoint&);
+  LayerTensors (*layer)(const TransformerShape&, const std::string&);
 };
 
 const Names& names_of(std::string_view kind) {
@@ -164,8 +162,7 @@ ModelTensors find_tensors(const TransformerShape& shape, const Checkpoint& check
     for (const std::string& outer : {std::string(), std::string("language_model.")})
       if (checkpoint.has(outer + names.read_out + ".weight")) t.read_out = outer + names.read_out;
   }
-  for (Index n = 0; n < shape.layers; ++n)
-    t.layer.push_back(names.layer(shape, full(sentence(names.layers, n, ".")), checkpoint));
+  for (Index n = 0; n < shape.layers; ++n) t.layer.push_back(names.layer(shape, full(sentence(names.layers, n, "."))));
   return t;
 }
 

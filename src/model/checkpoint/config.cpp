@@ -22,6 +22,17 @@ Config::Config(const std::string& folder) : path_((std::filesystem::path(folder)
   require<Failure::file>(!values_.is_discarded() && values_.is_object(), path_, " must be an object of JSON");
 }
 
+Config Config::with_defaults(const char* json) const {
+  nlohmann::json values = nlohmann::json::parse(json);
+  for (const auto& [key, value] : values_.items()) values[key] = value;
+  return {path_, inside_, std::move(values)};
+}
+
+std::optional<Config> Config::section(std::string_view key) const {
+  if (!has(key)) return std::nullopt;
+  return inside(key);
+}
+
 const nlohmann::json* Config::find(std::string_view key) const {
   const auto at = values_.find(key);
   return at == values_.end() || at->is_null() ? nullptr : &*at;

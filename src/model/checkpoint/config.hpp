@@ -1,6 +1,7 @@
 #pragma once
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,9 @@ class Config {
   /// Reads FOLDER/config.json.
   explicit Config(const std::string& folder);
 
+  /// The same with values for keys that the file does not have. json: an object.
+  Config with_defaults(const char* json) const;
+
   bool has(std::string_view key) const { return find(key) != nullptr; }
   std::string text(std::string_view key) const;
   std::string text(std::string_view key, const std::string& fallback) const { return has(key) ? text(key) : fallback; }
@@ -27,6 +31,8 @@ class Config {
   double number(std::string_view key) const;
   double number(std::string_view key, double fallback) const { return has(key) ? number(key) : fallback; }
   bool flag(std::string_view key, bool fallback) const;
+  /// Of each rope_scaling and the like: an object, or absent.
+  std::optional<Config> section(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;
   std::vector<std::string> texts(std::string_view key) const;
   /// An object inside; its keys are named "rope_scaling.factor" in sentences.

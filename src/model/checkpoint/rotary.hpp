@@ -12,7 +12,7 @@ struct RotarySubject {
   Index tokens = 0;     ///< of the longest document
 };
 
-/// scaling: rope_scaling or rope_parameters, an object; nullptr: none. Throws Error (file) for a kind that is not known.
+/// config: whose original_max_position_embeddings, if it has one, goes before the section's. scaling: rope_scaling or rope_parameters, an object; nullptr: none. Throws Error (file) for a kind that is not known.
 Rotary make_rotary(const Config& config, const Config* scaling, const RotarySubject& subject);
 
 }  // namespace annulus

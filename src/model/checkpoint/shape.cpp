@@ -19,6 +19,8 @@ constexpr Index most_head_channels = 512;  // that kernels take
 struct Kind {
   std::string_view name;
   void (*adjust)(const Config&, TransformerShape&);
+  const char*
+      defaults;  ///< of keys that config.json leaves out where they are as the kind's class has them (transformers 5.24)
 };
 
 Activation activation_of(const Config& c, std::string_view key, const std::string& fallback) {
@@ -36,17 +38,16 @@ Rotary rotary_of(const Config& c, const TransformerShape& s, const RotarySubject
   RotarySubject own = subject;
   own.base = c.number(base_key, subject.base);
   double share = c.number("partial_rotary_factor", c.number("rotary_pct", 1));
-  std::optional<Config> rules;
-  if (c.is_object("rope_parameters")) {
-    rules = c.inside("rope_parameters");
-    if (rules->is_object(section)) rules = rules->inside(section);
-    share = rules->number("partial_rotary_factor", share);
-  } else if (scaled && c.is_object("rope_scaling")) {
-    rules = c.inside("rope_scaling");
-  }
+  std::optional<Config> rules = c.section("rope_parameters");
+  if (rules && rules->is_object(section)) rules = rules->inside(section);
+  else if (scaled && c.has("rope_scaling")) rules = c.section("rope_scaling");
+  if (rules) share = rules->number("partial_rotary_factor", share);
   if (!(share > 0 && share <= 1)) c.refuse("partial_rotary_factor", "must be above 0 and at most 1");
+  if (share != 1 && s.kind != "phi3" && s.kind != "gpt_neox")
+    c.refuse("partial_rotary_factor", "must be 1 for ", s.kind, ", whose heads are turned as a whole");
   own.channels = static_cast<Index>(static_cast<double>(s.head_channels) * share);
-  if (own.channels % 2 != 0) c.refuse("head_dim", "must be even where positions are rotary");
+  if (own.channels % 2 != 0)
+    c.refuse("head_dim", "times the share that is turned must be even: it is ", own.channels, ", and head_dim itself");
   return make_rotary(c, rules ? &*rules : nullptr, own);
 }
 
@@ -76,13 +77,18 @@ void mistral(const Config& c, TransformerShape& s) {
   slide(c, s, [](const Config&, Index) { return true; });
 }
 
+void phi3(const Config& c, TransformerShape& s) {
+  if (c.has("sliding_window")) s.layer.assign(s.layer.size(), {c.count("sliding_window") - 1, 0, 0});
+}
+
 void qwen(const Config& c, TransformerShape& s) {
   if (!c.flag("use_sliding_window", false)) return;
-  slide(c, s, [](const Config& own, Index layer) { return layer >= own.count("max_window_layers", 28); });
+  slide(c, s, [](const Config& own, Index layer) {
+    return static_cast<double>(layer) >= own.number("max_window_layers", 28);
+  });
 }
 
 void smollm3(const Config& c, TransformerShape& s) {
-  if (c.flag("use_sliding_window", false)) slide(c, s, [](const Config&, Index) { return false; });
   std::vector<double> turned;
   if (c.has("no_rope_layers")) turned = c.numbers("no_rope_layers");
   const Index every = c.count("no_rope_layer_interval", 4);
@@ -91,6 +97,10 @@ void smollm3(const Config& c, TransformerShape& s) {
     const bool turns = n < turned.size() ? turned[n] != 0 : (static_cast<Index>(n) + 1) % every != 0;
     if (!turns) s.layer[n].rotary = 1;
   }
+  if (!c.flag("use_sliding_window", false) || !c.has("sliding_window")) return;
+  if (c.has("layer_types")) return slide(c, s, nullptr);
+  for (auto& layer : s.layer)
+    if (layer.rotary == 1) layer.window_before = c.count("sliding_window") - 1, layer.window_after = 0;
 }
 
 void gemma(const Config& c, TransformerShape& s) {
@@ -104,6 +114,7 @@ void gemma(const Config& c, TransformerShape& s) {
 void gemma3(const Config& c, TransformerShape& s) {
   gemma(c, s);
   s.softmax_scale = 1 / std::sqrt(c.number("query_pre_attn_scalar", 256));
+  s.logit_cap = c.number("final_logit_softcapping", 0);
   slide(c, s, [](const Config& own, Index layer) { return (layer + 1) % own.count("sliding_window_pattern", 6) != 0; });
   if (c.flag("use_bidirectional_attention", false)) c.refuse("use_bidirectional_attention", "must be false");
   s.rotaries.front() =
@@ -150,20 +161,27 @@ void modernbert(const Config& c, TransformerShape& s) {
   for (auto& layer : s.layer) layer.rotary = layer.window_before >= 0 ? 1 : 0;
 }
 
-constexpr std::array<Kind, 14> kinds{{{"gemma", gemma},
-                                      {"gemma3_text", gemma3},
-                                      {"gpt2", gpt2},
-                                      {"gpt_neox", gpt_neox},
-                                      {"llama", llama},
-                                      {"mistral", mistral},
-                                      {"modernbert", modernbert},
-                                      {"olmo2", llama},
-                                      {"phi3", mistral},
-                                      {"qwen2", qwen},
-                                      {"qwen3", qwen},
-                                      {"smollm3", smollm3},
-                                      {"starcoder2", starcoder2},
-                                      {"gemma3", gemma3}}};
+constexpr const char* llama_defaults = R"({"tie_word_embeddings":false,"max_position_embeddings":2048})";
+constexpr const char* gemma3_defaults =
+    R"({"vocab_size":262208,"num_attention_heads":8,"num_key_value_heads":4,"head_dim":256,"sliding_window":4096,
+        "max_position_embeddings":131072})";
+constexpr std::array<Kind, 14> kinds{
+    {{"gemma", gemma, R"({"head_dim":256,"max_position_embeddings":8192})"},
+     {"gemma3", gemma3, gemma3_defaults},
+     {"gemma3_text", gemma3, gemma3_defaults},
+     {"gpt2", gpt2, R"({"n_positions":1024})"},
+     {"gpt_neox", gpt_neox, R"({"rotary_pct":0.25,"hidden_act":"gelu","tie_word_embeddings":false})"},
+     {"llama", llama, llama_defaults},
+     {"mistral", mistral, R"({"sliding_window":4096,"tie_word_embeddings":false,"max_position_embeddings":131072})"},
+     {"modernbert", modernbert, R"({"max_position_embeddings":8192})"},
+     {"olmo2", llama, R"({"rms_norm_eps":1e-5,"tie_word_embeddings":false})"},
+     {"phi3", phi3, R"({"rms_norm_eps":1e-5,"tie_word_embeddings":false,"max_position_embeddings":4096,
+                        "original_max_position_embeddings":4096})"},
+     {"qwen2", qwen, R"({"sliding_window":4096,"tie_word_embeddings":false,"max_position_embeddings":32768})"},
+     {"qwen3", qwen,
+      R"({"sliding_window":4096,"head_dim":128,"tie_word_embeddings":false,"max_position_embeddings":32768})"},
+     {"smollm3", smollm3, R"({"rope_theta":2000000.0,"max_position_embeddings":32768})"},
+     {"starcoder2", starcoder2, R"({"hidden_act":"gelu_pytorch_tanh","max_position_embeddings":4096})"}}};
 
 // Keys that change what is computed in a way that is not computed here.
 void refuse_what_is_not_computed(const Config& c) {
@@ -193,7 +211,7 @@ TransformerShape read_transformer_shape(const std::string& folder, Index tokens)
     for (const std::string_view name : transformer_kinds()) known += sentence(known.empty() ? "" : ", ", name);
     file.refuse("model_type", "must be one of ", known);
   }
-  const Config c = file.is_object("text_config") ? file.inside("text_config") : file;
+  const Config c = (file.is_object("text_config") ? file.inside("text_config") : file).with_defaults(kind->defaults);
   refuse_what_is_not_computed(file);
   refuse_what_is_not_computed(c);
   const bool old_names = s.kind == "gpt2";
@@ -214,7 +232,6 @@ TransformerShape read_transformer_shape(const std::string& folder, Index tokens)
   s.softmax_scale = 1 / std::sqrt(static_cast<double>(s.head_channels));
   s.norm_epsilon = c.number("rms_norm_eps", 1e-6);
   if (!old_names && c.has("hidden_act")) s.activation = activation_of(c, "hidden_act", "silu");
-  s.logit_cap = c.number("final_logit_softcapping", 0);
   s.tied = c.flag("tie_word_embeddings", true);
   s.layer.resize(static_cast<std::size_t>(s.layers));
   if (!old_names)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <numbers>
 #include <optional>
@@ -181,6 +182,8 @@ void Transformer::tell(Worked worked) { state_->worked = std::move(worked); }
 
 std::vector<std::string> Transformer::files() const {
   std::vector<std::string> all{state_->folder + "/config.json"};
+  const std::string index = state_->folder + "/model.safetensors.index.json";
+  if (std::error_code unknown; std::filesystem::exists(index, unknown)) all.push_back(index);
   all.insert(all.end(), state_->checkpoint.files().begin(), state_->checkpoint.files().end());
   return all;
 }
