@@ -44,8 +44,9 @@ struct TransformerShape {
   Activation activation = Activation::silu;
   bool parallel = false;  ///< attention and MLP read the same residual stream
   double embedding_scale = 1;
-  double logit_cap = 0;  ///< c: logits are c tanh(logit / c); 0: as they are
-  bool tied = true;      ///< without a matrix of its own the read-out is the embedding
+  double logit_cap = 0;        ///< c: logits are c tanh(logit / c); 0: as they are
+  bool attention_bias = true;  ///< q, k, v and out may have biases; false: there are none
+  bool tied = true;            ///< without a matrix of its own the read-out is the embedding
 };
 
 /// Reads FOLDER/config.json as Hugging Face's transformers writes it. tokens: of the longest document, which some rotary

@@ -42,10 +42,7 @@ class Config {
 
   template <class... Parts>
   [[noreturn]] void refuse(std::string_view key, const Parts&... rule) const {
-    const auto* value = find(key);
-    throw Error(Failure::file,
-                sentence(path_, ": ", inside_, key, " ", rule...,
-                         value == nullptr ? std::string(": it is missing") : ": it is " + value->dump()));
+    throw Error(Failure::file, sentence(path_, ": ", inside_, key, " ", rule..., ": it is ", found(key)));
   }
   const std::string& path() const { return path_; }
 

@@ -111,7 +111,15 @@ void gemma(const Config& c, TransformerShape& s) {
     s.activation = Activation::gelu_tanh;  // as it was trained, whatever the file says
 }
 
+// Kinds whose layers have rotary positions of two sorts.
+void require_sections(const Config& c) {
+  const auto rules = c.section("rope_parameters");
+  if (rules && !rules->is_object("full_attention") && !rules->is_object("sliding_attention"))
+    c.refuse("rope_parameters", "must have the sections full_attention and sliding_attention");
+}
+
 void gemma3(const Config& c, TransformerShape& s) {
+  require_sections(c);
   gemma(c, s);
   s.softmax_scale = 1 / std::sqrt(c.number("query_pre_attn_scalar", 256));
   s.logit_cap = c.number("final_logit_softcapping", 0);
@@ -147,6 +155,10 @@ void gpt2(const Config& c, TransformerShape& s) {
 }
 
 void modernbert(const Config& c, TransformerShape& s) {
+  require_sections(c);
+  if (c.has("rope_scaling")) c.refuse("rope_scaling", "must be absent for modernbert");
+  if (c.has("sliding_window") && !c.has("local_attention"))
+    c.refuse("local_attention", "must be there where sliding_window is");
   s.norm = Norm::mean_and_variance;
   s.norm_epsilon = c.number("norm_eps", 1e-5);
   s.causal = false;
@@ -220,7 +232,7 @@ TransformerShape read_transformer_shape(const std::string& folder, Index tokens)
   s.channels = c.count(old_names ? "n_embd" : "hidden_size");
   s.query_heads = c.count(old_names ? "n_head" : "num_attention_heads");
   s.kv_heads = c.count("num_key_value_heads", s.query_heads);
-  s.head_channels = c.count("head_dim", s.channels / s.query_heads);
+  s.head_channels = old_names ? s.channels / s.query_heads : c.count("head_dim", s.channels / s.query_heads);
   if (s.head_channels < 1 || s.head_channels > most_head_channels)
     c.refuse("head_dim", "must be 1 to ", most_head_channels, ", and without it hidden_size / num_attention_heads, ",
              s.head_channels);
@@ -233,6 +245,7 @@ TransformerShape read_transformer_shape(const std::string& folder, Index tokens)
   s.norm_epsilon = c.number("rms_norm_eps", 1e-6);
   if (!old_names && c.has("hidden_act")) s.activation = activation_of(c, "hidden_act", "silu");
   s.tied = c.flag("tie_word_embeddings", true);
+  s.attention_bias = c.flag("attention_bias", true);
   s.layer.resize(static_cast<std::size_t>(s.layers));
   if (!old_names)
     s.rotaries = {rotary_of(c, s, {.base = 10000, .positions = s.positions, .tokens = tokens}, "full_attention",

@@ -72,6 +72,8 @@ struct Transformer::State {
 
   const Tensor* bias(const Part& part) const {
     const std::string name = part.name + ".bias";
+    require<Failure::file>(shape.attention_bias || part.name.find("att") == part.name.npos || !checkpoint.has(name),
+                           folder, " must not have the tensor ", name, " where config.json says attention_bias: false");
     return checkpoint.has(name) ? &tensor(name, {part.outputs}) : nullptr;
   }
 
