@@ -2,11 +2,15 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+
+#include "model/checkpoint/json.hpp"
 
 namespace annulus {
 namespace {
 
 constexpr Index longest_config = Index{1} << 24;
+constexpr int deepest = 8;  // text_config.rope_parameters.full_attention.long_factor[0], and some to spare
 constexpr double most_count = 0x1p40;
 
 }  // namespace
@@ -18,12 +22,13 @@ Config::Config(const std::string& folder) : path_((std::filesystem::path(folder)
   require<Failure::file>(static_cast<Index>(std::filesystem::file_size(path_, unknown)) <= longest_config, path_,
                          " must be a short file, of at most ", longest_config, " bytes");
   std::ifstream file(path_, std::ios::binary);
-  values_ = nlohmann::json::parse(file, nullptr, false);
-  require<Failure::file>(!values_.is_discarded() && values_.is_object(), path_, " must be an object of JSON");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  values_ = checkpoint::parse_json(path_, text, deepest);
+  require<Failure::file>(values_.is_object(), path_, " must be an object of JSON");
 }
 
-Config Config::with_defaults(const char* json) const {
-  nlohmann::json values = nlohmann::json::parse(json);
+Config Config::with_defaults(std::string_view json) const {
+  nlohmann::json values = checkpoint::parse_json(path_, json);
   for (const auto& [key, value] : values_.items()) values[key] = value;
   return {path_, inside_, std::move(values)};
 }

@@ -19,7 +19,7 @@ class Config {
   explicit Config(const std::string& folder);
 
   /// The same with values for keys that the file does not have. json: an object.
-  Config with_defaults(const char* json) const;
+  Config with_defaults(std::string_view json) const;
 
   bool has(std::string_view key) const { return find(key) != nullptr; }
   std::string text(std::string_view key) const;
