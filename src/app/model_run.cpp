@@ -98,12 +98,14 @@ class TransformerRun {
   const Job& job_of(Index layer) const { return jobs_[subject_->mask_of[static_cast<std::size_t>(layer)]]; }
   std::span<const Run> runs() const { return jobs_.front().schedule.queries.runs(rank_); }
 
-  // What a rank needs besides its rows of q, k, v and out.
+  // What a rank needs besides its rows of q, k, v and out. The lead keeps the block maps of all layers until the end.
   Index extra_bytes() const {
     const Index rows = jobs_.front().schedule.queries.largest(), streams = recording_->activations.mlp ? 2 : 1;
     constexpr Index of_token = sizeof(std::uint32_t) + 2 * sizeof(Index);
     return rows * (streams * subject_->shape.channels * 4 + of_token) + transformer_->working_bytes(rows) +
-           trace_bytes(recording_->traces, jobs_.front());
+           trace_bytes(recording_->traces, jobs_.front()) +
+           trace_bytes({.map = recording_->traces.map, .map_blocks = recording_->traces.map_blocks}, jobs_.front()) *
+               std::ranges::count(recording_->layers, true);
   }
 
   // The progress counts pairs x heads, and of what is done token by token so many operations as one.

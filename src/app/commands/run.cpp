@@ -215,8 +215,9 @@ std::vector<Option> model_options() {
        .value = "LIST",
        .fallback = "residual",
        .group = "Model",
-       .help = "what is kept of a trained model's layers: none, or of residual (the stream behind the layer), out "
-               "(attention output),\nmlp (what it adds), q, k, v (which attend --group layers/007 reads)",
+       .help = "what is kept of a trained model's layers, with commas between\nnone, residual (the stream behind the "
+               "layer), out (attention output), mlp (what it adds to the stream), q, k, v (which attend --group layers/007 "
+               "reads)",
        .check = [](std::string_view value) { parse_activations(value); }},
       {.name = "layers",
        .value = "LIST",
