@@ -13,7 +13,11 @@ constexpr std::array colours{"#0072B2", "#D55E00", "#009E73", "#CC79A7",
                              "#E69F00", "#56B4E9", "#000000"};  // Okabe and Ito: for all eyes
 
 void replace_all(std::string& text, std::string_view what, std::string_view by) {
-  for (std::size_t at = 0; (at = text.find(what, at)) != text.npos; at += by.size()) text.replace(at, what.size(), by);
+  std::string replaced;
+  std::size_t from = 0;
+  for (std::size_t at = 0; (at = text.find(what, from)) != text.npos; from = at + what.size())
+    replaced.append(text, from, at - from).append(by);
+  text = replaced.append(text, from);
 }
 
 // A text in gnuplot's single quotes, in which nothing but the quote itself means anything; two of them are not always read as one,
@@ -24,7 +28,7 @@ std::string quoted(std::string text) {
   replace_all(text, "'", "\u2019");
   for (const std::string_view none : {"\xef\xbf\xbe", "\xef\xbf\xbf"}) replace_all(text, none, " ");
   replace_all(text, "]]>", "]] >");
-  return "'" + text + "'";
+  return sentence("'", text, "'");
 }
 
 // A text at a tick, which gnuplot takes for a format of numbers.

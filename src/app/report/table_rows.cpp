@@ -92,7 +92,7 @@ Chart bars(const TableRows& rows, const std::vector<std::string>& bar, const std
       std::string name;
       for (const std::string& key : bar)
         if (row.contains(key) && (varies(rows, key) || key == bar.front()))
-          name += (name.empty() ? "" : " ") + cell_of(row[key]);
+          name.append(name.empty() ? "" : " ").append(cell_of(row[key]));
       const auto place = std::ranges::find(places, name) - places.begin();
       if (place == static_cast<long>(places.size())) places.push_back(name);
       curve.x.push_back(static_cast<double>(place) +
